@@ -1,0 +1,279 @@
+"""Sizes that may be symbols: integer arithmetic that is exact both for numbers and for sympy.
+
+A :data:`Dim` is a Python ``int`` or a sympy expression in positive integer symbols (``batch``,
+``height``, ``width``, ``seq_len``, ...). Everything here takes a fast path for plain integers and
+imports sympy (0.5 s) only when an expression really is symbolic, so that a cached analysis never
+pays for it.
+
+Expressions are stored as *codes*: an ``int``, or Python source in integer arithmetic
+(``"64*batch*(-(-height//32))"``), which evaluates exactly and without sympy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import sympy
+
+Dim: TypeAlias = "int | sympy.Expr"
+Code: TypeAlias = "int | str"
+Binding: TypeAlias = Mapping[str, int]
+
+__all__ = [
+    "Binding",
+    "Code",
+    "Dim",
+    "as_expr",
+    "bind",
+    "ceil_div",
+    "compile_codes",
+    "floor_div",
+    "from_code",
+    "is_symbolic",
+    "maximum",
+    "product",
+    "symbol",
+    "symbol_names",
+    "to_code",
+]
+
+
+@lru_cache(maxsize=None)
+def symbol(name: str) -> sympy.Symbol:
+    """The positive integer symbol of this name; equal names are the same symbol.
+
+    >>> symbol("batch") * 3
+    3*batch
+    """
+    import sympy
+
+    return sympy.Symbol(name, positive=True, integer=True)
+
+
+def is_symbolic(dim: Dim) -> bool:
+    """Whether ``dim`` still holds a free symbol.
+
+    >>> is_symbolic(7), is_symbolic(symbol("batch"))
+    (False, True)
+    """
+    return not isinstance(dim, int) and bool(dim.free_symbols)
+
+
+def symbol_names(dims: Iterable[Dim]) -> set[str]:
+    """Names of all free symbols in ``dims``.
+
+    >>> sorted(symbol_names([3, symbol("batch") * symbol("height")]))
+    ['batch', 'height']
+    """
+    return {s.name for d in dims if not isinstance(d, int) for s in d.free_symbols}
+
+
+def as_expr(dim: Dim) -> sympy.Expr:
+    """``dim`` as a sympy expression, integers included."""
+    import sympy
+
+    return sympy.sympify(dim)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """Product of sizes; 1 for a scalar's empty shape.
+
+    >>> product((2, 3, 4)), product(())
+    (24, 1)
+    """
+    return math.prod(dims)  # type: ignore[call-overload, no-any-return]
+
+
+def maximum(*dims: Dim) -> Dim:
+    """The largest of some sizes.
+
+    >>> maximum(2, 3), maximum(symbol("n"), symbol("n"))
+    (3, n)
+    """
+    if all(isinstance(d, int) for d in dims):
+        return max(dims)  # type: ignore[type-var, return-value]
+    import sympy
+
+    return sympy.Max(*dims)
+
+
+def floor_div(numerator: Dim, denominator: Dim) -> Dim:
+    """``numerator // denominator``, with nested divisions folded: (n // a) // b = n // (a*b).
+
+    >>> floor_div(7, 2), floor_div(floor_div(symbol("n"), 2), 3)
+    (3, floor(n/6))
+    """
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return numerator // denominator
+    import sympy
+
+    num, den = as_expr(numerator), as_expr(denominator)
+    if num.func is sympy.floor and den.is_Integer:
+        return sympy.floor(num.args[0] / den)
+    return sympy.floor(num / den)
+
+
+def ceil_div(numerator: Dim, denominator: Dim) -> Dim:
+    """``numerator / denominator`` rounded up, with nested divisions folded: ceil(ceil(n/a)/b) = ceil(n/(a*b)).
+
+    >>> ceil_div(7, 2), ceil_div(ceil_div(symbol("n"), 2), 2)
+    (4, ceiling(n/4))
+    """
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return -(-numerator // denominator)
+    import sympy
+
+    num, den = as_expr(numerator), as_expr(denominator)
+    if num.func is sympy.ceiling and den.is_Integer:
+        return sympy.ceiling(num.args[0] / den)
+    return sympy.ceiling(num / den)
+
+
+def bind(dim: Dim, binding: Binding) -> int:
+    """The value of ``dim`` where the symbols take the sizes of ``binding``.
+
+    >>> bind(3 * symbol("batch"), {"batch": 8})
+    24
+    """
+    if isinstance(dim, int):
+        return dim
+    return int(dim.subs({symbol(name): value for name, value in binding.items()}))
+
+
+@lru_cache(maxsize=1)
+def _printer() -> Any:
+    """sympy's Python printer, with divisions kept in exact integer arithmetic."""
+    from sympy.printing.pycode import PythonCodePrinter
+
+    class IntegerCodePrinter(PythonCodePrinter):
+        def _fraction(self, expr: Any) -> tuple[str, str]:
+            import sympy
+
+            numerator, denominator = sympy.fraction(sympy.together(expr))
+            return f"({self._print(numerator)})", f"({self._print(denominator)})"
+
+        def _print_floor(self, expr: Any) -> str:
+            numerator, denominator = self._fraction(expr.args[0])
+            return f"({numerator}//{denominator})"
+
+        def _print_ceiling(self, expr: Any) -> str:
+            numerator, denominator = self._fraction(expr.args[0])
+            return f"(-(-{numerator}//{denominator}))"
+
+        def _print_Mod(self, expr: Any) -> str:
+            return f"(({self._print(expr.args[0])}) % ({self._print(expr.args[1])}))"
+
+        def _print_Max(self, expr: Any) -> str:
+            return f"max({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_Min(self, expr: Any) -> str:
+            return f"min({', '.join(self._print(a) for a in expr.args)})"
+
+        def exact(self, expr: Any) -> str:
+            import sympy
+
+            numerator, denominator = sympy.fraction(sympy.together(expr))
+            if denominator == 1:
+                return str(self.doprint(expr))
+            return f"({self.doprint(numerator)})//({self.doprint(denominator)})"
+
+    return IntegerCodePrinter()
+
+
+def to_code(dim: Dim) -> Code:
+    """``dim`` as an integer or as integer Python source, fit for JSON.
+
+    >>> to_code(5), to_code(64 * symbol("batch") * ceil_div(symbol("height"), 32))
+    (5, '64*batch*(-(-(height)//(32)))')
+    """
+    if isinstance(dim, int):
+        return dim
+    if dim.is_Integer:
+        return int(dim)
+    return str(_printer().exact(dim))
+
+
+_TOKENS = re.compile(r"[A-Za-z_]\w*")
+_ALLOWED = re.compile(r"[\w\s+\-*/%(),]*")
+
+
+def _checked(code: Code) -> str:
+    """Refuse anything but integer arithmetic: codes come from cache files, which are not trusted."""
+    text = str(code)
+    if not _ALLOWED.fullmatch(text) or "__" in text:
+        raise ValueError(f"not an integer expression: {text!r}")
+    return text
+
+
+def from_code(code: Code) -> Dim:
+    """The expression that :func:`to_code` wrote.
+
+    >>> from_code("2*batch + (-(-(height)//(32)))")
+    2*batch + ceiling(height/32)
+    """
+    if isinstance(code, int):
+        return code
+    import sympy
+
+    names = {n: _Exact(symbol(n)) for n in set(_TOKENS.findall(_checked(code))) - {"max", "min"}}
+    names |= {"max": lambda *a: _Exact(sympy.Max(*map(_plain, a))), "min": lambda *a: _Exact(sympy.Min(*map(_plain, a)))}
+    return _plain(eval(code, {"__builtins__": {}}, names))  # noqa: S307 - checked above
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, _Exact) else value
+
+
+class _Exact:
+    """Evaluates integer Python source to sympy: ``//`` is a floor, ``-(-a//b)`` a ceiling."""
+
+    def __init__(self, value: Any, negated_floor: Any = None) -> None:
+        self.value, self.negated_floor = value, negated_floor
+
+    def __add__(self, other: Any) -> _Exact:
+        return _Exact(self.value + _plain(other))
+
+    def __sub__(self, other: Any) -> _Exact:
+        return _Exact(self.value - _plain(other))
+
+    def __rsub__(self, other: Any) -> _Exact:
+        return _Exact(_plain(other) - self.value)
+
+    def __mul__(self, other: Any) -> _Exact:
+        return _Exact(self.value * _plain(other))
+
+    def __pow__(self, other: Any) -> _Exact:
+        return _Exact(self.value ** _plain(other))
+
+    def __mod__(self, other: Any) -> _Exact:
+        import sympy
+
+        return _Exact(sympy.Mod(self.value, _plain(other)))
+
+    def __floordiv__(self, other: Any) -> _Exact:
+        import sympy
+
+        quotient = self.value / _plain(other)
+        return _Exact(sympy.floor(quotient), negated_floor=sympy.ceiling(-quotient))
+
+    def __neg__(self) -> _Exact:
+        return _Exact(-self.value if self.negated_floor is None else self.negated_floor)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def compile_codes(codes: Sequence[Code], names: Sequence[str]) -> Callable[[Binding], list[int]]:
+    """One function that evaluates all ``codes`` exactly for a binding of ``names``.
+
+    >>> compile_codes([3, "2*batch"], ["batch"])({"batch": 5})
+    [3, 10]
+    """
+    arguments = ", ".join(dict.fromkeys(_checked(n) for n in names))
+    body = ", ".join(_checked(c) for c in codes)
+    function = eval(f"lambda {arguments}: [{body}]", {"__builtins__": {}, "max": max, "min": min})  # noqa: S307
+    return lambda binding: function(**{name: binding[name] for name in names})

@@ -1,0 +1,88 @@
+"""TensorSpec: what is known of a tensor without its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from costmodel.symbols import Dim, product
+
+__all__ = ["ITEMSIZE_BYTES", "Role", "TensorSpec", "f32"]
+
+#: Bytes per element, by the name torch gives a dtype.
+ITEMSIZE_BYTES: dict[str, int] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "float8_e4m3fnuz": 1,
+    "float8_e5m2fnuz": 1,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint64": 8,
+    "uint32": 4,
+    "uint16": 2,
+    "uint8": 1,
+    "bool": 1,
+    "complex32": 4,
+    "complex64": 8,
+    "complex128": 16,
+    "qint8": 1,
+    "quint8": 1,
+    "qint32": 4,
+}
+
+
+class Role(str, Enum):
+    """Where a tensor comes from."""
+
+    INPUT = "input"
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    CONSTANT = "constant"
+    ACTIVATION = "activation"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Shape (in elements, possibly symbolic), dtype and origin of a tensor.
+
+    ``strides`` are in elements; None means contiguous.
+
+    >>> TensorSpec((2, 3), "float16").nbytes
+    12
+    """
+
+    shape: tuple[Dim, ...]
+    dtype: str = "float32"
+    role: Role = Role.ACTIVATION
+    name: str = ""
+    strides: tuple[Dim, ...] | None = None
+
+    @property
+    def numel(self) -> Dim:
+        """Elements."""
+        return product(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return ITEMSIZE_BYTES[self.dtype]
+
+    @property
+    def nbytes(self) -> Dim:
+        """Bytes of the elements, each once."""
+        return product(self.shape) * ITEMSIZE_BYTES[self.dtype]
+
+
+def f32(*shape: Dim) -> TensorSpec:
+    """A float32 spec, for examples and tests.
+
+    >>> f32(4, 5).nbytes
+    80
+    """
+    return TensorSpec(shape)
