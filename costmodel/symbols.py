@@ -6,7 +6,8 @@ imports sympy (0.5 s) only when an expression really is symbolic, so that a cach
 pays for it.
 
 Expressions are stored as *codes*: an ``int``, or Python source in integer arithmetic
-(``"64*batch*(-(-height//32))"``), which evaluates exactly and without sympy.
+(``"64*batch*(-(-height//32))"``), which evaluates exactly and without sympy. ``//`` is a floor and
+``exact(a, b)`` a division known to leave no remainder.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def _printer() -> Any:
             numerator, denominator = sympy.fraction(sympy.together(expr))
             if denominator == 1:
                 return str(self.doprint(expr))
-            return f"({self.doprint(numerator)})//({self.doprint(denominator)})"
+            return f"exact({self.doprint(numerator)}, {self.doprint(denominator)})"
 
     return IntegerCodePrinter()
 
@@ -199,6 +200,7 @@ def to_code(dim: Dim) -> Code:
 
 
 _TOKENS = re.compile(r"[A-Za-z_]\w*")
+_NUMERIC: dict[str, Callable[..., int]] = {"max": max, "min": min, "exact": lambda numerator, denominator: numerator // denominator}
 _ALLOWED = re.compile(r"[\w\s+\-*/%(),]*")
 
 
@@ -220,8 +222,10 @@ def from_code(code: Code) -> Dim:
         return code
     import sympy
 
-    names = {n: _Exact(symbol(n)) for n in set(_TOKENS.findall(_checked(code))) - {"max", "min"}}
-    names |= {"max": lambda *a: _Exact(sympy.Max(*map(_plain, a))), "min": lambda *a: _Exact(sympy.Min(*map(_plain, a)))}
+    names = {n: _Exact(symbol(n)) for n in set(_TOKENS.findall(_checked(code))) - _NUMERIC.keys()}
+    names["max"] = lambda *values: _Exact(sympy.Max(*map(_plain, values)))
+    names["min"] = lambda *values: _Exact(sympy.Min(*map(_plain, values)))
+    names["exact"] = lambda numerator, denominator: _Exact(_plain(numerator) / _plain(denominator))
     return _plain(eval(code, {"__builtins__": {}}, names))  # noqa: S307 - checked above
 
 
@@ -275,5 +279,5 @@ def compile_codes(codes: Sequence[Code], names: Sequence[str]) -> Callable[[Bind
     """
     arguments = ", ".join(dict.fromkeys(_checked(n) for n in names))
     body = ", ".join(_checked(c) for c in codes)
-    function = eval(f"lambda {arguments}: [{body}]", {"__builtins__": {}, "max": max, "min": min})  # noqa: S307
+    function = eval(f"lambda {arguments}: [{body}]", {"__builtins__": {}, **_NUMERIC})  # noqa: S307
     return lambda binding: function(**{name: binding[name] for name in names})
