@@ -1,0 +1,71 @@
+"""Distances and similarities of vectors."""
+
+from __future__ import annotations
+
+import math
+
+from costmodel.cost import Cost
+from costmodel.formulas.contraction import common_size
+from costmodel.formulas.registry import formula
+from costmodel.formulas.traffic import contraction_cost, nbytes
+from costmodel.symbols import product
+from costmodel.tensor import TensorSpec
+
+__all__ = ["cdist", "cosine_similarity", "euclidean_dist"]
+
+
+@formula("aten.cosine_similarity")
+def cosine_similarity(x1: TensorSpec, x2: TensorSpec, dim: int = 1, *, out: TensorSpec) -> Cost:
+    """out = sum over ``dim`` of (x1 / max(|x1|, eps)) * (x2 / max(|x2|, eps)), as PyTorch computes it.
+
+    For each pair of vectors of length D: two norms (D squares, D - 1 additions, a root, a comparison), 2 D
+    divisions and a dot product (D products, D - 1 additions): 8 D + 1 vector FLOP.
+
+    >>> from costmodel.tensor import f32
+    >>> cosine_similarity(f32(2, 3), f32(2, 3), out=f32(2)).vector_flops                 # 2 pairs, 8*3 + 1 each
+    50
+    """
+    length = common_size(x1, x2, dim)
+    return Cost(
+        vector_flops=out.numel * (8 * length + 1), bytes_read=nbytes(x1, x2), bytes_written=out.nbytes, launches=1
+    )
+
+
+@formula("aten.cdist", "aten._cdist_forward")
+def cdist(x1: TensorSpec, x2: TensorSpec, p: float = 2.0, *, out: TensorSpec) -> Cost:
+    """out[*, P, R] = the p-norm of x1[*, P, D] - x2[*, R, D], for every pair of rows, by the definition.
+
+    Vector FLOP of a pair: D differences, D - 1 additions (comparisons at p = inf) and, for p = 2, D squares and
+    a root, 3 D; for p = 0, 1 or inf, D absolute values (at 0: tests against zero), 3 D - 1; for any other p,
+    D absolute values, D powers and a root, 4 D. (The way through a matrix product is :func:`euclidean_dist`.)
+
+    >>> from costmodel.tensor import f32
+    >>> cdist(f32(4, 3), f32(5, 3), out=f32(4, 5)).vector_flops                          # 4*5 pairs, 3*3 each
+    180
+    """
+    length = x1.shape[-1]
+    if p == 2:
+        per_pair = 3 * length
+    elif p in (0, 1, math.inf):
+        per_pair = 3 * length - 1
+    else:
+        per_pair = 4 * length
+    return Cost(vector_flops=out.numel * per_pair, bytes_read=nbytes(x1, x2), bytes_written=out.nbytes, launches=1)
+
+
+@formula("aten._euclidean_dist")
+def euclidean_dist(x1: TensorSpec, x2: TensorSpec, *, out: TensorSpec) -> Cost:
+    """out[*, P, R] = sqrt(max(|x1|^2 - 2 x1 . x2 + |x2|^2, 0)), all of it one product of matrices of width D + 2.
+
+    [-2 x1, |x1|^2, 1] @ [x2, 1, |x2|^2].T: D + 2 MACs a pair, then a comparison and a root; before it D
+    products per row of x1 and 2 D - 1 FLOP per row of either for the squares.
+
+    >>> from costmodel.tensor import f32
+    >>> cost = euclidean_dist(f32(4, 3), f32(5, 3), out=f32(4, 5))
+    >>> cost.macs, cost.vector_flops                               # 4*5*(3+2); 4*3 + (4+5)*(2*3-1) + 2*4*5
+    (100, 97)
+    """
+    rows1, rows2 = product(x1.shape[:-1]), product(x2.shape[:-1])
+    squares = 2 * x1.numel - rows1 + 2 * x2.numel - rows2
+    macs = out.numel * (x1.shape[-1] + 2)
+    return contraction_cost(macs, x1, x2, out=out, vector_flops=x1.numel + squares + 2 * out.numel)
