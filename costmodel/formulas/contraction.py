@@ -13,7 +13,7 @@ from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.formulas.registry import cost_of, formula
-from costmodel.formulas.traffic import contraction_cost
+from costmodel.formulas.operands import contraction_cost
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 

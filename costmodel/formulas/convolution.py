@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from costmodel.cost import Cost
 from costmodel.formulas.registry import formula
-from costmodel.formulas.traffic import contraction_cost
+from costmodel.formulas.operands import contraction_cost
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from costmodel.cost import Cost
 from costmodel.formulas.registry import formula
-from costmodel.formulas.traffic import contraction_cost, nbytes
+from costmodel.formulas.operands import contraction_cost, nbytes
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
