@@ -75,8 +75,15 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> Dim:
-        """Bytes of the elements, each once."""
-        return product(self.shape) * ITEMSIZE_BYTES[self.dtype]
+        """Bytes of the elements, each once: a dimension of stride 0 repeats what is already there.
+
+        >>> TensorSpec((8, 3), strides=(0, 1)).nbytes       # 3 floats, expanded to 8 rows
+        12
+        """
+        shape = self.shape
+        if self.strides is not None and 0 in self.strides:
+            shape = tuple(size for size, stride in zip(shape, self.strides, strict=True) if stride != 0)
+        return product(shape) * ITEMSIZE_BYTES[self.dtype]
 
 
 def f32(*shape: Dim) -> TensorSpec:

@@ -1,1 +1,7 @@
-"""trace."""
+"""A module and its named inputs in, an :class:`~costmodel.graph.OpGraph` out."""
+
+from __future__ import annotations
+
+from costmodel.trace.tracer import SYMBOLS, trace
+
+__all__ = ["SYMBOLS", "trace"]

@@ -1,0 +1,354 @@
+"""OpGraph: the traced program as a DAG of operators, sizes exact and possibly symbolic.
+
+Sizes live only in three tables, so that a graph with thousands of nodes is bound to new numbers by
+evaluating a few hundred distinct expressions:
+
+``specs``       distinct tensor specs,
+``calls``       distinct operator calls: operator, arguments and results by spec,
+``storages``    bytes of each allocation; views and in-place results share one.
+
+Nodes and tensors only point into them. The same class holds codes (as read from a cache), sympy
+expressions (:meth:`OpGraph.symbolic`) or integers (:meth:`OpGraph.bind`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from costmodel.errors import InputError
+from costmodel.symbols import Binding, Code, compile_codes, from_code, to_code
+from costmodel.tensor import Role, TensorSpec
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Call", "DimCode", "OpGraph", "OpNode", "SpecRef", "Storage", "Symbol", "Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecRef:
+    """An argument or result that is a tensor: an index into ``OpGraph.specs``."""
+
+    spec: int
+
+
+@dataclass(frozen=True, slots=True)
+class DimCode:
+    """An argument that is a size: a code, an expression or a number."""
+
+    dim: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A size that the graph leaves open: its value when nobody says otherwise, and where it may lie."""
+
+    name: str
+    default: int
+    multiple_of: int = 1
+    minimum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One distinct way in which an operator is called.
+
+    ``arguments`` by schema name (``input`` for ``self``); tensors as :class:`SpecRef`, sizes that
+    depend on a symbol as :class:`DimCode`, lists as tuples, everything else plain.
+    """
+
+    op: str
+    arguments: tuple[tuple[str, Any], ...]
+    outputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One value: its spec, the allocation that it lies in, and the node that made it (None: an input or weight)."""
+
+    spec: int
+    storage: int
+    producer: int | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One allocation: its size in bytes, its dtype's name and what it holds."""
+
+    nbytes: Any
+    dtype: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class OpNode:
+    """One operator call in the program.
+
+    ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
+    the module whose forward made the call; ``inputs`` and ``outputs`` are indices of tensors; ``after``
+    are nodes that must have run though no tensor passes (they wrote in place into an aliased storage).
+    """
+
+    name: str
+    op: str
+    module: str
+    module_type: str
+    call: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    in_place: bool = False
+    after: tuple[int, ...] = ()
+
+
+@dataclass
+class OpGraph:
+    """A traced program. See the module's text for its tables."""
+
+    symbols: dict[str, Symbol]
+    specs: list[TensorSpec]
+    calls: list[Call]
+    storages: list[Storage]
+    tensors: list[Tensor]
+    nodes: list[OpNode]
+    inputs: list[int]
+    outputs: list[int]
+    parameters: dict[str, int] = field(default_factory=dict)
+    """Name -> elements of every parameter of the module, shared ones once, unused ones included."""
+    parameter_bytes: int = 0
+    buffer_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    # -- sizes ---------------------------------------------------------------------------------
+
+    def _map_dims(self, convert: Callable[[Any], Any]) -> OpGraph:
+        return replace(
+            self,
+            specs=[_map_spec(spec, convert) for spec in self.specs],
+            calls=[
+                replace(call, arguments=_map_argument(call.arguments, convert), outputs=_map_argument(call.outputs, convert))
+                for call in self.calls
+            ],
+            storages=[replace(s, nbytes=convert(s.nbytes)) for s in self.storages],
+        )
+
+    def sizes(self) -> Iterator[Any]:
+        """Every size of the three tables."""
+        seen: list[Any] = []
+        self._map_dims(lambda dim: (seen.append(dim), dim)[1])
+        yield from seen
+
+    def symbolic(self) -> OpGraph:
+        """The graph with sympy expressions for sizes (integers stay integers)."""
+        known: dict[Code, Any] = {}
+        return self._map_dims(lambda dim: known[dim] if dim in known else known.setdefault(dim, _as_dim(dim)))
+
+    def coded(self) -> OpGraph:
+        """The graph with codes for sizes, fit for a cache file."""
+        known: dict[Any, Code] = {}
+        return self._map_dims(lambda dim: known[dim] if dim in known else known.setdefault(dim, to_code(dim)))
+
+    @cached_property
+    def _evaluate(self) -> tuple[list[Code], Callable[[Binding], list[int]]]:
+        codes = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
+        return codes, compile_codes(codes, list(self.symbols))
+
+    def bind(self, binding: Binding) -> OpGraph:
+        """The graph in numbers. Works on a graph of codes; sizes not named take their default.
+
+        Raises InputError for an unknown symbol or a size outside its domain.
+        """
+        full = self.check_binding(binding)
+        codes, evaluate = self._evaluate
+        value = dict(zip(codes, evaluate(full), strict=True))
+        return self._map_dims(lambda dim: dim if isinstance(dim, int) else value[dim])
+
+    def check_binding(self, binding: Binding) -> dict[str, int]:
+        """``binding`` completed with defaults, or InputError with the symbol, what is allowed and why."""
+        full = {name: symbol.default for name, symbol in self.symbols.items()}
+        for name, value in binding.items():
+            if name not in self.symbols:
+                there = ", ".join(self.symbols) or "none"
+                raise InputError(f"this graph has no symbol {name!r} to set to {value}\n  its symbols are: {there}")
+            symbol = self.symbols[name]
+            if not isinstance(value, int) or value < symbol.minimum:
+                raise InputError(f"{name} must be a whole number of at least {symbol.minimum}, not {value!r}")
+            if value % symbol.multiple_of:
+                raise InputError(f"{name} must be a multiple of {symbol.multiple_of} for this model, not {value}")
+            full[name] = value
+        return full
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def arguments(self, call: Call) -> dict[str, Any]:
+        """Arguments of a call by schema name, tensors as specs, sizes as they are in this graph."""
+        return {name: self._resolve(value) for name, value in call.arguments}
+
+    def results(self, call: Call) -> Any:
+        """The result's spec, or a tuple of specs where the operator has several."""
+        specs = tuple(self._resolve(value) for value in call.outputs)
+        return specs[0] if len(specs) == 1 else specs
+
+    def _resolve(self, value: Any) -> Any:
+        if type(value) is SpecRef:
+            return self.specs[value.spec]
+        if type(value) is DimCode:
+            return value.dim
+        if type(value) is tuple:
+            return [self._resolve(v) for v in value]
+        return value
+
+    @cached_property
+    def call_counts(self) -> list[int]:
+        """How many nodes make each distinct call."""
+        counts = [0] * len(self.calls)
+        for node in self.nodes:
+            counts[node.call] += 1
+        return counts
+
+    # -- data flow -----------------------------------------------------------------------------
+
+    @property
+    def param_count(self) -> int:
+        """Elements of all parameters, shared ones once."""
+        return sum(self.parameters.values())
+
+    def predecessors(self, index: int) -> list[int]:
+        """Nodes that must run before node ``index``, in program order, each once."""
+        node = self.nodes[index]
+        makers = {self.tensors[t].producer for t in node.inputs} | set(node.after)
+        return sorted(m for m in makers if m is not None)
+
+    def networkx(self) -> networkx.DiGraph:
+        """The DAG: a node per operator (attributes ``node``, ``op``, ``module``, ``arguments``, ``outputs``),
+        an edge per data flow (attribute ``tensors``: the specs that pass; empty for a pure ordering)."""
+        import networkx
+
+        graph = networkx.DiGraph(symbols=dict(self.symbols))
+        for node in self.nodes:
+            call = self.calls[node.call]
+            graph.add_node(
+                node.name, node=node, op=node.op, module=node.module, arguments=self.arguments(call), outputs=self.results(call)
+            )
+        for index, node in enumerate(self.nodes):
+            for before in self.predecessors(index):
+                passed = [
+                    replace(self.specs[self.tensors[t].spec], name=self.tensors[t].name)
+                    for t in node.inputs
+                    if self.tensors[t].producer == before
+                ]
+                graph.add_edge(self.nodes[before].name, node.name, tensors=passed)
+        return graph
+
+    @cached_property
+    def lifetimes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Per node, the activation storages that it allocates and the ones that can be freed after it."""
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for index, node in enumerate(self.nodes):
+            for t in (*node.inputs, *node.outputs):
+                storage = self.tensors[t].storage
+                if self.storages[storage].role is Role.ACTIVATION:
+                    first.setdefault(storage, index)
+                    last[storage] = index
+        kept = {self.tensors[t].storage for t in self.outputs}
+        allocated: list[list[int]] = [[] for _ in self.nodes]
+        freed: list[list[int]] = [[] for _ in self.nodes]
+        for storage, index in first.items():
+            allocated[index].append(storage)
+        for storage, index in last.items():
+            if storage not in kept:
+                freed[index].append(storage)
+        return [(tuple(a), tuple(f)) for a, f in zip(allocated, freed, strict=True)]
+
+
+def _as_dim(code: Any) -> Any:
+    return from_code(code) if isinstance(code, str) else code
+
+
+def _map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:
+    strides = None if spec.strides is None else tuple(map(convert, spec.strides))
+    return TensorSpec(tuple(map(convert, spec.shape)), spec.dtype, spec.role, spec.name, strides)
+
+
+def _map_argument(value: Any, convert: Callable[[Any], Any]) -> Any:
+    if type(value) is DimCode:
+        return DimCode(convert(value.dim))
+    if type(value) is tuple:
+        return tuple(_map_argument(v, convert) for v in value)
+    return value
+
+
+# -- JSON --------------------------------------------------------------------------------------
+
+
+def to_json(graph: OpGraph) -> dict[str, Any]:
+    """The graph as plain JSON values. ``from_json(to_json(g))`` is ``g`` with codes for sizes."""
+    coded = graph.coded()
+    return {
+        "symbols": [[s.name, s.default, s.multiple_of, s.minimum] for s in coded.symbols.values()],
+        "specs": [[list(s.shape), s.dtype, s.role.value, None if s.strides is None else list(s.strides)] for s in coded.specs],
+        "calls": [[c.op, [[n, _pack(v)] for n, v in c.arguments], [_pack(v) for v in c.outputs]] for c in coded.calls],
+        "storages": [[s.nbytes, s.dtype, s.role.value] for s in coded.storages],
+        "tensors": [[t.spec, t.storage, t.producer, t.name] for t in coded.tensors],
+        "nodes": [
+            [n.name, n.module, n.module_type, n.call, list(n.inputs), list(n.outputs), n.in_place, list(n.after)]
+            for n in coded.nodes
+        ],
+        "inputs": coded.inputs,
+        "outputs": coded.outputs,
+        "parameters": coded.parameters,
+        "parameter_bytes": coded.parameter_bytes,
+        "buffer_bytes": coded.buffer_bytes,
+        "notes": list(coded.notes),
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> OpGraph:
+    """Read what :func:`to_json` wrote. Raises KeyError, TypeError or ValueError when it is not that."""
+    calls = [
+        Call(op, tuple((n, _unpack(v)) for n, v in arguments), tuple(_unpack(v) for v in outputs))
+        for op, arguments, outputs in data["calls"]
+    ]
+    roles = {role.value: role for role in Role}
+    return OpGraph(
+        symbols={name: Symbol(name, default, multiple, minimum) for name, default, multiple, minimum in data["symbols"]},
+        specs=[
+            TensorSpec(tuple(shape), dtype, roles[role], "", None if strides is None else tuple(strides))
+            for shape, dtype, role, strides in data["specs"]
+        ],
+        calls=calls,
+        storages=[Storage(nbytes, dtype, roles[role]) for nbytes, dtype, role in data["storages"]],
+        tensors=[Tensor(*fields) for fields in data["tensors"]],
+        nodes=[
+            OpNode(name, calls[call].op, module, kind, call, tuple(ins), tuple(outs), in_place, tuple(after))
+            for name, module, kind, call, ins, outs, in_place, after in data["nodes"]
+        ],
+        inputs=list(data["inputs"]),
+        outputs=list(data["outputs"]),
+        parameters=dict(data["parameters"]),
+        parameter_bytes=data["parameter_bytes"],
+        buffer_bytes=data["buffer_bytes"],
+        notes=tuple(data["notes"]),
+    )
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, SpecRef):
+        return {"spec": value.spec}
+    if isinstance(value, DimCode):
+        return {"dim": value.dim}
+    if isinstance(value, tuple):
+        return [_pack(v) for v in value]
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, dict):
+        return SpecRef(value["spec"]) if "spec" in value else DimCode(value["dim"])
+    if isinstance(value, list):
+        return tuple(_unpack(v) for v in value)
+    return value

@@ -1,0 +1,189 @@
+"""From recorded runs to an OpGraph: every integer lifted, every distinct call and spec kept once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from costmodel.formulas import is_free
+from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.symbols import Dim, bind, is_symbolic
+from costmodel.tensor import Role, TensorSpec
+from costmodel.trace.lift import Fingerprint
+from costmodel.trace.recorder import RawNode, RawTrace, TensorIndex
+from costmodel.trace.shapes import output_dims
+
+__all__ = ["GraphBuilder", "same_structure"]
+
+Lift = Callable[..., Dim]
+
+
+def same_structure(runs: Sequence[RawTrace]) -> bool:
+    """Whether all runs made the same calls on tensors of the same ranks; only sizes may differ."""
+    first = runs[0]
+    return all(
+        len(run.nodes) == len(first.nodes)
+        and len(run.tensors) == len(first.tensors)
+        and len(run.storages) == len(first.storages)
+        and all(a.op == b.op and a.module == b.module for a, b in zip(run.nodes, first.nodes, strict=True))
+        and all(
+            len(a.shape) == len(b.shape) and a.dtype == b.dtype and a.producer == b.producer and a.storage == b.storage
+            for a, b in zip(run.tensors, first.tensors, strict=True)
+        )
+        for run in runs[1:]
+    )
+
+
+class GraphBuilder:
+    """Builds one OpGraph from runs of the same structure at the ``points``, with ``lift`` for the sizes."""
+
+    def __init__(self, runs: Sequence[RawTrace], lift: Lift, symbols: dict[str, Symbol], points: Sequence[dict[str, int]]) -> None:
+        self.runs, self.lift, self.symbols, self.points = runs, lift, symbols, points
+        self.first = runs[0]
+        self.specs: dict[TensorSpec, int] = {}
+        self.calls: dict[Call, int] = {}
+        self.spec_of: dict[int, int] = {}
+        self._hinted = len(runs) > 1
+
+    def build(self, **extras: Any) -> OpGraph:
+        """The graph; ``extras`` are its remaining fields (parameters, notes, ...)."""
+        calls = [self._call(position, node) for position, node in enumerate(self.first.nodes)]
+        names = node_names(self.first.nodes)
+        tensors = [self._tensor(i) for i in range(len(self.first.tensors))]
+        nodes = [
+            OpNode(
+                name=names[i],
+                op=node.op,
+                module=node.module,
+                module_type=node.module_type,
+                call=calls[i],
+                inputs=tuple(t.index for t in _refs(list(node.arguments.values()))),
+                outputs=tuple(t.index for t in node.outputs),
+                in_place=node.in_place,
+                after=node.after,
+            )
+            for i, node in enumerate(self.first.nodes)
+        ]
+        return OpGraph(
+            symbols=self.symbols,
+            specs=list(self.specs),
+            calls=list(self.calls),
+            storages=self._storages(),
+            tensors=tensors,
+            nodes=nodes,
+            inputs=list(self.first.inputs),
+            outputs=list(self.first.outputs),
+            **extras,
+        )
+
+    # -- sizes ---------------------------------------------------------------------------------
+
+    def _dim(self, values: Iterable[int], hint: Dim | None = None) -> Dim:
+        fingerprint = tuple(values)
+        if not self._hinted or hint is None or isinstance(hint, int):
+            return self.lift(fingerprint)
+        return self.lift(fingerprint, [(hint, self._evaluate(hint))])
+
+    def _evaluate(self, expression: Dim) -> Fingerprint:
+        return tuple(bind(expression, point) for point in self.points)
+
+    def _spec(self, index: int, hints: dict[int, Dim] | None = None) -> int:
+        """Index of the spec of tensor ``index``, lifted once."""
+        known = self.spec_of.get(index)
+        if known is not None:
+            return known
+        seen = [run.tensors[index] for run in self.runs]
+        raw = seen[0]
+        shape = tuple(self._dim([t.shape[d] for t in seen], (hints or {}).get(d)) for d in range(len(raw.shape)))
+        spec = TensorSpec(shape, raw.dtype, Role(raw.role), "", self._strides(seen, shape))
+        self.spec_of[index] = self.specs.setdefault(spec, len(self.specs))
+        return self.spec_of[index]
+
+    def _strides(self, seen: Sequence[Any], shape: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+        """None for contiguous tensors, else each stride lifted."""
+        if all(t.strides == _contiguous(t.shape) for t in seen) or not seen[0].strides:
+            return None
+        suffixes = _contiguous(shape)
+        return tuple(self._dim([t.strides[d] for t in seen], suffixes[d]) for d in range(len(shape)))
+
+    def _storages(self) -> list[Storage]:
+        hints: dict[int, Dim] = {}
+        for index, tensor in enumerate(self.first.tensors):
+            hints.setdefault(tensor.storage, list(self.specs)[self._spec(index)].nbytes) if self._hinted else None
+        roles = {role.value: role for role in Role}
+        return [
+            Storage(self._dim([run.storages[s][0] for run in self.runs], hints.get(s)), dtype, roles[role])
+            for s, (_, dtype, role) in enumerate(self.first.storages)
+        ]
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def _call(self, position: int, node: RawNode) -> int:
+        alike = [run.nodes[position] for run in self.runs]
+        arguments = tuple((name, self._argument([n.arguments.get(name) for n in alike])) for name in node.arguments)
+        hints = self._output_hints(node.op, arguments) if self._hinted else {}
+        outputs = tuple(SpecRef(self._spec(t.index, hints if i == 0 else None)) for i, t in enumerate(node.outputs))
+        return self.calls.setdefault(Call(node.op, arguments, outputs), len(self.calls))
+
+    def _output_hints(self, op: str, arguments: tuple[tuple[str, Any], ...]) -> dict[int, Dim]:
+        specs = list(self.specs)
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, SpecRef):
+                return specs[value.spec]
+            if isinstance(value, DimCode):
+                return value.dim
+            return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+        return dict(output_dims(op, {name: plain(value) for name, value in arguments}))
+
+    def _argument(self, seen: list[Any]) -> Any:
+        value = seen[0]
+        if isinstance(value, TensorIndex):
+            return SpecRef(self._spec(value.index))
+        if isinstance(value, list):
+            return tuple(self._argument([s[i] for s in seen]) for i in range(len(value)))
+        if isinstance(value, int) and not isinstance(value, bool):
+            dim = self._dim(seen)
+            return DimCode(dim) if is_symbolic(dim) else int(dim)
+        return value
+
+    def _tensor(self, index: int) -> Tensor:
+        raw = self.first.tensors[index]
+        return Tensor(self._spec(index), raw.storage, raw.producer, raw.name)
+
+
+def _contiguous(shape: Sequence[Any]) -> tuple[Any, ...]:
+    """Strides of a dense row-major tensor; torch lets a size-1 dimension count as 1 as well."""
+    strides: list[Any] = []
+    step: Any = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * (1 if size == 0 else size)
+    return tuple(reversed(strides))
+
+
+def _refs(value: Any) -> Iterable[TensorIndex]:
+    if isinstance(value, TensorIndex):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _refs(item)
+
+
+def node_names(nodes: Sequence[RawNode]) -> list[str]:
+    """One readable, unique name a node: the module's path, with the operator where a module has several.
+
+    ``layer1.0.conv1`` for a module's only operator, ``layer1.0.add`` in a block, ``#2`` for repeats.
+    """
+    working = Counter(node.module for node in nodes if not is_free(node.op))
+    used: dict[str, int] = defaultdict(int)
+    names = []
+    for node in nodes:
+        op = node.op.rpartition(".")[2]
+        alone = node.module and working[node.module] == 1 and not is_free(node.op)
+        name = node.module if alone else f"{node.module}.{op}" if node.module else op
+        used[name] += 1
+        names.append(name if used[name] == 1 else f"{name}#{used[name]}")
+    return names

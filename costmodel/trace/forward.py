@@ -1,0 +1,149 @@
+"""One concrete run of a module under the recorder, on a copy that owns no memory."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import linecache
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from costmodel.errors import CostmodelError, TraceError
+from costmodel.trace.recorder import REAL_CPU_ELEMENTS, RawTrace, Recorder
+
+__all__ = ["meta_copy", "record"]
+
+_PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` in eval mode whose parameters lie on the meta device.
+
+    Nothing of the original is touched or copied: its tensors are handed to ``deepcopy`` as already
+    copied. Small buffers keep their values, because forward passes may look at them.
+    Raises TraceError when the module cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in module.parameters():
+        memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
+    for tensor in module.buffers():
+        if tensor.device.type != "cpu" or tensor.numel() > REAL_CPU_ELEMENTS:
+            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(module, memo).eval()
+    except Exception as error:
+        raise TraceError(
+            f"{type(module).__name__} cannot be copied to the meta device: {type(error).__name__}: {error}\n"
+            "  give a factory that builds it instead: path/to/file.py:factory"
+        ) from error
+
+
+@contextmanager
+def _module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let the recorder know whose forward is running. ``module`` is the tracer's own copy."""
+    wrapped = []
+    for path, child in module.named_modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            continue
+        wrapped.append(child)
+        child.forward = _entering(child.forward, (path, type(child).__name__), recorder.modules)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for child in wrapped:
+            child.__dict__.pop("forward", None)
+
+
+def _entering(forward: Callable[..., Any], where: tuple[str, str], stack: list[tuple[str, str]]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        stack.append(where)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            stack.pop()
+
+    return tracked
+
+
+def record(
+    module: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    names: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> RawTrace:
+    """Run ``module`` (already on meta) once and return what it asked for.
+
+    ``names`` name the input tensors in the order of their leaves. Raises TraceError, naming the line of
+    the model, when its forward fails or depends on values.
+    """
+    recorder = Recorder(progress)
+    with torch.inference_mode():
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        for position, leaf in enumerate(leaves):
+            name = names[position] if position < len(names) else f"input{position}"
+            recorder.trace.inputs.append(recorder.add(leaf, "input", name))
+        for name, parameter in module.named_parameters():
+            recorder.add(parameter, "parameter", name)
+        for name, buffer in module.named_buffers():
+            recorder.add(buffer, "buffer", name)
+        with _module_paths(module, recorder):
+            result = _forward(module, args, kwargs, recorder)
+        recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
+    return recorder.trace
+
+
+def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], recorder: Recorder) -> Any:
+    try:
+        with recorder:
+            return module(*args, **kwargs)
+    except Exception as error:
+        raise TraceError(_explain(module, error)) from error
+
+
+def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
+    """Tensors anywhere in a result, registered containers and plain objects' attributes alike."""
+    for leaf in pytree.tree_leaves(result):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif hasattr(leaf, "__dict__"):
+            yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
+
+
+def _explain(module: nn.Module, error: Exception) -> str:
+    where = _model_line(error)
+    what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, TraceError) or "meta tensor" in what.lower() or "data-dependent" in what.lower():
+        head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
+        todo = "  fix the branch with an argument, or analyze the submodule that does the work"
+        return f"{head}\n  {where}\n  {what}\n{todo}"
+    kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "
+    return f"the forward pass of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
+
+
+def _model_line(error: BaseException) -> str:
+    """The innermost line that is the model's own, not torch's and not ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_PACKAGES) and not f.filename.startswith("<")]
+    if not own:
+        return "(no line of the model is involved)"
+    frame = own[-1]
+    source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+    return f"at {_short(frame.filename)}:{frame.lineno}, in {frame.name}: {source}"
+
+
+def _short(filename: str) -> str:
+    parts = Path(filename).parts
+    if "site-packages" in parts:
+        return "/".join(parts[parts.index("site-packages") + 1 :])
+    return filename
