@@ -1,0 +1,82 @@
+"""Documents as one HTML page that needs nothing besides: no scripts, no fonts, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from costmodel.report.document import Block, Code, Document, Figure, KeyValues, Notes, Paragraph, Row, Table
+
+__all__ = ["html_fragment", "render_html"]
+
+_CSS = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { padding: .15em .7em; text-align: left; vertical-align: top; }
+th.right, td.right { text-align: right; }
+thead th { border-bottom: 1px solid #888; } tfoot tr:first-child td { border-top: 1px solid #888; }
+dl { display: grid; grid-template-columns: max-content auto; gap: .1em 1.2em; } dt { color: #666; } dd { margin: 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.unit { font-weight: normal; color: #666; } img { max-width: 100%; }
+"""
+
+
+def render_html(documents: Sequence[Document]) -> str:
+    """A whole page with the documents one below the other."""
+    title = escape("; ".join(document.title for document in documents))
+    body = "\n".join(map(html_fragment, documents))
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def html_fragment(document: Document) -> str:
+    """The document as HTML to be put inside a page, as notebooks do."""
+    blocks = "\n".join(_RENDERERS[type(block)](block) for block in document.blocks)
+    return f"<h1>{escape(document.title)}</h1>\n{blocks}"
+
+
+def _paragraph(block: Paragraph) -> str:
+    return f"<p>{escape(block.text)}</p>"
+
+
+def _key_values(block: KeyValues) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in block.pairs) + "</dl>"
+
+
+def _notes(block: Notes) -> str:
+    title = f"<h2>{escape(block.title)}</h2>" if block.title else ""
+    return title + "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
+
+
+def _code(block: Code) -> str:
+    return f"<pre>{escape(f'{block.label} {block.text}'.strip())}</pre>"
+
+
+def _figure(block: Figure) -> str:
+    caption = f"<figcaption>{escape(block.caption)}</figcaption>" if block.caption else ""
+    return f'<figure><img src="{escape(block.path)}" alt="{escape(block.alt)}">{caption}</figure>'
+
+
+def _table(block: Table) -> str:
+    columns = block.page_columns
+    title = f"<h2>{escape(block.title)}</h2>" if block.title else ""
+    heads = "".join(
+        f'<th class="{c.align}">{escape(c.heading)}<br><span class="unit">{escape(c.unit)}</span></th>' for c in columns
+    )
+
+    def line(row: Row) -> str:
+        return "<tr>" + "".join(f'<td class="{c.align}">{escape(c.cell(row))}</td>' for c in columns) + "</tr>"
+
+    body, foot = "".join(map(line, block.rows)), "".join(map(line, block.footer))
+    return f"{title}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+
+
+_RENDERERS: dict[type[Block], Callable[[Any], str]] = {
+    Paragraph: _paragraph,
+    KeyValues: _key_values,
+    Notes: _notes,
+    Code: _code,
+    Figure: _figure,
+    Table: _table,
+}

@@ -1,0 +1,117 @@
+"""Analyses and documents as JSON: exact integers, floats that read back the same, units in the keys.
+
+One analysis is one object. Several (one model on several machines) are
+``{"schema_version": 1, "analyses": [...]}`` with the same objects inside. Both follow
+``schema/analysis.schema.json``, which ships with the package; keys may be added, none is taken away
+within a schema version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
+from costmodel.report.rows import record, word
+
+__all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "schema"]
+
+SCHEMA_VERSION = 1
+
+_TOTALS = (
+    "flops", "matrix_flops", "vector_flops", "macs", "params", "param_bytes", "bytes_read", "bytes_written",
+    "activations", "workspace_bytes", "peak_memory_bytes", "latency_s", "latency_low_s", "latency_high_s", "kernels",
+)  # fmt: skip
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what :func:`analysis_json` and :func:`analyses_json` give."""
+    from importlib.resources import files
+
+    file = files("costmodel.report") / "schema" / "analysis.schema.json"
+    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return loaded
+
+
+def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
+    """One analysis as plain dicts and lists. ``groups`` holds the rows where ``by`` is not ``op``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": _model(analysis.model),
+        "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
+        "execution": _execution(analysis.execution),
+        "totals": {key: getattr(analysis.totals, key) for key in _TOTALS},
+        "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
+        "closed_forms": dict(analysis.closed_forms or {}),
+        "symbol_notes": list(analysis.symbol_notes),
+        "coverage": _coverage(analysis.coverage),
+        "ops": [record(row) for row in analysis.rows(by="op")],
+        **({"groups": {"by": by, "rows": [record(row) for row in analysis.rows(by=by)]}} if by != "op" else {}),
+        "findings": [_finding(finding) for finding in analysis.findings],
+        "conventions": list(analysis.conventions),
+    }
+
+
+def analyses_json(analyses: Sequence[Any], *, by: str = "op") -> dict[str, Any]:
+    """Several analyses in one object."""
+    return {"schema_version": SCHEMA_VERSION, "analyses": [analysis_json(analysis, by=by) for analysis in analyses]}
+
+
+def document_json(document: Document) -> dict[str, Any]:
+    """Any document: its title, and its blocks with exact values in the tables."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "title": document.title,
+        "blocks": [_block(block) for block in document.blocks],
+    }
+
+
+def dump_json(value: Any) -> str:
+    """JSON text in ASCII, so that any pipe carries it. Raises ValueError for NaN and infinities."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _model(model: Any) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "source": model.source,
+        "inputs": [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in model.inputs],
+        "notes": list(model.notes),
+    }
+
+
+def _execution(execution: Any) -> dict[str, Any]:
+    values = {key: word(getattr(execution, key)) for key in ("dtype", "layout", "mode", "phase")}
+    return {"batch": execution.batch, "sizes": dict(execution.sizes), **values}
+
+
+def _coverage(coverage: Any) -> dict[str, Any]:
+    keys = ("op", "count", "bytes", "bytes_share", "time_share")
+    return {
+        "ops": coverage.ops,
+        "costed": coverage.costed,
+        "free": coverage.free,
+        "uncosted": [{key: getattr(entry, key) for key in keys} for entry in coverage.uncosted],
+    }
+
+
+def _finding(finding: Any) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "seconds_at_stake": finding.seconds_at_stake,
+        "message": finding.message,
+        "nodes": list(finding.nodes),
+    }
+
+
+def _block(block: Block) -> dict[str, Any]:
+    if isinstance(block, Table):
+        return {"kind": "table", "title": block.title, "rows": block.records()}
+    if isinstance(block, KeyValues):
+        return {"kind": "facts", "facts": dict(block.pairs)}
+    if isinstance(block, Notes):
+        return {"kind": "notes", "title": block.title, "items": list(block.items)}
+    if isinstance(block, (Paragraph, Code)):
+        return {"kind": type(block).__name__.lower(), "text": block.text}
+    return {"kind": "figure", "path": block.path, "alt": block.alt, "caption": block.caption}

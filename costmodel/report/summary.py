@@ -1,0 +1,236 @@
+"""From an analysis to what an engineer reads: the totals, where the time goes, and what is not known."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+from costmodel.report.columns import number_column, quantity_column, share_column, text_column
+from costmodel.report.document import Block, Code, Column, Document, KeyValues, Notes, Paragraph, Table
+from costmodel.report.rows import rows_table, sum_remarks, word
+from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
+
+__all__ = ["analysis_document", "machines_document"]
+
+ROOFLINE = (
+    "times are predicted, nothing was run: every kernel takes the longest of its compute, memory and launch "
+    "time on this machine (a roofline)"
+)
+
+#: The bounds that take time, in the order of pages and data.
+_BOUNDS = ("compute", "memory", "launch")
+
+
+def analysis_document(
+    analysis: Any, *, by: str = "op", top: int | None = None, columns: Sequence[str] | None = None
+) -> Document:
+    """The page about one model on one machine.
+
+    ``by`` groups the table's rows (``op``, ``module`` or ``type``), ``top`` keeps the longest by time
+    (None or 0: all), ``columns`` names the quantities that the page shows.
+    Raises InputError for a grouping or a column that does not exist.
+    """
+    table = rows_table(analysis, by=by, top=top, columns=columns)
+    operators = list(analysis.rows(by="op"))
+    facts = (_latency(analysis), *_where_time_goes(analysis, operators), *_totals(analysis.totals))
+    blocks: list[Block] = [Paragraph(_conditions(analysis)), KeyValues(facts)]
+    blocks += _findings(analysis)
+    blocks += _closed_forms(analysis)
+    blocks.append(table)
+    remarks = sum_remarks(analysis.rows(by=by), analysis.totals)
+    blocks += [Notes(tuple(remarks))] * bool(remarks)
+    blocks.append(Paragraph(coverage_sentence(analysis.coverage)))
+    blocks.append(Notes((ROOFLINE, *analysis.conventions), title="Conventions"))
+    return Document(f"{analysis.model.name} on {analysis.hardware.title}", tuple(blocks))
+
+
+def machines_document(analyses: Sequence[Any]) -> Document:
+    """One model on several machines, fastest first."""
+    rows = sorted(map(_machine_record, analyses), key=lambda row: row["latency_s"])
+    fastest = rows[0]["latency_s"] if rows else 0.0
+    rows = [{**row, "times_fastest": row["latency_s"] / fastest if fastest else 1.0} for row in rows]
+    first = analyses[0]
+    return Document(
+        f"{first.model.name} on {len(rows)} machines",
+        (
+            Paragraph(_conditions(first)),
+            _machines_table(rows),
+            Notes((ROOFLINE, *first.conventions), title="Conventions"),
+        ),
+    )
+
+
+def _machine_record(analysis: Any) -> dict[str, Any]:
+    totals = analysis.totals
+    return {
+        "hardware": analysis.hardware.name,
+        "latency_s": totals.latency_s,
+        "latency_low_s": totals.latency_low_s,
+        "latency_high_s": totals.latency_high_s,
+        "interval_s": (totals.latency_low_s, totals.latency_high_s),
+        "samples_per_s": _per_second(analysis.execution.batch, totals.latency_s),
+        "flop_per_s": _per_second(totals.flops, totals.latency_s),
+        "bytes_per_s": _per_second(totals.bytes_read + totals.bytes_written, totals.latency_s),
+        **{f"{bound}_share": share for bound, share in _bounds(analysis).items()},
+        "peak_memory_bytes": totals.peak_memory_bytes,
+        "kernels": totals.kernels,
+    }
+
+
+def _machines_table(rows: list[dict[str, Any]]) -> Table:
+    latencies = [row["latency_s"] for row in rows]
+    latency = quantity_column("latency_s", "latency", "s", latencies, decimals=2, importance=98)
+
+    def values(key: str) -> list[float | None]:
+        return [row[key] for row in rows]
+
+    return Table(
+        title="Fastest first",
+        columns=(
+            text_column("hardware", "machine", shrinks=True, importance=99),
+            latency,
+            Column(
+                key="interval_s",
+                heading="interval",
+                unit=latency.unit,
+                render=lambda pair: f"{latency.render(pair[0])} to {latency.render(pair[1])}",
+                importance=60,
+                in_data=False,
+            ),
+            replace(latency, key="latency_low_s", on_page=False),
+            replace(latency, key="latency_high_s", on_page=False),
+            number_column("times_fastest", "to best", "×", decimals=2, importance=50, in_data=False),
+            number_column("samples_per_s", "samples", "1/s", importance=90),
+            quantity_column("flop_per_s", "achieved", "FLOP/s", values("flop_per_s"), importance=40),
+            quantity_column("bytes_per_s", "traffic", "B/s", values("bytes_per_s"), importance=35),
+            *(share_column(f"{bound}_share", bound, importance=70) for bound in _BOUNDS),
+            quantity_column("peak_memory_bytes", "peak mem.", "B", values("peak_memory_bytes"), importance=20),
+            quantity_column("kernels", "kernels", "", values("kernels"), importance=10),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _conditions(analysis: Any) -> str:
+    """What was asked, in one line: source, inputs, execution."""
+    execution = analysis.execution
+    inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
+    how = (f"batch {execution.batch}", execution.dtype, execution.layout, execution.mode, execution.phase)
+    parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(map(word, how))]
+    return "; ".join([*filter(None, parts), *analysis.model.notes])
+
+
+def _latency(analysis: Any) -> tuple[str, str]:
+    totals, rate = analysis.totals, _per_second(analysis.execution.batch, analysis.totals.latency_s)
+    low, high = format_seconds(totals.latency_low_s), format_seconds(totals.latency_high_s)
+    speed = f", {_number(rate)} samples/s" if rate else ""
+    return "latency", f"{format_seconds(totals.latency_s)} ({low} to {high}){speed}, {totals.kernels:,} kernels"
+
+
+def _totals(totals: Any) -> Iterator[tuple[str, str]]:
+    yield "work", _work(totals)
+    moved = totals.bytes_read + totals.bytes_written
+    intensity = f", {totals.flops / moved:.1f} FLOP/B" if moved else ""
+    yield "traffic", f"{format_bytes(totals.bytes_read)} read, {format_bytes(totals.bytes_written)} written{intensity}"
+    yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
+    yield "peak memory", format_bytes(totals.peak_memory_bytes, capacity=True)
+    yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"
+
+
+def _work(totals: Any) -> str:
+    text = f"{format_quantity(totals.flops, 'FLOP')} = {format_quantity(totals.macs, 'MAC')} × 2"
+    text += f" + {format_quantity(totals.vector_flops, 'FLOP')} elementwise"
+    rate = _per_second(totals.flops, totals.latency_s)
+    return f"{text}; {format_quantity(rate, 'FLOP/s')} achieved" if rate else text
+
+
+def _where_time_goes(analysis: Any, operators: list[Any]) -> Iterator[tuple[str, str]]:
+    """For each bound its time, its operators, their share of the FLOPs, and the worst type among them."""
+    latency, flops = analysis.totals.latency_s, analysis.totals.flops
+    for bound, share in sorted(_bounds(analysis).items(), key=lambda pair: -pair[1]):
+        rows = [row for row in operators if word(row.bound) == bound]
+        if share < 0.005 or not rows:
+            continue
+        noun = "operator" if len(rows) == 1 else "operators"
+        done = format_percent(sum(row.flops for row in rows) / flops) if flops else "none"
+        yield (
+            f"{bound}-bound",
+            f"{format_seconds(share * latency)} ({format_percent(share)}) in {len(rows):,} {noun} "
+            f"with {done} of the FLOPs{_worst(rows)}",
+        )
+    yield from _concentration(operators, latency)
+
+
+def _worst(rows: list[Any]) -> str:
+    """The type of operator that takes most of these rows' time, where there are several."""
+    by_type: Counter[str] = Counter()
+    for row in rows:
+        by_type[row.op.removeprefix("aten.")] += row.latency_s
+    if len(by_type) < 2:
+        return f", all {next(iter(by_type))}"
+    op, seconds = by_type.most_common(1)[0]
+    return f"; {format_seconds(seconds)} of it in {op}"
+
+
+def _concentration(operators: list[Any], latency: float) -> Iterator[tuple[str, str]]:
+    """How few operators take half of the time."""
+    costly = sorted((row.latency_s for row in operators if row.latency_s > 0), reverse=True)
+    reached = list(accumulate(costly))
+    number = next((i for i, seconds in enumerate(reached, start=1) if seconds >= latency / 2), None)
+    if number is not None and len(costly) > 1:
+        yield "half the time", f"is spent in {number:,} of {len(costly):,} operators"
+
+
+def _bounds(analysis: Any) -> dict[str, float]:
+    """Share of the time by bound, as plain words; what is free takes none."""
+    shares = {word(bound): share for bound, share in analysis.bounds.items()}
+    return {bound: shares.get(bound, 0.0) for bound in _BOUNDS}
+
+
+def _closed_forms(analysis: Any) -> Iterator[Block]:
+    """FLOPs in closed form, and the symbols that stay numbers with the reason."""
+    if "flops" in analysis.closed_forms:
+        yield Code(analysis.closed_forms["flops"], label="FLOPs =")
+    if analysis.symbol_notes:
+        yield Notes(tuple(analysis.symbol_notes))
+
+
+def _findings(analysis: Any) -> Iterator[Block]:
+    if analysis.findings:
+        ranked = sorted(analysis.findings, key=lambda finding: -finding.seconds_at_stake)
+        yield Notes(
+            tuple(f"{format_seconds(f.seconds_at_stake)}: {f.message}" for f in ranked), title="Where FLOPs mislead"
+        )
+
+
+def coverage_sentence(coverage: Any) -> str:
+    """How much is known, as shares of operators, bytes and time, and the operators that are not, by name."""
+    unknown = sum(entry.count for entry in coverage.uncosted)
+    kinds = f"{coverage.costed:,} with a formula, {coverage.free:,} free (views)"
+    if not unknown:
+        return f"Coverage: all of {coverage.ops:,} operators, of the bytes and of the time: {kinds}."
+    parts = (
+        f"{format_percent((coverage.costed + coverage.free) / coverage.ops)} of {coverage.ops:,} operators",
+        f"{format_percent(1 - math.fsum(e.bytes_share for e in coverage.uncosted))} of the bytes",
+        f"{format_percent(1 - math.fsum(e.time_share for e in coverage.uncosted))} of the time",
+    )
+    names = "; ".join(
+        f"{e.op} ×{e.count} ({format_percent(e.bytes_share)} of the bytes, {format_percent(e.time_share)} of the time)"
+        for e in coverage.uncosted
+    )
+    return (
+        f"Coverage: {', '.join(parts)}: {kinds}, {unknown:,} without: {names}. "
+        "The bytes of those are counted, their FLOPs are not."
+    )
+
+
+def _per_second(amount: float, seconds: float) -> float | None:
+    return amount / seconds if seconds > 0 and math.isfinite(seconds) else None
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,115 @@
+"""Text that fits: plain characters, shortened names, wrapped sentences and expressions."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterator
+
+__all__ = ["is_unicode", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
+
+#: How characters of ours read where only ASCII can be shown.
+_ASCII = {
+    "…": "...", "–": "-", "—": "-", "×": "x", "·": "*", "µ": "u", "μ": "u", "≤": "<=", "≥": ">=", "≈": "~",
+    "−": "-", "→": "->", "²": "^2", "³": "^3", "⌈": "ceil(", "⌉": ")", "⌊": "floor(", "⌋": ")", "\u00a0": " ",
+    "\u202f": " ", "“": '"', "”": '"', "‘": "'", "’": "'", "√": "sqrt",
+}  # fmt: skip
+
+
+def is_unicode(encoding: str | None) -> bool:
+    """Whether text in this encoding can hold every character.
+
+    >>> is_unicode("UTF-8"), is_unicode("latin-1"), is_unicode(None)
+    (True, False, False)
+    """
+    return (encoding or "").lower().replace("_", "-").startswith(("utf-8", "utf8", "utf-16", "utf16"))
+
+
+def to_ascii(text: str) -> str:
+    """``text`` in ASCII: our own signs spelt out, anything else escaped.
+
+    >>> to_ascii("3×224 in 5 µs … ⌈H/32⌉ ä")
+    '3x224 in 5 us ... ceil(H/32) \\\\xe4'
+    """
+    spelt = "".join(_ASCII.get(character, character) for character in text)
+    return spelt.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def plain(text: str, *, ascii_only: bool = False) -> str:
+    """``text`` on one line in characters that are one column wide each; all others are escaped.
+
+    Control characters, which could steer a terminal, never get through.
+
+    >>> plain("a\\x1b[31mb 模")
+    'a\\\\x1b[31mb \\\\u6a21'
+    """
+    if ascii_only:
+        text = to_ascii(text)
+    text = re.sub(r"\s+", " ", text)
+    return "".join(c if _is_narrow(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _is_narrow(character: str) -> bool:
+    if character < "\x7f":
+        return character >= " "
+    return (
+        character.isprintable()
+        and unicodedata.east_asian_width(character) not in "WF"
+        and unicodedata.category(character) not in ("Mn", "Me", "Mc")
+        and not "\u1160" <= character <= "\u11ff"
+    )
+
+
+def shorten(text: str, width: int, *, ellipsis: str = "…") -> str:
+    """``text`` in at most ``width`` characters, the middle left out: both ends of a module path say most.
+
+    >>> shorten("stages.2.blocks.17.mlp.fc1", 16)
+    'stages.….mlp.fc1'
+    """
+    if len(text) <= width:
+        return text
+    room = width - len(ellipsis)
+    if room < 2:
+        return text[: max(width, 0)]
+    tail = (room + 1) // 2
+    return text[: room - tail] + ellipsis + text[len(text) - tail :]
+
+
+def wrap_words(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
+    """Lines of at most ``width`` characters, the first behind ``first``, the others behind ``rest``."""
+    return textwrap.wrap(
+        text, max(width, len(rest) + 4, len(first) + 4), initial_indent=first, subsequent_indent=rest,
+        break_on_hyphens=False,
+    ) or [first.rstrip()]  # fmt: skip
+
+
+def wrap_expression(text: str, width: int, *, first: str = "", rest: str = "    ") -> list[str]:
+    """An expression in lines that begin with an operator, as in print; broken elsewhere only if it must be.
+
+    >>> wrap_expression("a*b + c*d - e", 8, rest=" ")
+    ['a*b', ' + c*d', ' - e']
+    """
+    lines, line = [], first
+    for term in _terms(text):
+        if line.strip() and line != first and len(line) + len(term) > width:
+            lines.append(line)
+            line = rest + term.lstrip()
+        else:
+            line += term
+    return [piece for line in [*lines, line] for piece in _hard_wrapped(line.rstrip(), width, rest)]
+
+
+def _terms(text: str) -> Iterator[str]:
+    """Pieces that each begin with a binary plus or minus; joined they give ``text`` again."""
+    yield from re.split(r"(?= [+-] )", text)
+
+
+def _hard_wrapped(line: str, width: int, rest: str) -> Iterator[str]:
+    """``line`` cut after a ``*`` or ``/`` where there is one, else anywhere."""
+    while len(line) > width:
+        cut = max(line.rfind("*", len(rest) + 1, width), line.rfind("/", len(rest) + 1, width)) + 1
+        cut = cut if cut > len(rest) + 1 else width
+        yield line[:cut]
+        line = rest + line[cut:]
+    yield line
