@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.cost import Cost
-from costmodel.formulas.registry import cost_of, formula
+from costmodel.errors import FormulaError
 from costmodel.formulas.operands import contraction_cost
+from costmodel.formulas.registry import cost_of, formula
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
@@ -175,7 +176,7 @@ def baddbmm(
 def addbmm(
     input: TensorSpec, batch1: TensorSpec, batch2: TensorSpec, beta: float = 1, alpha: float = 1, *, out: TensorSpec
 ) -> Cost:
-    """out[M, N] = beta * input + alpha * sum over B of batch1[B, M, K] @ batch2[B, K, N]: B * K MACs per output element.
+    """out[M, N] = beta * input + alpha * sum over B of batch1[B, M, K] @ batch2[B, K, N]: B * K MACs per element.
 
     >>> from costmodel.tensor import f32
     >>> addbmm(f32(4, 6), f32(7, 4, 5), f32(7, 5, 6), out=f32(4, 6)).macs             # 4*6 outputs, 7*5 MACs each
@@ -265,7 +266,8 @@ def activation_flops(values: TensorSpec, name: str, approximate: str = "none") -
     if name == "relu":
         return values.numel
     cost = cost_of("aten.gelu", {"input": values, "approximate": approximate}, values)
-    assert cost is not None, "the pointwise sheet holds aten.gelu"
+    if cost is None:
+        raise FormulaError("a fused GELU needs the formula of aten.gelu\n  import costmodel.formulas.pointwise")
     return cost.vector_flops
 
 

@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.cost import Cost
-from costmodel.formulas.registry import formula
 from costmodel.formulas.operands import contraction_cost
+from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
@@ -216,7 +216,7 @@ def cudnn_convolution_add_relu(
 
 @formula("aten.conv_tbc")
 def conv_tbc(input: TensorSpec, weight: TensorSpec, bias: TensorSpec, *, out: TensorSpec) -> Cost:
-    """out[T', N, C_out] from input[T, N, C_in] and weight[K, C_in, C_out]: K * C_in MACs per output element, and a bias.
+    """out[T', N, C_out] from input[T, N, C_in] and weight[K, C_in, C_out]: K * C_in MACs per element, and a bias.
 
     It runs as K matrix products, one a tap, on views of the input, so it needs no workspace.
 
@@ -252,7 +252,8 @@ def deform_conv2d(
     The column matrix is always made: it is the workspace, even for a 1x1 kernel.
 
     >>> from costmodel.tensor import f32
-    >>> cost = deform_conv2d(f32(1, 3, 5, 5), f32(4, 3, 3, 3), f32(1, 18, 3, 3), f32(1, 9, 3, 3), f32(4), out=f32(1, 4, 3, 3))
+    >>> offset, mask, bias, out = f32(1, 18, 3, 3), f32(1, 9, 3, 3), f32(4), f32(1, 4, 3, 3)
+    >>> cost = deform_conv2d(f32(1, 3, 5, 5), f32(4, 3, 3, 3), offset, mask, bias, out=out)
     >>> cost.macs                    # as the plain convolution: 4*3*3 outputs, 3*3*3 MACs each
     972
     >>> cost.vector_flops            # 9*3*3 points * 12 + 3*9*3*3 column elements * (7 + 1) + 4*3*3 biases

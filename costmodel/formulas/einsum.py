@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from costmodel.cost import Cost
-from costmodel.formulas.registry import formula
 from costmodel.formulas.operands import contraction_cost, nbytes
+from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
@@ -59,7 +59,7 @@ def einsum(equation: str, tensors: Sequence[TensorSpec], path: Sequence[int] | N
     is not compulsory traffic. A lone transposition or diagonal is a view and costs nothing.
 
     >>> from costmodel.tensor import f32
-    >>> einsum("bij,bjk->bik", [f32(7, 2, 3), f32(7, 3, 4)], out=f32(7, 2, 4)).macs      # as bmm: 7*2*4 outputs, 3 MACs each
+    >>> einsum("bij,bjk->bik", [f32(7, 2, 3), f32(7, 3, 4)], out=f32(7, 2, 4)).macs      # as bmm: 7*2*4*3
     168
     >>> einsum("i,j->ij", [f32(2), f32(3)], out=f32(2, 3)).flops                         # an outer product
     6

@@ -1,18 +1,19 @@
-"""Compulsory traffic of an operator and the shape of a contraction's cost, shared by the sheets."""
+"""What the sheets of contractions share: the bytes of operands, and the form of a contraction's cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from costmodel.cost import Cost
+from costmodel.cost import Cost, total
 from costmodel.symbols import Dim
 from costmodel.tensor import TensorSpec
 
-__all__ = ["Specs", "contraction_cost", "halved", "nbytes", "spec_of"]
+__all__ = ["Specs", "contraction_cost", "fused_cost", "halved", "nbytes", "spec_of"]
 
 #: What an operator takes or gives: a spec, none, a plain value, or a list of these.
-Specs: TypeAlias = "TensorSpec | None | Sequence[Any]"
+Specs: TypeAlias = "TensorSpec | Sequence[Any] | None"
 
 
 def nbytes(*values: Any) -> Dim:
@@ -30,16 +31,13 @@ def nbytes(*values: Any) -> Dim:
     return size
 
 
-def spec_of(out: Specs) -> TensorSpec:
+def spec_of(out: Any) -> TensorSpec:
     """The first result of an operator: the tensor itself, also where statistics come with it.
 
     >>> spec_of((TensorSpec((2, 3)), TensorSpec((2,)))).shape
     (2, 3)
     """
-    if isinstance(out, TensorSpec):
-        return out
-    assert out is not None
-    return spec_of(out[0])
+    return out if isinstance(out, TensorSpec) else spec_of(out[0])
 
 
 def halved(even: Dim) -> Dim:
@@ -52,7 +50,12 @@ def halved(even: Dim) -> Dim:
 
 
 def contraction_cost(
-    macs: Dim, *operands: Specs, out: Specs, vector_flops: Dim = 0, workspace_bytes: Dim = 0, activations: Dim | None = None
+    macs: Dim,
+    *operands: Specs,
+    out: Specs,
+    vector_flops: Dim = 0,
+    workspace_bytes: Dim = 0,
+    activations: Dim | None = None,
 ) -> Cost:
     """Cost of one contraction: 2 FLOP per MAC, operands once read, results once written, one launch.
 
@@ -70,3 +73,14 @@ def contraction_cost(
         spec_of(out).numel if activations is None else activations,
         workspace_bytes,
     )
+
+
+def fused_cost(parts: Iterable[Cost], *operands: Specs, out: Specs) -> Cost:
+    """One operator that does the work of several: their FLOPs and launches, but only its own traffic.
+
+    >>> whole = fused_cost([Cost(2, 1, 8, 4, 1), Cost(4, 0, 8, 4, 1)], TensorSpec((2,)), out=TensorSpec((1,)))
+    >>> whole.matrix_flops, whole.bytes_read, whole.bytes_written, whole.launches
+    (6, 8, 4, 2)
+    """
+    work = total(parts)
+    return replace(work, bytes_read=nbytes(*operands), bytes_written=nbytes(out))

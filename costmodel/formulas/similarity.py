@@ -6,8 +6,8 @@ import math
 
 from costmodel.cost import Cost
 from costmodel.formulas.contraction import common_size
-from costmodel.formulas.registry import formula
 from costmodel.formulas.operands import contraction_cost, nbytes
+from costmodel.formulas.registry import formula
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
