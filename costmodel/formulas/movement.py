@@ -1,0 +1,195 @@
+"""Operators that move elements and compute nothing: copies, casts, joins, padding, gathers, scatters, constants.
+
+0 FLOP, except where a scatter adds. A copy reads every operand once (a broadcast one in its own size) and
+writes every result once. A gather reads only the elements that it fetches, and the indices; a scatter reads
+what it changes and what it scatters, also in place. A constant is only written. Operators that *may* be
+views (``reshape``, ``contiguous``, ``to``) are free where their operand is contiguous or its dtype stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from costmodel.cost import Cost
+from costmodel.formulas.elements import aten, cost, read_bytes
+from costmodel.formulas.registry import formula
+from costmodel.tensor import TensorSpec
+
+__all__ = ["CONSTANTS", "COPIES", "GATHERS", "MAYBE_VIEWS"]
+
+#: Read all operands, write all results.
+COPIES = aten(
+    """
+    clone _to_copy _reshape_copy lift_fresh_copy copy_sparse_to_sparse _lazy_clone cat concat concatenate stack
+    _chunk_cat hstack vstack dstack column_stack row_stack block_diag constant_pad_nd reflection_pad1d
+    reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d pad _pad_circular
+    roll flip fliplr flipud rot90 repeat tile repeat_interleave tril triu diag diagflat diag_embed pixel_shuffle
+    pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter diagonal_scatter
+    as_strided_scatter index_copy index_fill masked_scatter put one_hot complex meshgrid view_copy expand_copy
+    squeeze_copy unsqueeze_copy permute_copy transpose_copy t_copy select_copy slice_copy narrow_copy split_copy
+    split_with_sizes_copy unbind_copy unfold_copy diagonal_copy as_strided_copy alias_copy detach_copy
+    view_as_real_copy view_as_complex_copy
+    """
+)
+
+#: Read the elements that they fetch, as many as they give out, and the indices.
+GATHERS = aten(
+    """
+    gather take take_along_dim index_select index _unsafe_index masked_select _unsafe_masked_index
+    """
+)
+
+#: Write one value, or one that follows from the position.
+CONSTANTS = aten(
+    """
+    zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full zero fill scalar_tensor arange
+    range linspace logspace eye tril_indices triu_indices _efficientzerotensor rand rand_like randint
+    randint_like random uniform randperm hann_window hamming_window blackman_window bartlett_window
+    kaiser_window fft_fftfreq fft_rfftfreq
+    """
+)
+
+#: Views where the memory allows it, else copies.
+MAYBE_VIEWS = aten(
+    """
+    reshape reshape_as flatten ravel contiguous resolve_conj resolve_neg
+    """
+)
+
+
+@formula(*COPIES)
+def copy_all(*, out: Any, **arguments: Any) -> Cost:
+    """Every operand read once, every result written once, one launch.
+
+    >>> from costmodel.tensor import f32
+    >>> cat = copy_all(tensors=[f32(2, 3), f32(4, 3)], dim=0, out=f32(6, 3))
+    >>> cat.bytes_read, cat.bytes_written, cat.flops, cat.launches          # 6*3 elements of 4 B
+    (72, 72, 0, 1)
+    """
+    return cost(0, arguments.values(), out)
+
+
+@formula("aten.copy", "aten._copy_from", "aten._copy_from_and_resize")
+def copy_into(src: Any, *, out: Any) -> Cost:
+    """``input.copy_(src)`` reads the source only."""
+    return cost(0, (src,), out)
+
+
+@formula(*aten("to type_as _autocast_to_reduced_precision _autocast_to_full_precision _cast_Float _cast_Half"))
+def cast(input: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Another dtype: a copy. The same dtype: the tensor itself."""
+    return Cost() if input.dtype == out.dtype else cost(0, (input,), out)
+
+
+@formula(*MAYBE_VIEWS)
+def maybe_view(input: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Free for a contiguous operand (``strides`` None); else counted as a copy."""
+    return Cost() if input.strides is None else cost(0, (input,), out)
+
+
+@formula(*CONSTANTS)
+def constant(*, out: Any) -> Cost:
+    """Written once; nothing of what was there before is read."""
+    return cost(0, (), out)
+
+
+@formula(*GATHERS)
+def gather(input: TensorSpec, indices: Any = None, index: Any = None, mask: Any = None, *, out: TensorSpec) -> Cost:
+    """Reads as many elements of the operand as it gives out, and the indices or the mask.
+
+    >>> from costmodel.tensor import f32
+    >>> rows = gather(f32(1000, 8), index=TensorSpec((5,), "int64"), out=f32(5, 8))
+    >>> rows.bytes_read, rows.bytes_written                                 # 5*8*4 + 5*8, 5*8*4
+    (200, 160)
+    """
+    return cost(0, (indices, index, mask), out, read_also=out.numel * input.itemsize)
+
+
+@formula("aten.embedding")
+def embedding(weight: TensorSpec, indices: TensorSpec, *, out: TensorSpec) -> Cost:
+    """out[*, D] = weight[indices[*], D]: reads one row for each index, not the whole table.
+
+    >>> from costmodel.tensor import f32
+    >>> cost = embedding(f32(30522, 768), TensorSpec((1, 128), "int64"), out=f32(1, 128, 768))
+    >>> cost.bytes_read == 128 * 768 * 4 + 128 * 8, cost.flops
+    (True, 0)
+    """
+    return gather(weight, indices, out=out)
+
+
+@formula("aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
+def embedding_bag(
+    weight: TensorSpec,
+    indices: TensorSpec,
+    offsets: Any = None,
+    mode: int = 0,
+    per_sample_weights: Any = None,
+    *,
+    out: Any,
+) -> Cost:
+    """out[bag, D] = sum (mode 0), mean (1) or max (2) of the rows of a bag, each weighed where weights are given.
+
+    Folding m rows into one is m - 1 operations an element; a mean divides once more.
+    """
+    bags = out[0] if isinstance(out, (tuple, list)) else out
+    fetched = indices.numel * weight.shape[-1]
+    flops = fetched - bags.numel * (0 if mode == 1 else 1)
+    if isinstance(per_sample_weights, TensorSpec):
+        flops = flops + fetched
+    read_also = fetched * weight.itemsize
+    return cost(flops, (indices, offsets, per_sample_weights), out, read_also=read_also)
+
+
+@formula("aten.scatter")
+def scatter(
+    input: TensorSpec, index: TensorSpec, src: Any = None, reduce: str | None = None, *, out: TensorSpec
+) -> Cost:
+    """Puts the source's elements at indices; with ``reduce`` adds or multiplies them: 1 FLOP each."""
+    return cost(index.numel if reduce else 0, (input, index, src), out)
+
+
+@formula("aten.scatter_add")
+def scatter_add(input: TensorSpec, index: TensorSpec, src: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Adds the source's elements at indices: 1 FLOP each."""
+    return cost(index.numel, (input, index, src), out)
+
+
+@formula("aten.scatter_reduce")
+def scatter_reduce(
+    input: TensorSpec, index: TensorSpec, src: TensorSpec, reduce: str = "sum", *, out: TensorSpec
+) -> Cost:
+    """Folds the source's elements in at indices: 1 FLOP each; a mean counts them as well and divides each result."""
+    mean = index.numel + out.numel if reduce == "mean" else 0
+    return cost(index.numel + mean, (input, index, src), out)
+
+
+@formula("aten.index_add")
+def index_add(input: TensorSpec, index: TensorSpec, source: TensorSpec, alpha: Any = 1, *, out: TensorSpec) -> Cost:
+    """Adds the source's rows at indices: 1 FLOP an element, 2 with a factor."""
+    return cost((1 if alpha == 1 else 2) * source.numel, (input, index, source), out)
+
+
+@formula("aten.index_reduce")
+def index_reduce(input: TensorSpec, index: TensorSpec, source: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Folds the source's rows in at indices: 1 FLOP an element."""
+    return cost(source.numel, (input, index, source), out)
+
+
+@formula("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
+def index_put(
+    input: TensorSpec, indices: Any, values: TensorSpec, accumulate: bool = False, *, out: TensorSpec
+) -> Cost:
+    """Puts values at indices; ``accumulate`` adds them: 1 FLOP for each value."""
+    return cost(values.numel if accumulate else 0, (input, indices, values), out)
+
+
+@formula("aten.polar")
+def polar(abs: TensorSpec, angle: TensorSpec, *, out: TensorSpec) -> Cost:
+    """r*cos(t) + i*r*sin(t): 4 FLOP."""
+    return cost(4 * out.numel, (abs, angle), out)
+
+
+@formula("aten._local_scalar_dense", "aten.item")
+def item(input: TensorSpec, *, out: Any = None) -> Cost:
+    """One element copied to the host, which waits for it."""
+    return Cost(bytes_read=read_bytes(input), launches=1)
