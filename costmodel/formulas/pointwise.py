@@ -22,7 +22,7 @@ __all__ = ["EXPRESSIONS", "EXPRESSION_OF"]
 #: Operators (of ``aten``) by the expression of one output element.
 EXPRESSIONS: dict[str, str] = {
     # one operation or elementary function of one element
-    "-x": "neg negative conj_physical _conj_physical",
+    "-x": "neg negative",
     "1 / x": "reciprocal",
     "exp(x)": "exp",
     "exp2(x)": "exp2 special_exp2",
@@ -59,7 +59,8 @@ EXPRESSIONS: dict[str, str] = {
     "special(x)": "i0 special_i0 special_i0e special_i1 special_i1e special_bessel_j0 special_bessel_j1"
     " special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 special_modified_bessel_i1"
     " special_modified_bessel_k0 special_modified_bessel_k1 special_scaled_modified_bessel_k0"
-    " special_scaled_modified_bessel_k1 special_spherical_bessel_j0 special_airy_ai special_erfcx special_ndtri special_ndtr special_log_ndtr",
+    " special_scaled_modified_bessel_k1 special_spherical_bessel_j0 special_airy_ai special_erfcx"
+    " special_ndtri special_ndtr special_log_ndtr",
     "x != x": "isnan",
     "x == inf": "isposinf",
     "x == -inf": "isneginf",
@@ -86,9 +87,12 @@ EXPRESSIONS: dict[str, str] = {
     "x <= y": "le less_equal",
     "x > y": "gt greater",
     "x >= y": "ge greater_equal",
-    "x & y": "bitwise_and logical_and __and__",
-    "x | y": "bitwise_or logical_or __or__",
-    "x ^ y": "bitwise_xor logical_xor __xor__",
+    "x & y": "bitwise_and __and__",
+    "x | y": "bitwise_or __or__",
+    "x ^ y": "bitwise_xor __xor__",
+    "both(x, y)": "logical_and",
+    "either(x, y)": "logical_or",
+    "one_of(x, y)": "logical_xor",
     "x << y": "bitwise_left_shift __lshift__",
     "x >> y": "bitwise_right_shift __rshift__",
     "copysign(x, y)": "copysign",
@@ -197,6 +201,12 @@ def absolute(input: TensorSpec, *, out: TensorSpec) -> Cost:
     return elementwise("sqrt(x * x + y * y)" if _is_complex(input) else "abs_(x)", (input,), out)
 
 
+@formula("aten.conj_physical", "aten._conj_physical")
+def conj_physical(input: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Negates the imaginary part; real numbers are copied."""
+    return cost(out.numel if _is_complex(input) else 0, (input,), out)
+
+
 @formula("aten.round")
 def round_(input: TensorSpec, decimals: int = 0, *, out: TensorSpec) -> Cost:
     """``round(x)``, or ``round(x * 10**decimals) / 10**decimals``."""
@@ -262,10 +272,9 @@ def elu(input: TensorSpec, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1,
 
 
 @formula("aten.softplus")
-def softplus(input: TensorSpec, beta: Any = 1, threshold: Any = 20, *, out: TensorSpec) -> Cost:
-    """``log(1 + exp(beta * x)) / beta``, or x where beta * x is above the threshold."""
-    one, scaled = "select(x > t, x, log1p(exp(x)))", "select(x * beta > t, x, log1p(exp(x * beta)) / beta)"
-    return elementwise(one if beta == 1 else scaled, (input,), out)
+def softplus(input: TensorSpec, beta: Any = 1, *, out: TensorSpec) -> Cost:
+    """``log1p(exp(beta * x)) / beta``, or x where ``beta * x > threshold``: 3 FLOP, and 2 for a beta other than 1."""
+    return cost((3 if beta == 1 else 5) * out.numel, (input,), out)
 
 
 @formula("aten.rrelu_with_noise", "aten.rrelu")

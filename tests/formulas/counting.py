@@ -3,7 +3,7 @@
 A test writes an operator as plain Python loops over :class:`Counted` numbers, runs it on a tiny shape
 inside ``with counting() as tally`` and compares ``tally.flops`` with the formula. The numbers carry
 real values, so the same loops can be checked against torch: then the reference is known to be the
-operator, and its count is known to be the operator's count. Import it relatively (``from .counting import Counted, counting``).
+operator, and its count is known to be the operator's count.
 
 The convention, without exceptions:
 
@@ -145,7 +145,7 @@ def total(items: Iterable[Any]) -> Any:
 
 def array(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> Any:
     """A numpy object array of Counted numbers with arbitrary values: index it, loop over it, reshape it."""
-    generator = random.Random(seed)
+    generator = random.Random(seed)  # noqa: S311 - test data
     result = np.empty(shape, dtype=object)
     for index in itertools.product(*map(range, shape)):
         result[index] = Counted(generator.uniform(low, high))
