@@ -66,10 +66,11 @@ def _check_format(format: str) -> None:
 def _documents(
     analyses: list[Any], format: str, by: str, top: int | None, columns: Sequence[str] | None
 ) -> list[Document]:
+    from costmodel.report.rows import rows_table
     from costmodel.report.summary import analysis_document, machines_document
 
     if format == "csv":
-        return [analysis_document(analysis, by=by, columns=columns) for analysis in analyses]
+        return [Document(analysis.model.name, (rows_table(analysis, by=by),)) for analysis in analyses]
     if len(analyses) > 1:
         return [machines_document(analyses)]
     return [analysis_document(analysis, by=by, top=top, columns=columns) for analysis in analyses]

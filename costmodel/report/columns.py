@@ -89,7 +89,7 @@ def _power_for(largest: float) -> int:
     """The power of 1000 at which ``largest`` lies in [10, 10 000)."""
     if not largest or not math.isfinite(largest):
         return 0
-    power = math.floor(math.log10(largest / 10) / 3 + 1e-12)
+    power = math.floor((math.log10(largest) - 1) / 3 + 1e-12)
     return min(max(power, min(_PREFIXES)), max(_PREFIXES))
 
 

@@ -8,7 +8,7 @@ column's key (``latency_s``, ``bytes_read``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -130,7 +130,3 @@ class Document:
     def tables(self) -> tuple[Table, ...]:
         """The tables among the blocks."""
         return tuple(block for block in self.blocks if isinstance(block, Table))
-
-    def __add__(self, blocks: Iterable[Block]) -> Document:
-        """The same document with more blocks at its end."""
-        return Document(self.title, (*self.blocks, *blocks))

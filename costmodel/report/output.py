@@ -41,7 +41,7 @@ def put(text: str, path: str | os.PathLike[str] | None = None) -> None:
     target = _target(path)
     try:
         if _is_special(target):
-            target.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8", errors="backslashreplace")
         else:
             _replace(target, text)
     except OSError as error:
@@ -61,7 +61,7 @@ def _replace(target: Path, text: str) -> None:
     """Write beside ``target``, then rename: a reader sees the old file or the new one."""
     beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        with open(beside, "x", encoding="utf-8", newline="\n") as file:
+        with open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

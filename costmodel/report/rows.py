@@ -22,6 +22,16 @@ ADDITIVE = (
     "activations", "workspace_bytes", "kernels", "latency_s",
 )  # fmt: skip
 
+#: Totals that a page compares with the sum of its rows: name, unit, and why they may differ.
+_SUMMED = {
+    "flops": ("FLOPs", "FLOP", ""),
+    "params": ("parameters", "", " (those that operators share count once)"),
+    "bytes_read": ("bytes read", "B", ""),
+    "bytes_written": ("bytes written", "B", ""),
+    "latency_s": ("time", "s", " (kernels overlap, or wait for one another)"),
+}
+
+#: Columns that name a row, by grouping; they are on every page.
 _MAIN = {"op": ("module", "op"), "module": ("name",), "type": ("name",)}
 
 
@@ -54,7 +64,8 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
         raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=list(GROUPINGS)))
     if top is not None and top < 0:
         raise InputError(f"--top {top}: a number of rows is asked for, 0 shows all")
-    rows = [_page_record(row, analysis.hardware.name) for row in analysis.rows(by=by)]
+    about = {"model": analysis.model.name, "hardware": analysis.hardware.name}
+    rows = [{**about, **_page_record(row)} for row in analysis.rows(by=by)]
     shown = sorted(rows, key=lambda r: -r["latency_s"])[:top] if top else rows
     rest = len(rows) - len(shown)
     footer = [_rest_row(rows, shown)] * bool(rest) + [_total_row(rows, analysis.totals)]
@@ -68,23 +79,18 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
 
 def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:
     """A sentence for each quantity whose total is not the sum of the rows, as with shared parameters."""
-    remarks = []
-    units = {"flops": "FLOP", "params": "", "bytes_read": "B", "bytes_written": "B", "latency_s": "s"}
-    rows = list(rows)
-    for key, unit in units.items():
+    rows, remarks = list(rows), []
+    for key, (name, unit, why) in _SUMMED.items():
         parts, whole = math.fsum(getattr(row, key) for row in rows), getattr(totals, key)
         if not math.isclose(parts, whole, rel_tol=1e-3, abs_tol=1e-12):
-            why = "parameters that operators share count once" if key == "params" else "what overlaps counts once"
-            remarks.append(
-                f"{key}: the rows add up to {format_quantity(parts, unit)}, the total is "
-                f"{format_quantity(whole, unit)} ({why})"
-            )
+            shown, total = format_quantity(parts, unit), format_quantity(whole, unit)
+            remarks.append(f"{name}: the rows add up to {shown}, the total is {total}{why}")
     return remarks
 
 
-def _page_record(row: Any, hardware: str) -> dict[str, Any]:
+def _page_record(row: Any) -> dict[str, Any]:
     values = record(row)
-    return {"hardware": hardware, **values, "bytes": values["bytes_read"] + values["bytes_written"]}
+    return {**values, "bytes": values["bytes_read"] + values["bytes_written"]}
 
 
 def _sums(rows: Iterable[Row]) -> dict[str, Any]:
@@ -126,6 +132,7 @@ def _all_columns(by: str, rows: Sequence[Row]) -> tuple[Column, ...]:
 
     hidden: dict[str, Any] = {"on_page": False}
     return (
+        text_column("model", "model", **hidden),
         text_column("hardware", "machine", **hidden),
         text_column(
             "name", GROUPINGS[by], shrinks=True, importance=99, on_page=by != "op", render=_operator, empty="(model)"

@@ -142,8 +142,8 @@ def _totals(totals: Any) -> Iterator[tuple[str, str]]:
 
 
 def _work(totals: Any) -> str:
-    text = f"{format_quantity(totals.flops, 'FLOP')} = {format_quantity(totals.macs, 'MAC')} × 2"
-    text += f" + {format_quantity(totals.vector_flops, 'FLOP')} elementwise"
+    macs, besides = format_quantity(totals.macs, "MAC"), format_quantity(totals.vector_flops, "FLOP")
+    text = f"{format_quantity(totals.flops, 'FLOP')}: {macs} in convolutions and matrix products, {besides} besides"
     rate = _per_second(totals.flops, totals.latency_s)
     return f"{text}; {format_quantity(rate, 'FLOP/s')} achieved" if rate else text
 
@@ -182,7 +182,7 @@ def _concentration(operators: list[Any], latency: float) -> Iterator[tuple[str, 
     reached = list(accumulate(costly))
     number = next((i for i, seconds in enumerate(reached, start=1) if seconds >= latency / 2), None)
     if number is not None and len(costly) > 1:
-        yield "half the time", f"is spent in {number:,} of {len(costly):,} operators"
+        yield "half the time", f"in {number:,} of {len(costly):,} operators"
 
 
 def _bounds(analysis: Any) -> dict[str, float]:

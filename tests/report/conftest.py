@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +48,7 @@ class FakeAnalysis:
     name: str = "resnet50"
     hw: str = "t4"
     batch: int = 8
-    closed_forms: Any = None
+    closed_forms: Any = field(default_factory=dict)
     symbol_notes: tuple[str, ...] = ()
     findings: tuple[Any, ...] = ()
     uncosted: tuple[Any, ...] = ()
