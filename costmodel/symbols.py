@@ -186,13 +186,13 @@ def _printer() -> Any:
     return IntegerCodePrinter()
 
 
-def to_code(dim: Dim) -> Code:
-    """``dim`` as an integer or as integer Python source, fit for JSON.
+def to_code(dim: Dim | str) -> Code:
+    """``dim`` as an integer or as integer Python source, fit for JSON; what is source already stays.
 
     >>> to_code(5), to_code(64 * symbol("batch") * ceil_div(symbol("height"), 32))
     (5, '64*batch*(-(-(height)//(32)))')
     """
-    if isinstance(dim, int):
+    if isinstance(dim, (int, str)):
         return dim
     if dim.is_Integer:
         return int(dim)

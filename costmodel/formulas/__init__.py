@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its formulas
+    attention,
+    contraction,
+    convolution,
+    einsum,
+    movement,
+    normalization,
+    pointwise,
+    pooling,
+    recurrent,
+    reduction,
+    resampling,
+    similarity,
+    sorting,
+    spectral,
+    views,
+)
 from costmodel.formulas.registry import Formula, cost_of, default_cost, formula, free, is_free, known_operators, lookup
 
 __all__ = ["Formula", "cost_of", "default_cost", "formula", "free", "is_free", "known_operators", "lookup"]

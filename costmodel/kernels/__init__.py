@@ -1,1 +1,8 @@
-"""kernels."""
+"""What the machine runs: from operators to kernels, under given conditions."""
+
+from __future__ import annotations
+
+from costmodel.kernels.lowering import lower
+from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES, Execution, Kernel, KernelPlan, Launch
+
+__all__ = ["DTYPES", "LAYOUTS", "MODES", "Execution", "Kernel", "KernelPlan", "Launch", "lower"]

@@ -1,0 +1,446 @@
+"""Analysis: a traced model on a machine, in numbers. What every reader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from costmodel.costing import Coverage, GraphCosts, Uncosted, cost_graph
+from costmodel.errors import InputError, librarian
+from costmodel.formulas import is_free
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile, load
+from costmodel.kernels import Execution, KernelPlan, lower
+from costmodel.tensor import TensorSpec
+from costmodel.timing import Estimate, estimate_kernel
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Analysis", "ModelInfo", "Row", "Totals"]
+
+CONVENTIONS = (
+    "FLOPs: 2 per multiply-accumulate (MAC), 1 per other arithmetic operation, comparison or elementary function",
+    "MACs: those of convolutions and matrix products; padding positions counted",
+    "attention: counted full, a causal mask does not halve it",
+    "bytes: every operand read once, every result written once, in the dtype of the run; views are free",
+    "batch normalization: not folded into convolutions",
+    "peaks: dense, with the accumulate type PyTorch uses",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was analyzed: its name, where it came from, its inputs and what should be known about them."""
+
+    name: str
+    source: str
+    inputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over one step. FLOP, elements, B and s; ``peak_memory_bytes`` = weights + most activations alive at once."""
+
+    flops: int
+    matrix_flops: int
+    vector_flops: int
+    macs: int
+    params: int
+    param_bytes: int
+    bytes_read: int
+    bytes_written: int
+    activations: int
+    workspace_bytes: int
+    peak_memory_bytes: int
+    latency_s: float
+    latency_low_s: float
+    latency_high_s: float
+    kernels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: an operator, or several of the same module or type added up."""
+
+    name: str
+    op: str
+    module: str
+    count: int
+    flops: int
+    matrix_flops: int
+    vector_flops: int
+    macs: int
+    params: int
+    bytes_read: int
+    bytes_written: int
+    activations: int
+    workspace_bytes: int
+    latency_s: float
+    share: float
+    bound: str
+    algorithm: str
+    kernels: int
+    inputs: str = ""
+    outputs: str = ""
+
+    @property
+    def intensity(self) -> float | None:
+        """Arithmetic intensity in FLOP/B, or None where nothing is moved."""
+        moved = self.bytes_read + self.bytes_written
+        return self.flops / moved if moved else None
+
+
+class Analysis:
+    """A graph bound to sizes, costed, lowered to kernels and timed on one machine.
+
+    Everything is computed when first asked for and kept. :meth:`at` gives the same model at another
+    batch, size, dtype or machine without tracing again.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: str,
+        record: OpGraph,
+        hardware: HardwareProfile,
+        execution: Execution,
+        closed_forms: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.source = name, source
+        self.record, self.hardware = record, hardware
+        sizes = record.check_binding({**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})})
+        sizes.pop("batch", None)
+        self.execution = replace(execution, sizes=sizes)
+        self._closed_forms = closed_forms
+        self._bound: OpGraph | None = None
+
+    # -- what the model asks -------------------------------------------------------------------
+
+    @property
+    def _binding(self) -> dict[str, int]:
+        batch = {"batch": self.execution.batch} if "batch" in self.record.symbols else {}
+        return {**batch, **self.execution.sizes}
+
+    @property
+    def bound(self) -> OpGraph:
+        """The graph in numbers, at this execution's sizes."""
+        if self._bound is None:
+            self._bound = self.record.bind(self._binding)
+        return self._bound
+
+    @cached_property
+    def node_costs(self) -> GraphCosts:
+        """Costs as traced (fp32), in numbers."""
+        return cost_graph(self.bound)
+
+    @cached_property
+    def symbolic(self) -> OpGraph:
+        """The graph with sympy expressions for sizes."""
+        return self.record.symbolic()
+
+    @cached_property
+    def costs(self) -> GraphCosts:
+        """Costs as sympy expressions in the graph's symbols: ``analysis.costs.total.flops``."""
+        return cost_graph(self.symbolic)
+
+    @cached_property
+    def graph(self) -> networkx.DiGraph:
+        """The networkx DAG of operators, sizes symbolic. See :meth:`costmodel.graph.OpGraph.networkx`."""
+        return self.symbolic.networkx()
+
+    @cached_property
+    def closed_forms(self) -> dict[str, str]:
+        """Closed forms of the totals in the graph's symbols, as text in sympy's syntax."""
+        if self._closed_forms is not None:
+            return dict(self._closed_forms)
+        return closed_forms(self.costs)
+
+    @property
+    def symbol_notes(self) -> tuple[str, ...]:
+        """Why sizes that one might expect to be open are numbers."""
+        return tuple(note for note in self.record.notes if " stays " in note)
+
+    @property
+    def model(self) -> ModelInfo:
+        """Name, source, bound inputs and notes."""
+        inputs = tuple(
+            replace(self.bound.specs[self.bound.tensors[i].spec], name=self.bound.tensors[i].name) for i in self.bound.inputs
+        )
+        notes = tuple(note for note in self.record.notes if " stays " not in note)
+        return ModelInfo(self.name, self.source, inputs, notes)
+
+    # -- what the machine runs -----------------------------------------------------------------
+
+    @cached_property
+    def plan(self) -> KernelPlan:
+        """The kernels of one step and their launches in program order."""
+        return lower(self.bound, self.execution, self.hardware)
+
+    @cached_property
+    def estimates(self) -> list[Estimate]:
+        """Times of the plan's distinct kernels."""
+        return [estimate_kernel(kernel, self.hardware) for kernel in self.plan.kernels]
+
+    @cached_property
+    def latency(self) -> float:
+        """Predicted time of one step, in seconds."""
+        estimates = self.estimates
+        return sum(estimates[launch.kernel].latency_s for launch in self.plan.launches)
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Sums over one step."""
+        cost, kernels = self.node_costs.total, self.plan.kernels
+        run = [kernels[launch.kernel] for launch in self.plan.launches]
+        times = [self.estimates[launch.kernel] for launch in self.plan.launches]
+        return Totals(
+            flops=cost.flops,  # type: ignore[arg-type]
+            matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
+            vector_flops=cost.vector_flops,  # type: ignore[arg-type]
+            macs=cost.macs,  # type: ignore[arg-type]
+            params=self.record.param_count,
+            param_bytes=self.record.parameter_bytes,
+            bytes_read=sum(k.bytes_read for k in run),
+            bytes_written=sum(k.bytes_written for k in run),
+            activations=cost.activations,  # type: ignore[arg-type]
+            workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
+            peak_memory_bytes=self.peak_memory_bytes,
+            latency_s=self.latency,
+            latency_low_s=sum(t.low_s for t in times),
+            latency_high_s=sum(t.high_s for t in times),
+            kernels=sum(k.count for k in run),
+        )
+
+    @cached_property
+    def peak_memory_bytes(self) -> int:
+        """Weights, inputs, and the most activations alive at once when nodes run in program order, in B."""
+        graph, scale = self.bound, self.plan.storage_scale
+        halved = self.execution.dtype in ("fp16", "bf16")
+        resident = (self.record.parameter_bytes + self.record.buffer_bytes) / (2 if halved else 1)
+        resident += sum(graph.storages[s].nbytes * scale[s] for s in {graph.tensors[t].storage for t in graph.inputs})
+        alive = peak = 0.0
+        for allocated, freed in graph.lifetimes:
+            alive += sum(graph.storages[s].nbytes * scale[s] for s in allocated)
+            peak = max(peak, alive)
+            alive -= sum(graph.storages[s].nbytes * scale[s] for s in freed)
+        return int(resident + peak)
+
+    # -- tables --------------------------------------------------------------------------------
+
+    @cached_property
+    def _node_rows(self) -> list[Row]:
+        launched: dict[int, list[int]] = {}
+        for launch in self.plan.launches:
+            launched.setdefault(launch.nodes[0], []).append(launch.kernel)
+        owned = self._parameters_by_node()
+        return [self._node_row(index, launched.get(index, []), owned.get(index, 0)) for index in range(len(self.bound.nodes))]
+
+    def _parameters_by_node(self) -> dict[int, int]:
+        """Elements of the parameters that each node is the first to use."""
+        graph, seen, owned = self.bound, set[int](), dict[int, int]()
+        named = {index: t.name for index, t in enumerate(graph.tensors) if t.name in self.record.parameters and t.producer is None}
+        storage_of = {graph.tensors[index].storage: self.record.parameters[name] for index, name in named.items()}
+        for index, node in enumerate(graph.nodes):
+            if is_free(node.op):
+                continue
+            for tensor in node.inputs:
+                storage = graph.tensors[tensor].storage
+                if storage in storage_of and storage not in seen:
+                    seen.add(storage)
+                    owned[index] = owned.get(index, 0) + storage_of[storage]
+        return owned
+
+    def _node_row(self, index: int, kernels: list[int], params: int) -> Row:
+        node, cost = self.bound.nodes[index], self.node_costs.of_node(index)
+        run = [self.plan.kernels[k] for k in kernels]
+        times = [self.estimates[k] for k in kernels]
+        latency = sum(t.latency_s for t in times)
+        main = max(range(len(run)), key=lambda k: times[k].latency_s) if run else None
+        return Row(
+            name=node.name,
+            op=node.op,
+            module=node.module,
+            count=1,
+            flops=cost.flops,  # type: ignore[arg-type]
+            matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
+            vector_flops=cost.vector_flops,  # type: ignore[arg-type]
+            macs=cost.macs,  # type: ignore[arg-type]
+            params=params,
+            bytes_read=sum(k.bytes_read for k in run),
+            bytes_written=sum(k.bytes_written for k in run),
+            activations=cost.activations,  # type: ignore[arg-type]
+            workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
+            latency_s=latency,
+            share=latency / self.latency if self.latency else 0.0,
+            bound="free" if main is None else times[main].bound,
+            algorithm="view" if main is None else run[main].algorithm,
+            kernels=sum(k.count for k in run),
+            inputs=_shapes(self.bound, node.inputs),
+            outputs=_shapes(self.bound, node.outputs),
+        )
+
+    def rows(self, by: str = "op") -> list[Row]:
+        """Rows per operator in program order, or added up by ``module`` or by operator ``type``.
+
+        Raises InputError for another ``by``.
+        """
+        if by == "op":
+            return self._node_rows
+        if by == "module":
+            return _grouped(self._node_rows, lambda row: row.module or "(model)")
+        if by == "type":
+            return _grouped(self._node_rows, lambda row: row.op)
+        raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", "module", "type")))
+
+    @cached_property
+    def bounds(self) -> dict[str, float]:
+        """Share of the predicted time by what bounds it."""
+        shares: dict[str, float] = {}
+        for launch in self.plan.launches:
+            estimate = self.estimates[launch.kernel]
+            shares[estimate.bound] = shares.get(estimate.bound, 0.0) + estimate.latency_s
+        return {bound: seconds / self.latency for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How many operators have a formula, and which do not, with their share of bytes and time."""
+        costs, nodes = self.node_costs, self.bound.nodes
+        missing = costs.uncosted
+        rows = [row for row in self._node_rows if row.op in missing] if missing else []
+        moved = sum(row.bytes_read + row.bytes_written for row in self._node_rows) or 1
+        uncosted = []
+        for op, count in missing.most_common():
+            nbytes = sum(row.bytes_read + row.bytes_written for row in rows if row.op == op)
+            time_share = sum(row.share for row in rows if row.op == op)
+            uncosted.append(Uncosted(op, count, nbytes, nbytes / moved, time_share))
+        return Coverage(len(nodes), len(nodes) - costs.free_count - sum(missing.values()), costs.free_count, tuple(uncosted))
+
+    @property
+    def conventions(self) -> tuple[str, ...]:
+        """How the numbers were counted."""
+        return CONVENTIONS
+
+    @property
+    def findings(self) -> tuple[Any, ...]:
+        """Explanations, ranked by the seconds at stake (none yet)."""
+        return ()
+
+    # -- elsewhere -----------------------------------------------------------------------------
+
+    def at(
+        self,
+        *,
+        batch: int | None = None,
+        hw: str | HardwareProfile | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        seq_len: int | None = None,
+        dtype: str | None = None,
+        layout: str | None = None,
+        mode: str | None = None,
+    ) -> Analysis:
+        """The same model under other conditions, without tracing again.
+
+        Raises InputError when a size that this graph keeps as a number is to change, UnknownHardwareError
+        for an unknown machine.
+        """
+        sizes = dict(self.execution.sizes)
+        if image_size is not None:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            sizes.update(height=height, width=width)
+        if seq_len is not None:
+            sizes["seq_len"] = seq_len
+        new = batch is not None and batch != self.execution.batch
+        if new and "batch" not in self.record.symbols:
+            raise InputError(f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change")
+        execution = replace(
+            self.execution,
+            batch=self.execution.batch if batch is None else batch,
+            sizes=sizes,
+            dtype=dtype or self.execution.dtype,
+            layout=layout or self.execution.layout,
+            mode=mode or self.execution.mode,
+        )
+        other = Analysis(
+            name=self.name,
+            source=self.source,
+            record=self.record,
+            hardware=self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw,
+            execution=execution,
+            closed_forms=self._closed_forms,
+        )
+        if other._binding == self._binding:
+            other._bound = self._bound
+            if "node_costs" in self.__dict__:
+                other.__dict__["node_costs"] = self.node_costs
+        return other
+
+    def to_markdown(self, **options: Any) -> str:
+        """The report as GitHub markdown. ``by``, ``top`` and ``columns`` as on the command line."""
+        from costmodel.report import render
+
+        return render(self, "markdown", **options)
+
+    def to_json(self) -> str:
+        """The report as JSON, after the schema in costmodel/report/schema."""
+        from costmodel.report import render
+
+        return render(self, "json")
+
+    def _repr_html_(self) -> str:
+        from costmodel.report import render
+
+        return render(self, "html")
+
+    def __repr__(self) -> str:
+        return f"<Analysis of {self.name} on {self.hardware.name}: {self.latency * 1e3:.3g} ms at batch {self.execution.batch}>"
+
+
+def closed_forms(costs: GraphCosts) -> dict[str, str]:
+    """Factored closed forms of the totals, as text, keyed by quantity."""
+    total = costs.total
+    return {name: _closed_form(getattr(total, name)) for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")}
+
+
+def _closed_form(expression: Any) -> str:
+    """The expression collected by its rounded sizes, with the batch taken out."""
+    if isinstance(expression, int):
+        return str(expression)
+    import sympy
+
+    expanded = sympy.expand(expression)
+    batch = sympy.Symbol("batch", positive=True, integer=True)
+    rest = expanded.coeff(batch, 1)
+    if sympy.expand(expanded - batch * rest) == 0 and rest.is_Add:
+        return f"batch*({rest})"
+    return str(expanded)
+
+
+def _shapes(graph: OpGraph, tensors: Iterable[int]) -> str:
+    return ", ".join("x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in tensors)
+
+
+def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return [_added(name, members) for name, members in groups.items()]
+
+
+_SUMMED = (
+    "flops matrix_flops vector_flops macs params bytes_read bytes_written activations workspace_bytes latency_s share kernels".split()
+)
+
+
+def _added(name: str, rows: Sequence[Row]) -> Row:
+    """One row for several: sums, with the op, bound and algorithm of the one that takes longest."""
+    longest = max(rows, key=lambda row: row.latency_s)
+    sums = {field: sum(getattr(row, field) for row in rows) for field in _SUMMED}
+    modules = {row.module for row in rows}
+    return replace(longest, name=name, count=len(rows), module=modules.pop() if len(modules) == 1 else "", inputs="", outputs="", **sums)
+
+

@@ -1,0 +1,74 @@
+"""``costmodel analyze MODEL --hw NAME``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from costmodel.cli import arguments as common
+
+__all__ = ["add", "run"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("analyze", help="cost and latency of a model on one or more machines")
+    common.add_model(parser)
+    parser.add_argument("--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles")
+    common.add_execution(parser)
+    parser.add_argument("--by", choices=("op", "module", "type"), default="op", help="rows of the table (default: op)")
+    parser.add_argument("--top", type=int, metavar="K", help="only the K rows that take longest (default: 20; 0: all)")
+    parser.add_argument("--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if an operator has no formula")
+    common.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyze, report, and say by the exit status whether ``--strict`` held."""
+    from costmodel.api import ALL_SYMBOLS, analyze
+    from costmodel.errors import InputError
+    from costmodel.hardware import load
+    from costmodel.report import check_writable, write
+
+    machines = [load(name) for name in arguments.hw]
+    if not machines:
+        raise InputError("--hw names no machine\n  `costmodel hw list` shows them")
+    if arguments.output:
+        check_writable(arguments.output)
+    first = analyze(
+        arguments.model,
+        hw=machines[0],
+        batch=arguments.batch,
+        image_size=arguments.image_size,
+        input_shape=arguments.input_shape,
+        seq_len=arguments.seq_len,
+        dtype=arguments.dtype,
+        layout=arguments.layout,
+        mode=arguments.mode,
+        symbols=_symbols(arguments.symbols, ALL_SYMBOLS),
+        use_cache=not arguments.no_cache,
+        progress=common.progress(arguments.model),
+    )
+    common.clear_progress()
+    analyses = [first, *(first.at(hw=machine) for machine in machines[1:])]
+    top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
+    write(analyses if len(analyses) > 1 else first, arguments.format, arguments.output, by=arguments.by, top=top)
+    return _strict(first) if arguments.strict else 0
+
+
+def _symbols(asked: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    from costmodel.errors import InputError, librarian, near_matches
+
+    for name in asked or ():
+        if name not in known:
+            raise InputError(librarian(f"no size is called {name!r}", there_is=known, near=near_matches(name, known)))
+    return known if asked is None else asked
+
+
+def _strict(analysis: object) -> int:
+    uncosted = analysis.coverage.uncosted  # type: ignore[attr-defined]
+    if uncosted:
+        named = ", ".join(f"{u.op} ({u.count})" for u in uncosted)
+        print(f"costmodel: --strict: operators without a formula: {named}", file=sys.stderr)
+    return 1 if uncosted else 0

@@ -1,0 +1,86 @@
+"""Arguments that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES
+
+__all__ = ["add_execution", "add_model", "add_output", "positive", "progress", "shape", "words"]
+
+FORMATS = ("table", "markdown", "json", "csv", "html")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return value
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """``3,224,224`` -> (3, 224, 224)."""
+    try:
+        sizes = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"must be sizes such as 3,224,224 (the batch left out), not {text!r}")
+    return sizes
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``a,b`` -> ("a", "b")."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL, and the sizes of its inputs."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="resnet50, timm:NAME, torchvision:NAME, hf:TYPE, hf:config.json, path/to/file.py:factory, model.pt2",
+    )
+    parser.add_argument("--image-size", type=positive, metavar="S", help="height and width in pixels (default: the model's own)")
+    parser.add_argument("--input-shape", type=shape, metavar="C,H,W", help="shape of the first input, without the batch")
+    parser.add_argument("--seq-len", type=positive, metavar="L", help="sequence length in tokens")
+    parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """The conditions of a run."""
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="samples a step (default: 1)")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast")
+    parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
+    parser.add_argument("--mode", choices=MODES, default="eager", help="eager or torch.compile (default: eager)")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where the report goes."""
+    parser.add_argument("--format", choices=FORMATS, default="table", help="format of the report (default: table)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the report to FILE, whole or not at all")
+
+
+def progress(what: str) -> Callable[[int], None]:
+    """Shows on a terminal's standard error how far a long trace has come; silent when nobody watches."""
+    started = time.monotonic()
+
+    def show(operators: int) -> None:
+        if sys.stderr.isatty():
+            seconds = time.monotonic() - started
+            print(f"\r\x1b[Ktracing {what}: {operators} operators, {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def clear_progress() -> None:
+    """Take the progress line away again."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

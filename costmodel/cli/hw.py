@@ -1,0 +1,82 @@
+"""``costmodel hw list | show NAME | check FILE``: the machines."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from costmodel.cli import arguments as common
+
+__all__ = ["add"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb and its three actions."""
+    parser = verbs.add_parser("hw", help="the machines that have a profile")
+    actions = parser.add_subparsers(title="actions", metavar="list | show NAME | check FILE", required=True)
+    listing = actions.add_parser("list", help="all profiles with their headline figures")
+    listing.set_defaults(run=_list)
+    show = actions.add_parser("show", help="every figure of a profile, with its source")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=_show)
+    check = actions.add_parser("check", help="multiply a profile's numbers and hold them against its headlines")
+    check.add_argument("names", metavar="FILE", nargs="+", help="a profile's file or name")
+    check.set_defaults(run=_check)
+    for action in (listing, show):
+        common.add_output(action)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from costmodel.hardware import catalogue
+    from costmodel.report import Document, write
+    from costmodel.report.columns import quantity_column, text_column
+    from costmodel.report.document import Table
+
+    rows = [{**row._asdict(), "aliases": ", ".join(row.aliases), "path": str(row.path)} for row in catalogue()]
+    rates = [
+        quantity_column(f"{key}_flop_per_s", heading, "FLOP/s", [row[key] for row in rows])
+        for key, heading in (("fp32", "fp32"), ("tf32", "tf32"), ("fp16", "fp16"), ("bf16", "bf16"))
+    ]
+    columns = (
+        text_column("name", "machine", importance=100),
+        text_column("aliases", "also", importance=30),
+        *rates,
+        quantity_column("dram_bytes_per_s", "memory", "B/s", [row["dram_bytes_per_s"] for row in rows]),
+        quantity_column("dram_bytes", "size", "B", [row["dram_bytes"] for row in rows]),
+    )
+    keyed = [{**row, **{f"{key}_flop_per_s": row[key] for key in ("fp32", "tf32", "fp16", "bf16")}} for row in rows]
+    table = Table(columns=columns, rows=tuple(keyed), title="Dense peaks: fp32 on vector lanes, the others on matrix engines")
+    write(Document("Hardware profiles", (table,)), arguments.format, arguments.output)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from costmodel.hardware import describe, load
+    from costmodel.report import Document, write
+    from costmodel.report.columns import text_column
+    from costmodel.report.document import Table
+
+    profile = load(arguments.name)
+    columns = (
+        text_column("section", "section", importance=90),
+        text_column("key", "figure", importance=95),
+        text_column("value", "value", importance=100),
+        text_column("source", "source", importance=40, shrinks=True),
+    )
+    table = Table(columns=columns, rows=tuple(fact._asdict() for fact in describe(profile)))
+    write(Document(f"{profile.name}: {profile.title}", (table,)), arguments.format, arguments.output)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from costmodel.hardware import check, find
+
+    failed = 0
+    for name in arguments.names:
+        path = Path(name) if Path(name).suffix == ".toml" else find(name)
+        problems = check(path)
+        failed += bool(problems)
+        print(f"{path.name}: {'ok' if not problems else f'{len(problems)} problems'}")
+        for problem in problems:
+            print("  " + str(problem).replace("\n", "\n  "))
+    return 2 if failed else 0

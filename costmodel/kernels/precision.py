@@ -1,0 +1,128 @@
+"""Which dtype every tensor has at run time: ``model.to(dtype)``, autocast's operator lists, casts.
+
+A trace is made in fp32. Here its tensors get the dtypes that PyTorch would give them, node by node, and
+the casts that PyTorch would launch are listed. Sources: the autocast reference of PyTorch's documentation
+("CUDA Ops that can autocast to float16 / float32", "promote to the widest input type") and
+aten/src/ATen/autocast_mode.h, torch 2.13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costmodel.graph import OpGraph
+from costmodel.kernels.plan import Execution
+from costmodel.tensor import Role
+
+__all__ = ["NodeDtypes", "TORCH_DTYPE", "assign_dtypes", "contraction_dtype"]
+
+TORCH_DTYPE = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "tf32": "float32"}
+
+#: Run in the lower precision: floating inputs, weights included, are cast to it.
+LOWER = frozenset(
+    f"aten.{name}"
+    for name in """conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution
+    _convolution prelu addmm addmv addr matmul einsum mm mv linalg_vecdot linalg_multi_dot linear addbmm baddbmm bmm
+    chain_matmul _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell lstm gru
+    rnn_tanh rnn_relu scaled_dot_product_attention""".split()
+)
+
+#: Run in fp32: lower-precision inputs are cast up by a kernel of their own.
+FP32 = frozenset(
+    f"aten.{name}"
+    for name in """__rpow__ __rdiv__ __rtruediv__ acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal
+    rsqrt sinh tan pow softplus layer_norm native_layer_norm group_norm native_group_norm cosine_similarity cdist dist
+    renorm logsumexp upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
+    _upsample_bilinear2d_aa upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa nuclear_norm pdist
+    smooth_l1_loss mse_loss nll_loss l1_loss huber_loss""".split()
+)
+
+#: Run in fp32, but read the lower precision and convert in registers: only the result is wide.
+FP32_OUT = frozenset(
+    f"aten.{name}"
+    for name in "softmax _softmax log_softmax _log_softmax _safe_softmax cumprod cumsum prod sum norm linalg_vector_norm".split()
+)
+
+#: Normalization reads fp32 statistics and weights beside activations of the lower precision.
+MIXED = frozenset({"aten.batch_norm", "aten.instance_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDtypes:
+    """Run-time dtypes of a node: its inputs as read (after casts), its outputs, and the inputs that a cast precedes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    casts: tuple[int, ...] = ()
+
+
+def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: bool) -> str:
+    """Word for the arithmetic of a contraction: fp32, tf32, fp16, bf16 or fp64.
+
+    PyTorch's defaults: ``torch.backends.cudnn.allow_tf32`` is on (convolutions, recurrent layers),
+    ``torch.backends.cuda.matmul.allow_tf32`` is off.
+    """
+    if operand == "float32":
+        through_cudnn = "conv" in op or op in {"aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"}
+        return "tf32" if has_tf32 and (execution.dtype == "tf32" or through_cudnn) else "fp32"
+    return {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(operand, "fp32")
+
+
+def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
+    """Run-time dtypes of every node, in program order."""
+    traced = [graph.specs[t.spec].dtype for t in graph.tensors]
+    if execution.autocast:
+        return _Autocast(graph, TORCH_DTYPE[execution.autocast], traced).assign()
+    target = TORCH_DTYPE[execution.dtype]
+    run = traced if target == "float32" else [target if d == "float32" else d for d in traced]
+    return [NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs)) for n in graph.nodes]
+
+
+class _Autocast:
+    """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step."""
+
+    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str]) -> None:
+        self.graph, self.low, self.traced = graph, low, traced
+        self.run = list(traced)
+        self.cast_weights: set[int] = set()
+
+    def assign(self) -> list[NodeDtypes]:
+        return [self._node(node.op, node.inputs, node.outputs) for node in self.graph.nodes]
+
+    def _node(self, op: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> NodeDtypes:
+        have = tuple(self.run[t] for t in inputs)
+        if op in LOWER:
+            want = tuple(self.low if d == "float32" else d for d in have)
+            result = self.low
+        elif op in FP32:
+            want = tuple("float32" if d == self.low else d for d in have)
+            result = "float32"
+        elif op in FP32_OUT:
+            want, result = have, "float32"
+        else:
+            want = have
+            result = have[0] if op in MIXED and have else self._promoted(inputs, have)
+        casts = tuple(i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b and self._must_cast(inputs[i]))
+        written = tuple(self._output(t, result) for t in outputs)
+        return NodeDtypes(want, written, casts)
+
+    def _must_cast(self, tensor: int) -> bool:
+        """Whether a cast kernel runs; a weight is cast once a step and then taken from autocast's cache."""
+        if self.graph.specs[self.graph.tensors[tensor].spec].role is not Role.PARAMETER:
+            return True
+        if tensor in self.cast_weights:
+            return False
+        self.cast_weights.add(tensor)
+        return True
+
+    def _promoted(self, inputs: tuple[int, ...], have: tuple[str, ...]) -> str:
+        """torch's type promotion: tensors with dimensions outrank scalars; float32 outranks the lower precision."""
+        ranked = [d for t, d in zip(inputs, have, strict=True) if self.graph.specs[self.graph.tensors[t].spec].shape]
+        kinds = set(ranked or have) & {"float32", self.low}
+        return "float32" if "float32" in kinds or not kinds else self.low
+
+    def _output(self, tensor: int, result: str) -> str:
+        if self.traced[tensor] == "float32":
+            self.run[tensor] = result
+        return self.run[tensor]
