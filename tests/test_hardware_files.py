@@ -94,7 +94,8 @@ def test_a_search_path_that_is_no_directory(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_alias_taken_twice(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace('"my-card"', '"A-100"'))
-    assert [(p.severity, p.where) for p in hardware.check(path)] == [("warning", "aliases")]
+    (problem,) = hardware.check(path)
+    assert str(problem) == "warning: aliases: 'A-100' already means a100-sxm-80gb; remove it from one of them"
 
 
 def test_a_name_that_is_not_the_files(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Problem(NamedTuple):
     where: str  # table and key: matrix.bf16.peak
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.where}: {self.message}"
+
 
 class Table(NamedTuple):
     """One table of a hardware file."""
