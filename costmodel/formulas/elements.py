@@ -56,7 +56,7 @@ def read_bytes(*values: Any) -> Dim:
 
 def cost(flops: Dim, read: Iterable[Any], out: Any, *, read_also: Dim = 0) -> Cost:
     """One launch that reads the tensors of ``read`` and ``read_also`` bytes, and writes ``out`` (a spec or several)."""
-    written = out.nbytes if isinstance(out, TensorSpec) else sum(t.nbytes for t in tensors_in(out))
+    written = out.nbytes if isinstance(out, TensorSpec) else sum(t.nbytes for t in tensors_in([out]))
     return Cost(vector_flops=flops, bytes_read=read_bytes(*read) + read_also, bytes_written=written, launches=1)
 
 

@@ -102,6 +102,13 @@ def dist(input: TensorSpec, other: TensorSpec, p: Any = 2, *, out: TensorSpec) -
     return cost(input.numel + _norm_flops(p, input.numel, out.numel), (input, other), out)
 
 
+@formula("aten._cdist_forward", "aten.cdist")
+def cdist(x1: TensorSpec, x2: TensorSpec, p: Any = 2, *, out: TensorSpec) -> Cost:
+    """out[*, P, R] = norm of x1[*, P, M] - x2[*, R, M]: M subtractions and a norm of M elements each."""
+    differences = out.numel * x1.shape[-1]
+    return cost(differences + _norm_flops(p, differences, out.numel), (x1, x2), out)
+
+
 @formula("aten._softmax", "aten.softmax", "aten.special_softmax")
 def softmax(input: TensorSpec, dim: int = -1, *, out: TensorSpec) -> Cost:
     """exp(x - max) / sum: of n elements n-1 comparisons, n subtractions, n exp, n-1 additions, n divisions.
