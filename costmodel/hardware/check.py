@@ -63,7 +63,7 @@ def _product_problem(
         return
     numbers = f"{format_quantity(stated, unit, 4)} is stated, but made_of gives {format_quantity(product, unit, 4)}"
     if abs(stated / product - 2) < 0.1:
-        do = "a figure twice the product is usually the 2:4 sparse one: state the dense one"
+        do = "twice the product is usually the 2:4 sparse figure, or fp16 accumulate on GeForce: state the dense one"
     else:
         do = f"correct one of them, or state a tolerance and a why (allowed now: {100 * tolerance:g} %)"
     yield Problem("error", where, f"{numbers} ({(product - stated) / stated:+.1%}); {do}")
