@@ -1,0 +1,123 @@
+"""Building a module without storage and without network, and taking a part of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from costmodel.errors import UnknownModelError, librarian, near_matches
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["building", "offline", "part_of", "quiet", "reason", "to_meta"]
+
+
+@contextmanager
+def building(device: str | None = "meta") -> Iterator[None]:
+    """Modules built inside have their parameters on ``device``; nothing inside may download.
+
+    Initialisers warn that they do nothing on meta tensors, which is the point: silenced.
+    """
+    import torch
+
+    with offline(), warnings.catch_warnings(), torch.device(device) if device else nullcontext():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """The hub clients answer from their caches only, for the while.
+
+    Put back afterwards, so that a program that uses costmodel keeps its own downloads.
+    """
+    kept = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported ...
+    constants = sys.modules.get("huggingface_hub.constants")
+    was_offline = getattr(constants, "HF_HUB_OFFLINE", False)
+    _set_hub_offline(True)  # ... and this afterwards
+    try:
+        yield
+    finally:
+        _set_hub_offline(was_offline)
+        os.environ.pop("HF_HUB_OFFLINE")
+        if kept is not None:
+            os.environ["HF_HUB_OFFLINE"] = kept
+
+
+def _set_hub_offline(value: bool) -> None:
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        vars(constants)["HF_HUB_OFFLINE"] = value
+
+
+def part_of(module: nn.Module, path: str, owner: str) -> nn.Module:
+    """The submodule at ``path``; UnknownModelError with near matches where there is none."""
+    parts = dict(module.named_modules())
+    if path not in parts:
+        raise UnknownModelError(
+            librarian(
+                f"{owner} has no part '{path}'",
+                there_is=[name for name, _ in module.named_children()],
+                near=near_matches(path, parts),
+            )
+        )
+    return parts[path]
+
+
+def to_meta(module: nn.Module) -> nn.Module:
+    """Move what is not there yet to the meta device, in place; tied weights stay tied (``Module.to`` unties them)."""
+    import torch
+    from torch import nn
+
+    moved: dict[int, torch.Tensor] = {}
+
+    def meta(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_meta:
+            return tensor
+        if id(tensor) not in moved:
+            plain = tensor.detach().to("meta")
+            moved[id(tensor)] = nn.Parameter(plain, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else plain
+        return moved[id(tensor)]
+
+    originals = []  # kept alive so that no id is given twice
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    originals.append(tensor)
+                    table[name] = meta(tensor)  # type: ignore[assignment]
+    return module
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """These loggers are silent inside: what they would say is said in the error, or is no news."""
+    kept = {name: logging.getLogger(name).disabled for name in loggers}
+    try:
+        for name in kept:
+            logging.getLogger(name).disabled = True
+        yield
+    finally:
+        for name, disabled in kept.items():
+            logging.getLogger(name).disabled = disabled
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line: its type and what its text says first.
+
+    >>> reason(ValueError("depth must be even\nsee below"))
+    'ValueError: depth must be even'
+    >>> reason(ValueError("width:\n  must be odd\nsee below"))
+    'ValueError: width: must be odd'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {told}"

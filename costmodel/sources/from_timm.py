@@ -1,0 +1,88 @@
+"""timm's models: ``timm:NAME``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from costmodel.errors import InputError, ModelError, librarian, near_matches
+from costmodel.sources.building import building, offline, reason
+from costmodel.sources.loaded import LoadedModel, TensorInput
+from costmodel.sources.registry import Options, source
+from costmodel.sources.torchvision_ops import make_importable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__: list[str] = []
+
+
+def _timm() -> Any:
+    make_importable()  # timm imports torchvision
+    with offline():
+        import timm
+    return timm
+
+
+@lru_cache(maxsize=1)
+def timm_names() -> dict[str, str | None]:
+    """Name -> the module of timm that defines it (``resnet``, ``vision_transformer``)."""
+    _timm()
+    from timm.models import list_models, model_entrypoint
+
+    return {name: model_entrypoint(name).__module__.rpartition(".")[2] for name in list_models()}
+
+
+@source("timm", names=timm_names, bare=True)
+def load(name: str, options: Options) -> LoadedModel:
+    """A model of timm with random weights, classifier included."""
+    timm = _timm()
+    if not timm.is_model(name):
+        from costmodel.sources.resolve import unknown_model
+
+        raise unknown_model(name, "timm")
+    channels, height, width = _input_size(timm, name)
+    size = options.image_size or (height, width)
+    module, notes = _create(timm, name, size, rebuild=size != (height, width))
+    return LoadedModel(
+        name=name,
+        source=f"timm {timm.__version__}",
+        module=module.eval(),
+        template=((TensorInput("x", ("batch", channels, "height", "width")),), {}),
+        sizes={"height": size[0], "width": size[1]},
+        notes=notes,
+        family=timm_names().get(name.partition(".")[0]),
+    )
+
+
+def _input_size(timm: Any, name: str) -> tuple[int, int, int]:
+    """(channels, height, width) of the model's default configuration; an unknown tag is an error."""
+    architecture, _, tag = name.partition(".")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ModelError(
+            librarian(
+                f"timm's {architecture} has no configuration '{tag}'", there_is=tags, near=near_matches(tag, tags)
+            )
+        )
+    config = timm.get_pretrained_cfg(name)
+    channels, height, width = config.input_size if config else (3, 224, 224)
+    return channels, height, width
+
+
+def _create(timm: Any, name: str, size: tuple[int, int], *, rebuild: bool) -> tuple[nn.Module, list[str]]:
+    """The module; where another image size is asked for, built for it if its constructor knows of image sizes."""
+    try:
+        with building():
+            if not rebuild:
+                return timm.create_model(name, pretrained=False), []
+            try:
+                return timm.create_model(name, img_size=size), [f"built with img_size={size[0]}x{size[1]}"]
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+                return timm.create_model(name), []
+    except Exception as error:
+        if rebuild:
+            raise InputError(f"timm:{name} cannot be built for {size[0]}x{size[1]} images: {reason(error)}") from error
+        raise ModelError(f"timm:{name} cannot be built: {reason(error)}") from error

@@ -1,0 +1,226 @@
+"""transformers' models from a configuration alone: ``hf:MODEL_TYPE`` and ``hf:path/to/config.json``."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from costmodel.errors import InputError, ModelError, UnknownModelError, librarian, near_matches
+from costmodel.sources.building import building, offline, reason, to_meta
+from costmodel.sources.loaded import LoadedModel, TensorInput
+from costmodel.sources.registry import Options, source
+from costmodel.sources.torchvision_ops import make_importable
+from costmodel.sources.transformers_masks import assume_plain_input
+
+__all__: list[str] = []
+
+#: Tokens, where neither the request nor the configuration's own limit says less.
+DEFAULT_SEQ_LEN = 128
+#: Waveform models: one second at 16 kHz [samples].
+DEFAULT_AUDIO_SAMPLES = 16_000
+#: Where configurations keep the longest sequence they take [tokens].
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "n_ctx")
+
+
+def _transformers() -> Any:
+    if find_spec("transformers") is None:
+        raise ModelError(librarian("hf: models need transformers", do="pip install 'costmodel[hf]'"))
+    make_importable()  # its image models import torchvision
+    with offline():
+        import transformers
+    assume_plain_input()
+    return transformers
+
+
+@lru_cache(maxsize=1)
+def model_types() -> dict[str, str | None]:
+    """Every model type with a base model; empty where transformers is not installed."""
+    if find_spec("transformers") is None:
+        return {}
+    _transformers()
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return {name: name for name in MODEL_MAPPING_NAMES}
+
+
+@source("hf", names=model_types)
+def load(request: str, options: Options) -> LoadedModel:
+    """A model of transformers with random weights: a type's default configuration, or a configuration file.
+
+    A file's ``architectures`` choose the class; a bare type gives the base model without a head. Nothing is
+    downloaded. Raises UnknownModelError for an unknown type or a missing file, ModelError for a broken
+    configuration, or one that needs code of its own.
+    """
+    transformers = _transformers()
+    values, origin = _configuration(request)
+    config = _config(transformers, values, request)
+    notes = _resize(config, options)
+    model, attention = _build(transformers, config, request)
+    inputs, sizes = _inputs(model, config, options)
+    return LoadedModel(
+        name=request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem,
+        source=f"transformers {transformers.__version__} {'default config' if origin is None else f'config {origin}'}",
+        module=to_meta(model.eval()),  # a few constructors insist on the CPU
+        template=((), inputs),
+        sizes=sizes,
+        notes=notes + _notes(model, attention),
+        family=config.model_type,
+    )
+
+
+def _notes(model: Any, attention: str) -> list[str]:
+    notes = [f"{type(model).__name__}, attn_implementation={attention}, use_cache=False"]
+    if any(hasattr(part, "num_experts") or hasattr(part, "gate_up_proj") for part in model.modules()):
+        notes.append("experts_implementation=batched_mm: every token's expert weights are gathered")
+    return notes
+
+
+def _configuration(request: str) -> tuple[dict[str, Any], Path | None]:
+    """The values of the configuration, and the file they came from (None for a type's defaults)."""
+    path = Path(request).expanduser()
+    if not (path.suffix == ".json" or path.exists() or "/" in request):
+        return {"model_type": request}, None
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UnknownModelError(
+            librarian(f"there is no file {path}", do="hf: reads a local config.json; it never asks a hub for one.")
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON: {error}") from error
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise ModelError(f"{path} is no transformers configuration: it has no 'model_type'")
+    return values, path
+
+
+def _config(transformers: Any, values: dict[str, Any], request: str) -> Any:
+    model_type = values["model_type"]
+    if model_type not in model_types():
+        raise UnknownModelError(
+            librarian(
+                f"transformers {transformers.__version__} has no model type '{model_type}'",
+                there_is=f"{len(model_types())} types; `costmodel models` lists them",
+                near=[f"hf:{hit}" for hit in near_matches(str(model_type), model_types())],
+            )
+        )
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    try:
+        with building(device=None):
+            return transformers.AutoConfig.for_model(model_type, **rest)
+    except Exception as error:
+        raise ModelError(f"hf:{request} is no valid {model_type} configuration: {reason(error)}") from error
+
+
+def _resize(config: Any, options: Options) -> list[str]:
+    """Let the configuration's image size be the one asked for: patch grids are built for it."""
+    part = config if hasattr(config, "image_size") else getattr(config, "vision_config", None)
+    if part is None or options.image_size is None or not hasattr(part, "image_size"):
+        return []
+    height, width = options.image_size
+    part.image_size = height if height == width else (height, width)
+    return [f"built with image_size={height}x{width}"]
+
+
+def _build(transformers: Any, config: Any, request: str) -> tuple[Any, str]:
+    """(model, attention implementation): scaled_dot_product_attention where the model supports it."""
+    build = partial(_chosen_class(transformers, config), **_experts(transformers))
+    for part in [config, *(getattr(config, name) for name in config.sub_configs if hasattr(config, name))]:
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+    try:
+        with building():
+            return build(config, attn_implementation="sdpa"), "sdpa"
+    except Exception as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
+    try:
+        with building():
+            return build(config, attn_implementation="eager"), "eager"
+    except Exception as error:
+        raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
+
+
+def _experts(transformers: Any) -> dict[str, str]:
+    """Mixtures of experts as batched products of each token's own experts: the one way whose shapes do not depend
+    on the routing and that runs on meta tensors of every dtype. It gathers each token's expert weights, so its
+    bytes are those of ``experts_implementation="batched_mm"``, above those of a grouped product."""
+    known = hasattr(transformers.PreTrainedModel, "_can_set_experts_implementation")
+    return {"experts_implementation": "batched_mm"} if known else {}
+
+
+def _chosen_class(transformers: Any, config: Any) -> Any:
+    """The constructor of the class that ``architectures`` names, else of the base model."""
+    named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+    return transformers.AutoModel.from_config if named is None else named._from_config
+
+
+def _inputs(model: Any, config: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
+    """(keyword arguments, sizes) that the model's forward needs, by its main input and its configuration."""
+    text = config.get_text_config()
+    tokens = _tokens("input_ids")
+    sizes: dict[str, int] = {}
+    main = model.main_input_name
+    inputs: dict[str, Any] = {}
+    if main == "pixel_values":
+        inputs["pixel_values"], sizes = _pixels(config, options)
+    elif main == "input_features":
+        inputs["input_features"] = _features(config)
+    elif main == "input_values":
+        inputs["input_values"] = TensorInput("input_values", ("batch", "samples"))
+        sizes["samples"] = DEFAULT_AUDIO_SAMPLES
+    else:
+        inputs["input_ids"] = tokens
+    accepted = _forward_parameters(model)
+    if "pixel_values" in accepted and "pixel_values" not in inputs and _is_dual(config):
+        inputs["pixel_values"], image = _pixels(config.vision_config, options)
+        sizes |= image
+    if "input_ids" in accepted and "input_ids" not in inputs and _is_dual(config):
+        inputs["input_ids"] = tokens
+    if config.is_encoder_decoder and "decoder_input_ids" in accepted:
+        inputs["decoder_input_ids"] = _tokens("decoder_input_ids")
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    if any(isinstance(t, TensorInput) and "seq_len" in t.dims for t in inputs.values()):
+        sizes["seq_len"] = _seq_len(text, options)
+    return inputs, sizes
+
+
+def _is_dual(config: Any) -> bool:
+    """Whether the model has one tower for text and one for images (CLIP and its kin)."""
+    return hasattr(config, "text_config") and hasattr(config, "vision_config")
+
+
+def _tokens(name: str) -> TensorInput:
+    return TensorInput(name, ("batch", "seq_len"), "int64")
+
+
+def _forward_parameters(model: Any) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(model.forward).parameters)
+
+
+def _pixels(config: Any, options: Options) -> tuple[TensorInput, dict[str, int]]:
+    size = options.image_size or getattr(config, "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = getattr(config, "num_channels", 3)
+    return TensorInput("pixel_values", ("batch", channels, "height", "width")), {"height": height, "width": width}
+
+
+def _features(config: Any) -> TensorInput:
+    """Log-mel spectrogram: the whole window that the encoder's positions are made for (two frames a position)."""
+    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
+        return TensorInput("input_features", ("batch", config.num_mel_bins, 2 * config.max_source_positions))
+    raise InputError("the shape of this model's input_features is not known from its configuration")
+
+
+def _seq_len(config: Any, options: Options) -> int:
+    limits = [n for n in (getattr(config, key, None) for key in _LENGTH_KEYS) if isinstance(n, int) and n > 0]
+    longest = min(limits, default=None)
+    if options.seq_len and longest and options.seq_len > longest:
+        raise InputError(f"seq_len {options.seq_len} is longer than the {longest} positions of this configuration")
+    return options.seq_len or min(DEFAULT_SEQ_LEN, longest or DEFAULT_SEQ_LEN)

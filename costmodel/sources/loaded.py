@@ -1,0 +1,159 @@
+"""LoadedModel: what every source hands over, and TensorInput, an input whose sizes have names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from costmodel.errors import InputError, librarian
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LoadedModel", "TensorInput", "leaves", "map_leaves"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInput:
+    """A tensor that a model takes: sizes are numbers or the names of symbols.
+
+    >>> TensorInput("x", ("batch", 3, "height", "width")).shape({"batch": 2, "height": 8, "width": 4})
+    (2, 3, 8, 4)
+    """
+
+    name: str
+    dims: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape [elements] where the symbols take the values of ``sizes``.
+
+        Raises InputError for a symbol without a value and for a size below 1.
+        """
+        return tuple(_positive(d, sizes, self.name) for d in self.dims)
+
+    @property
+    def free_dims(self) -> tuple[int | str, ...]:
+        """The sizes without the batch: what ``--input-shape`` states."""
+        return tuple(d for d in self.dims if d != "batch")
+
+
+def _positive(dim: int | str, sizes: Mapping[str, int], owner: str) -> int:
+    if isinstance(dim, int):
+        return dim
+    if dim not in sizes:
+        raise InputError(librarian(f"input '{owner}' needs a value for '{dim}'", there_is=sorted(sizes)))
+    if isinstance(sizes[dim], bool) or not isinstance(sizes[dim], int) or sizes[dim] < 1:
+        raise InputError(f"{dim} must be a whole number of at least 1, not {sizes[dim]!r}")
+    return sizes[dim]
+
+
+def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of ``tree`` (dicts, lists, tuples, named tuples) with every leaf changed.
+
+    >>> map_leaves({"a": [1, (2, 3)]}, lambda leaf: leaf * 10)
+    {'a': [10, (20, 30)]}
+    """
+    if isinstance(tree, dict):
+        return {key: map_leaves(value, change) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_leaves(value, change) for value in tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map_leaves(value, change) for value in tree)
+    return change(tree)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Every leaf of ``tree``, in order.
+
+    >>> list(leaves(((1, [2]), {"k": 3})))
+    [1, 2, 3]
+    """
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from leaves(value)
+    else:
+        yield tree
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model ready to be traced, and what it takes.
+
+    ``template`` is ``(args, kwargs)``, nested at will, whose leaves are :class:`TensorInput` or plain values.
+    ``sizes`` holds the default of every symbol in it. ``notes`` are sentences that a report should show: what was
+    assumed, chosen or rebuilt. ``source`` names the library and its version, or the file.
+    """
+
+    name: str
+    source: str
+    module: nn.Module
+    template: tuple[tuple[Any, ...], dict[str, Any]]
+    sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    family: str | None = None
+
+    @property
+    def tensor_inputs(self) -> list[TensorInput]:
+        """The tensors of the template, in order."""
+        return [leaf for leaf in leaves(self.template) if isinstance(leaf, TensorInput)]
+
+    def inputs(self, sizes: Mapping[str, int] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` with meta tensors; ``sizes`` override the defaults, and batch is 1 unless said.
+
+        Raises InputError for a size that is not a positive integer, or that no input has.
+        """
+        import torch
+
+        self._check(sizes or {})
+        bound = {"batch": 1, **self.sizes, **(sizes or {})}
+
+        def tensor(leaf: Any) -> Any:
+            if not isinstance(leaf, TensorInput):
+                return leaf
+            shape, dtype = leaf.shape(bound), getattr(torch, leaf.dtype)
+            if math.prod(shape) * dtype.itemsize >= 2**63:  # torch would raise without naming the input
+                raise InputError(f"input '{leaf.name}' of shape {shape} is larger than any memory can be")
+            return torch.empty(shape, dtype=dtype, device="meta")
+
+        args, kwargs = map_leaves(self.template, tensor)
+        return args, kwargs
+
+    @property
+    def symbols(self) -> set[str]:
+        """The names of the sizes that may be changed."""
+        return {d for tensor in self.tensor_inputs for d in tensor.dims if isinstance(d, str)}
+
+    def _check(self, sizes: Mapping[str, int]) -> None:
+        """Refuse a size that no input has; a batch of 1 is every model's."""
+        for name, value in sizes.items():
+            if name not in self.symbols and (name, value) != ("batch", 1):
+                raise InputError(
+                    librarian(f"{self.name} has no size '{name}' to change", there_is=sorted(self.symbols) or "none")
+                )
+
+    def with_input_shape(self, shape: tuple[int, ...]) -> LoadedModel:
+        """The same model with the first tensor input of this shape, the batch left out.
+
+        Raises InputError where the rank, or a size that the model fixes, differs.
+        """
+        first = self.tensor_inputs[0]
+        fits = len(shape) == len(first.free_dims) and all(
+            isinstance(want, str) or want == have for want, have in zip(first.free_dims, shape, strict=True)
+        )
+        if not fits:
+            wanted = ",".join(str(d) for d in first.free_dims)
+            raise InputError(
+                librarian(
+                    f"input shape {','.join(map(str, shape))} does not fit {self.name}",
+                    do=f"its input '{first.name}' is {wanted}, without the batch (--batch N)",
+                )
+            )
+        named = {d: n for d, n in zip(first.free_dims, shape, strict=True) if isinstance(d, str)}
+        changed = replace(self, sizes={**self.sizes, **named})
+        first.shape({"batch": 1, **changed.sizes})
+        return changed
