@@ -16,7 +16,7 @@ DEFAULT_WIDTH = 100
 MIN_WIDTH = 40
 
 #: A name is shortened to this many characters before any column is left out for it.
-_SHORTEST_NAME = 18
+_SHORTEST_NAME = 24
 _GAP = "  "
 _EXPRESSION_LINES = 8
 

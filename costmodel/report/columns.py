@@ -31,18 +31,19 @@ def text_column(
 
 
 def quantity_column(
-    key: str, heading: str, unit: str, values: Iterable[float | None], *, decimals: int = 1, **options: Any
-) -> Column:
+    key: str, heading: str, unit: str, values: Iterable[float | None], *, decimals: int = 1, least: float = 10.0,
+    **options: Any,
+) -> Column:  # fmt: skip
     """A column of ``values`` in ``unit`` whose one SI prefix suits the largest of them.
 
-    The largest shows two to four digits before the point, and all cells have the same decimals (whole
-    numbers without a prefix have none), so that parts visibly add up.
+    The largest shows as a number from ``least`` to 1000 times that, and all cells have the same decimals
+    (whole numbers without a prefix have none), so that parts visibly add up.
 
     >>> column = quantity_column("latency_s", "time", "s", [0.0031, 0.0000042])
     >>> column.unit, column.render(0.0031), column.render(0.0000042), column.render(0)
     ('µs', '3,100.0', '4.2', '0')
     """
-    power = _power_for(max((abs(value) for value in values if value), default=0.0))
+    power = _power_for(max((abs(value) for value in values if value), default=0.0), least)
     if unit in ("", "B"):
         power = max(power, 0)
     return Column(
@@ -85,11 +86,11 @@ def share_column(key: str, heading: str, **options: Any) -> Column:
     return Column(key=key, heading=heading, unit="%", render=lambda value: _fixed(value, 0.01, decimals=1), **options)
 
 
-def _power_for(largest: float) -> int:
-    """The power of 1000 at which ``largest`` lies in [10, 10 000)."""
+def _power_for(largest: float, least: float) -> int:
+    """The power of 1000 at which ``largest`` lies in [least, 1000 * least)."""
     if not largest or not math.isfinite(largest):
         return 0
-    power = math.floor((math.log10(largest) - 1) / 3 + 1e-12)
+    power = math.floor((math.log10(largest) - math.log10(least)) / 3 + 1e-12)
     return min(max(power, min(_PREFIXES)), max(_PREFIXES))
 
 

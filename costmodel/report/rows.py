@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,12 @@ _SUMMED = {
     "latency_s": ("time", "s", " (kernels overlap, or wait for one another)"),
 }
 
+#: What operators have in common that pages show as one row, besides the pattern of their module's path.
+_ALIKE = (
+    "op", "inputs", "outputs", "algorithm", "bound", "flops", "params", "bytes_read", "bytes_written", "kernels",
+    "latency_s",
+)  # fmt: skip
+
 #: Columns that name a row, by grouping; they are on every page.
 _MAIN = {"op": ("module", "op"), "module": ("name",), "type": ("name",)}
 
@@ -55,9 +62,12 @@ def record(row: Any) -> dict[str, Any]:
 
 
 def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns: Sequence[str] | None = None) -> Table:
-    """The rows of an analysis: all in the analysis's order, or the ``top`` longest by time, and the total.
+    """The rows of an analysis and their total: the ``top`` longest by time, or all where it is None or 0.
 
-    ``columns`` names the quantities that pages show, by key; data formats always get all of them.
+    Among the top, operators that are alike (same operator, shapes, cost and time, in modules that differ
+    by number only) are one row. All operators and all modules are in order of execution, types of
+    operators the longest first. ``columns`` names the quantities that pages show, by key; data formats
+    always get all of them.
     Raises InputError for an unknown grouping or column, and for a negative ``top``.
     """
     if by not in GROUPINGS:
@@ -66,15 +76,37 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
         raise InputError(f"--top {top}: a number of rows is asked for, 0 shows all")
     about = {"model": analysis.model.name, "hardware": analysis.hardware.name}
     rows = [{**about, **_page_record(row)} for row in analysis.rows(by=by)]
-    shown = sorted(rows, key=lambda r: -r["latency_s"])[:top] if top else rows
-    rest = len(rows) - len(shown)
-    footer = [_rest_row(rows, shown)] * bool(rest) + [_total_row(rows, analysis.totals)]
+    folded = fold_alike(rows) if by == "op" and top else rows
+    shown = sorted(folded, key=lambda row: -row["latency_s"])[: top or None] if top or by == "type" else folded
+    footer = [*_rest_row(folded, shown, by), _total_row(rows, analysis.totals, by)]
     return Table(
-        title=_title(by, len(shown), len(rows)),
-        columns=_chosen(_all_columns(by, shown), by, columns),
+        title=_title(by, len(shown), len(folded), len(rows)),
+        columns=_chosen(_all_columns(by, [*shown, *footer], counted=len(folded) < len(rows)), by, columns),
         rows=tuple(shown),
-        footer=tuple({_MAIN[by][0]: label, **values} for label, values in footer),
+        footer=tuple(footer),
     )
+
+
+def fold_alike(rows: Iterable[Row]) -> list[Row]:
+    """Rows with those that differ by nothing but numbers in their module's path added up to one."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = (re.sub(r"\d+", "*", row["module"]), *(row[key] for key in _ALIKE))
+        alike.setdefault(key, []).append(row)
+    return [
+        {**members[0], **_sums(members), "module": common_path([row["module"] for row in members])}
+        for members in alike.values()
+    ]
+
+
+def common_path(modules: Sequence[str]) -> str:
+    """Paths that differ by numbers only as one, with a ``*`` for each number that differs.
+
+    >>> common_path(["layers.2.blocks.0.mlp.fc1", "layers.2.blocks.17.mlp.fc1"])
+    'layers.2.blocks.*.mlp.fc1'
+    """
+    pieces = zip(*(re.split(r"(\d+)", module) for module in modules), strict=True)
+    return "".join(piece[0] if len(set(piece)) == 1 else "*" for piece in pieces)
 
 
 def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:
@@ -101,34 +133,36 @@ def _sums(rows: Iterable[Row]) -> dict[str, Any]:
     return sums | {"intensity_flop_per_byte": sums["flops"] / sums["bytes"] if sums["bytes"] else None}
 
 
-def _rest_row(rows: Sequence[Row], shown: Sequence[Row]) -> tuple[str, Row]:
+def _rest_row(rows: Sequence[Row], shown: Sequence[Row], by: str) -> list[Row]:
+    """One row for all that are not shown, or none."""
     kept = {id(row) for row in shown}
     rest = [row for row in rows if id(row) not in kept]
-    return f"… {len(rest)} more", _sums(rest)
+    return [{_MAIN[by][0]: f"… {len(rest):,} more", **_sums(rest)}] if rest else []
 
 
-def _total_row(rows: Sequence[Row], totals: Any) -> tuple[str, Row]:
+def _total_row(rows: Sequence[Row], totals: Any, by: str) -> Row:
     """The totals of the analysis, which count shared parameters once; sums where it keeps no total."""
     sums = _sums(rows)
-    sums |= {key: getattr(totals, key) for key in ADDITIVE if hasattr(totals, key)}
-    sums["count"] = sum(row["count"] for row in rows)
+    sums |= {key: getattr(totals, key) for key in ADDITIVE if key != "count"}
     sums["bytes"] = totals.bytes_read + totals.bytes_written
     sums["intensity_flop_per_byte"] = totals.flops / sums["bytes"] if sums["bytes"] else None
-    return "total", sums
+    return {_MAIN[by][0]: "total", **sums}
 
 
-def _title(by: str, shown: int, of: int) -> str:
+def _title(by: str, shown: int, of: int, operators: int) -> str:
     noun = "types of operator" if by == "type" else GROUPINGS[by] + "s"
+    if of < operators:
+        return f"{shown:,} of {of:,} groups of alike operators, longest first (* stands for several numbers)"
     if shown < of:
-        return f"{shown} of {of} {noun}, longest first"
-    return f"All {of} {noun}" + (", in order of execution" if by == "op" else "")
+        return f"{shown:,} of {of:,} {noun}, longest first"
+    return f"All {of:,} {noun}, {'longest first' if by == 'type' else 'in order of execution'}"
 
 
-def _all_columns(by: str, rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Every column in reading order; widths and prefixes fit the rows of this page."""
+def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column, ...]:
+    """Every column in reading order, prefixes chosen for the total; ``counted`` where a row may be several operators."""
 
     def quantity(key: str, heading: str, unit: str, **options: Any) -> Column:
-        return quantity_column(key, heading, unit, [row[key] for row in rows], **options)
+        return quantity_column(key, heading, unit, [row[key] for row in rows], least=100.0, **options)
 
     hidden: dict[str, Any] = {"on_page": False}
     return (
@@ -141,7 +175,7 @@ def _all_columns(by: str, rows: Sequence[Row]) -> tuple[Column, ...]:
         text_column("op", "operator", shrinks=True, importance=98, on_page=by == "op", render=_operator),
         text_column("inputs", "inputs", shrinks=True, importance=5, **hidden),
         text_column("outputs", "outputs", shrinks=True, importance=6, **hidden),
-        quantity("count", "ops", "", on_page=by != "op", importance=20),
+        quantity("count", "ops", "", on_page=by != "op" or counted, importance=75),
         quantity("flops", "FLOPs", "FLOP", importance=80),
         quantity("matrix_flops", "matrix", "FLOP", **hidden),
         quantity("vector_flops", "vector", "FLOP", **hidden),

@@ -135,17 +135,23 @@ def _totals(totals: Any) -> Iterator[tuple[str, str]]:
     yield "work", _work(totals)
     moved = totals.bytes_read + totals.bytes_written
     intensity = f", {totals.flops / moved:.1f} FLOP/B" if moved else ""
-    yield "traffic", f"{format_bytes(totals.bytes_read)} read, {format_bytes(totals.bytes_written)} written{intensity}"
+    traffic = f"{format_bytes(totals.bytes_read)} read, {format_bytes(totals.bytes_written)} written{intensity}"
+    yield "traffic", traffic + _at(moved, totals, "B/s")
     yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
     yield "peak memory", format_bytes(totals.peak_memory_bytes, capacity=True)
     yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"
 
 
 def _work(totals: Any) -> str:
-    macs, besides = format_quantity(totals.macs, "MAC"), format_quantity(totals.vector_flops, "FLOP")
-    text = f"{format_quantity(totals.flops, 'FLOP')}: {macs} in convolutions and matrix products, {besides} besides"
-    rate = _per_second(totals.flops, totals.latency_s)
-    return f"{text}; {format_quantity(rate, 'FLOP/s')} achieved" if rate else text
+    flops, macs = format_quantity(totals.flops, "FLOP"), format_quantity(totals.macs, "MAC")
+    besides = format_quantity(totals.vector_flops, "FLOP")
+    return f"{flops}: {macs}, and {besides} outside of MACs" + _at(totals.flops, totals, "FLOP/s")
+
+
+def _at(amount: float, totals: Any, unit: str) -> str:
+    """The rate that this much work in the predicted time comes to."""
+    rate = _per_second(amount, totals.latency_s)
+    return f"; at {format_quantity(rate, unit)}" if rate else ""
 
 
 def _where_time_goes(analysis: Any, operators: list[Any]) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,14 @@
 """The page about an analysis: its parts add up, its sentences hold, and what is not known is named."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from costmodel.errors import InputError
 from costmodel.report.as_terminal import TerminalStyle, render_terminal
 from costmodel.report.document import Code, KeyValues, Notes, Paragraph
-from costmodel.report.rows import rows_table
+from costmodel.report.rows import common_path, rows_table
 from costmodel.report.summary import analysis_document, coverage_sentence, machines_document
 
 ADDS = ("flops", "matrix_flops", "vector_flops", "macs", "params", "bytes_read", "bytes_written", "kernels")
@@ -33,11 +34,41 @@ def test_shown_rows_and_the_rest_add_up_to_the_total(fake, by, top):
 
 
 def test_the_top_rows_are_the_longest_and_the_others_are_counted(fake):
-    analysis = fake.realistic()
-    table = rows_table(analysis, top=7)
-    longest = sorted((row.latency_s for row in analysis.operators), reverse=True)[:7]
-    assert [row["latency_s"] for row in table.rows] == longest
-    assert table.footer[0]["module"] == f"… {len(analysis.operators) - 7} more"
+    letters = "abcdefgh"
+    operators = fake.with_shares([fake.FakeRow(module=m, latency_s=float(i % 5)) for i, m in enumerate(letters)])
+    table = rows_table(fake.FakeAnalysis(operators=operators), top=3)
+    assert [(row["module"], row["latency_s"]) for row in table.rows] == [("e", 4.0), ("d", 3.0), ("c", 2.0)]
+    assert table.footer[0]["module"] == "… 5 more"
+    assert table.footer[0]["latency_s"] == 0 + 1 + 0 + 1 + 2
+
+
+def test_operators_that_are_alike_are_one_row_of_the_top(fake):
+    machine = {"peak": 1e12, "bandwidth": 1e11}
+    blocks = [fake.conv(f"layers.2.blocks.{n}.conv1", 1, 64, 64, 3, 14, **machine) for n in range(12)]
+    other = [fake.conv("layers.3.blocks.0.conv1", 1, 64, 64, 3, 28, **machine)]
+    analysis = fake.FakeAnalysis(operators=fake.with_shares(blocks + other))
+    table = rows_table(analysis, top=20)
+    assert [row["module"] for row in table.rows] == ["layers.2.blocks.*.conv1", "layers.3.blocks.0.conv1"]
+    assert [row["count"] for row in table.rows] == [12, 1]
+    assert table.rows[0]["macs"] == 12 * 64 * 64 * 9 * 14 * 14
+    assert table.rows[0]["latency_s"] == pytest.approx(12 * blocks[0].latency_s)
+    assert len(rows_table(analysis).rows) == 13  # all rows: one each
+
+
+def test_operators_that_differ_in_anything_stay_apart(fake):
+    base = fake.FakeRow(module="a.0", latency_s=1.0)
+    others = [
+        replace(base, module="a.1", **change)
+        for change in ({"latency_s": 2.0}, {"bound": "memory"}, {"op": "aten.linear"}, {"inputs": "1x3"}, {"flops": 2})
+    ]
+    operators = fake.with_shares([base, *others, replace(base, module="b.0")])
+    assert len(rows_table(fake.FakeAnalysis(operators=operators), top=20).rows) == 7
+
+
+def test_a_star_stands_only_for_numbers_that_differ():
+    assert common_path(["layers.2.blocks.0.fc1", "layers.2.blocks.17.fc1"]) == "layers.2.blocks.*.fc1"
+    assert common_path(["layers.1.bn1", "layers.2.bn2"]) == "layers.*.bn*"
+    assert common_path(["conv1"]) == "conv1"
 
 
 def test_all_rows_stay_in_order_of_execution(fake):
@@ -157,3 +188,9 @@ def test_machines_are_ranked_by_latency_and_each_number_is_of_its_analysis(fake)
         assert sum(record[f"{bound}_share"] for bound in ("compute", "memory", "launch")) == pytest.approx(1.0)
     ratio = slow.totals.latency_s / fast.totals.latency_s
     assert f"{ratio:.2f}" in render_terminal(document, TerminalStyle(width=140))
+
+
+def test_types_of_operators_are_ranked_even_when_all_are_shown(fake):
+    seconds = [row["latency_s"] for row in rows_table(fake.realistic(), by="type").rows]
+    assert len(seconds) == 8
+    assert seconds == sorted(seconds, reverse=True)
