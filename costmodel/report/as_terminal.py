@@ -15,8 +15,6 @@ __all__ = ["TerminalStyle", "render_terminal"]
 DEFAULT_WIDTH = 100
 MIN_WIDTH = 40
 
-#: A name is shortened to this many characters before any column is left out for it.
-_SHORTEST_NAME = 24
 _GAP = "  "
 _EXPRESSION_LINES = 8
 
@@ -118,7 +116,7 @@ def _fit(table: Table, style: TerminalStyle) -> tuple[list[tuple[Column, list[st
     """The columns that fit with their cells, headings first, names shortened, and the columns left out."""
     columns = [(column, _cells(column, table, style)) for column in table.page_columns]
     left_out: list[Column] = []
-    while len(columns) > 1 and _narrowest(columns) > style.width:
+    while len(columns) > 1 and _total_width(_shortest(columns)) > style.width:
         # among equals the rightmost goes first
         index = min(range(len(columns)), key=lambda i: (columns[i][0].importance, -i))
         left_out.append(columns.pop(index)[0])
@@ -135,22 +133,24 @@ def _widths(columns: list[tuple[Column, list[str]]]) -> list[int]:
     return [max(map(len, cells), default=0) for _, cells in columns]
 
 
-def _narrowest(columns: list[tuple[Column, list[str]]]) -> int:
-    """Width of the table when every name is as short as it may become."""
-    widths = [
-        min(width, max(_SHORTEST_NAME, len(cells[0]))) if column.shrinks else width
+def _shortest(columns: list[tuple[Column, list[str]]]) -> list[int]:
+    """Width of each column when its names are as short as they may become."""
+    return [
+        width if column.shortest is None else min(width, max(column.shortest, len(cells[0])))
         for width, (column, cells) in zip(_widths(columns), columns, strict=True)
     ]
+
+
+def _total_width(widths: list[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _shortened(columns: list[tuple[Column, list[str]]], style: TerminalStyle) -> list[tuple[Column, list[str]]]:
-    """The same columns with the widest shrinking one made narrower, a character at a time, until all fit."""
+    """The same columns, made narrower where there is most room for it, a character at a time, until all fit."""
     widths = _widths(columns)
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - style.width
-    candidates = [i for i, (column, _) in enumerate(columns) if column.shrinks] or list(range(len(columns)))
-    for _ in range(max(excess, 0) if candidates else 0):
-        widths[max(candidates, key=lambda i: widths[i])] -= 1
+    least = _shortest(columns) if len(columns) > 1 else [0] * len(columns)
+    for _ in range(_total_width(widths) - style.width):
+        widths[max(range(len(widths)), key=lambda i: widths[i] - least[i])] -= 1
     return [
         (column, [shorten(cell, width, ellipsis=style.ellipsis) for cell in cells])
         for width, (column, cells) in zip(widths, columns, strict=True)

@@ -66,7 +66,7 @@ class Column:
     ``unit``        the unit of the rendered cells (``µs``)
     ``render``      raw value -> text of a cell
     ``importance``  the least important column is left out first where a page is narrow
-    ``shrinks``     whether long cells may be shortened in the middle
+    ``shortest``    characters to which long cells may be shortened in the middle; None: never
     ``on_page``     whether pages show it; ``in_data`` whether data formats do
     """
 
@@ -76,7 +76,7 @@ class Column:
     align: Literal["left", "right"] = "right"
     render: Callable[[Any], str] = str
     importance: int = 50
-    shrinks: bool = False
+    shortest: int | None = None
     on_page: bool = True
     in_data: bool = True
 

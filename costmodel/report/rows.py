@@ -64,9 +64,9 @@ def record(row: Any) -> dict[str, Any]:
 def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns: Sequence[str] | None = None) -> Table:
     """The rows of an analysis and their total: the ``top`` longest by time, or all where it is None or 0.
 
-    Among the top, operators that are alike (same operator, shapes, cost and time, in modules that differ
-    by number only) are one row. All operators and all modules are in order of execution, types of
-    operators the longest first. ``columns`` names the quantities that pages show, by key; data formats
+    Among the top, operators or modules that are alike (same operator, shapes, cost and time, their paths
+    differ by numbers only) are one row. All operators and all modules are in order of execution, types
+    of operators the longest first. ``columns`` names the quantities that pages show, by key; data formats
     always get all of them.
     Raises InputError for an unknown grouping or column, and for a negative ``top``.
     """
@@ -76,7 +76,7 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
         raise InputError(f"--top {top}: a number of rows is asked for, 0 shows all")
     about = {"model": analysis.model.name, "hardware": analysis.hardware.name}
     rows = [{**about, **_page_record(row)} for row in analysis.rows(by=by)]
-    folded = fold_alike(rows) if by == "op" and top else rows
+    folded = fold_alike(rows, _MAIN[by][0]) if top and by != "type" else rows
     shown = sorted(folded, key=lambda row: -row["latency_s"])[: top or None] if top or by == "type" else folded
     footer = [*_rest_row(folded, shown, by), _total_row(rows, analysis.totals, by)]
     return Table(
@@ -87,25 +87,25 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
     )
 
 
-def fold_alike(rows: Iterable[Row]) -> list[Row]:
-    """Rows with those that differ by nothing but numbers in their module's path added up to one."""
+def fold_alike(rows: Iterable[Row], path: str) -> list[Row]:
+    """Rows with those that differ by nothing but numbers in their ``path`` (the key of it) added up to one."""
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (re.sub(r"\d+", "*", row["module"]), *(row[key] for key in _ALIKE))
+        key = (re.sub(r"\d+", "*", row[path]), *(row[key] for key in _ALIKE))
         alike.setdefault(key, []).append(row)
     return [
-        {**members[0], **_sums(members), "module": common_path([row["module"] for row in members])}
+        {**members[0], **_sums(members), path: common_path([row[path] for row in members])}
         for members in alike.values()
     ]
 
 
-def common_path(modules: Sequence[str]) -> str:
+def common_path(paths: Sequence[str]) -> str:
     """Paths that differ by numbers only as one, with a ``*`` for each number that differs.
 
     >>> common_path(["layers.2.blocks.0.mlp.fc1", "layers.2.blocks.17.mlp.fc1"])
     'layers.2.blocks.*.mlp.fc1'
     """
-    pieces = zip(*(re.split(r"(\d+)", module) for module in modules), strict=True)
+    pieces = zip(*(re.split(r"(\d+)", path) for path in paths), strict=True)
     return "".join(piece[0] if len(set(piece)) == 1 else "*" for piece in pieces)
 
 
@@ -149,17 +149,17 @@ def _total_row(rows: Sequence[Row], totals: Any, by: str) -> Row:
     return {_MAIN[by][0]: "total", **sums}
 
 
-def _title(by: str, shown: int, of: int, operators: int) -> str:
+def _title(by: str, shown: int, of: int, unfolded: int) -> str:
     noun = "types of operator" if by == "type" else GROUPINGS[by] + "s"
-    if of < operators:
-        return f"{shown:,} of {of:,} groups of alike operators, longest first (* stands for several numbers)"
+    if of < unfolded:
+        return f"{shown:,} of {of:,} groups of alike {noun}, longest first (* stands for several numbers)"
     if shown < of:
         return f"{shown:,} of {of:,} {noun}, longest first"
     return f"All {of:,} {noun}, {'longest first' if by == 'type' else 'in order of execution'}"
 
 
 def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column, ...]:
-    """Every column in reading order, prefixes chosen for the total; ``counted`` where a row may be several operators."""
+    """Every column in reading order, prefixes chosen for the total; ``counted``: a row may be several operators."""
 
     def quantity(key: str, heading: str, unit: str, **options: Any) -> Column:
         return quantity_column(key, heading, unit, [row[key] for row in rows], least=100.0, **options)
@@ -169,12 +169,12 @@ def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column
         text_column("model", "model", **hidden),
         text_column("hardware", "machine", **hidden),
         text_column(
-            "name", GROUPINGS[by], shrinks=True, importance=99, on_page=by != "op", render=_operator, empty="(model)"
+            "name", GROUPINGS[by], shortest=24, importance=99, on_page=by != "op", render=_operator, empty="(model)"
         ),
-        text_column("module", "module", shrinks=True, importance=99, on_page=by == "op"),
-        text_column("op", "operator", shrinks=True, importance=98, on_page=by == "op", render=_operator),
-        text_column("inputs", "inputs", shrinks=True, importance=5, **hidden),
-        text_column("outputs", "outputs", shrinks=True, importance=6, **hidden),
+        text_column("module", "module", shortest=24, importance=99, on_page=by == "op"),
+        text_column("op", "operator", shortest=18, importance=98, on_page=by == "op", render=_operator),
+        text_column("inputs", "inputs", shortest=14, importance=5, **hidden),
+        text_column("outputs", "outputs", shortest=14, importance=6, **hidden),
         quantity("count", "ops", "", on_page=by != "op" or counted, importance=75),
         quantity("flops", "FLOPs", "FLOP", importance=80),
         quantity("matrix_flops", "matrix", "FLOP", **hidden),

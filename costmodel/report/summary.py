@@ -91,7 +91,7 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
     return Table(
         title="Fastest first",
         columns=(
-            text_column("hardware", "machine", shrinks=True, importance=99),
+            text_column("hardware", "machine", shortest=14, importance=99),
             latency,
             Column(
                 key="interval_s",

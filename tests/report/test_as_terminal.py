@@ -13,7 +13,8 @@ from costmodel.report.summary import analysis_document, machines_document
 
 NAMES = st.text(max_size=120)
 COLUMNS = st.builds(
-    Column, key=st.sampled_from("abc"), heading=NAMES, unit=st.text(max_size=8), shrinks=st.booleans(),
+    Column,
+    key=st.sampled_from("abc"), heading=NAMES, unit=st.text(max_size=8), shortest=st.none() | st.integers(0, 30),
     align=st.sampled_from(["left", "right"]), importance=st.integers(0, 9),
 )  # fmt: skip
 ROWS = st.lists(st.fixed_dictionaries({}, optional={"a": NAMES, "b": st.integers(), "c": st.floats()}), max_size=4)

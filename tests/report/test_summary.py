@@ -194,3 +194,9 @@ def test_types_of_operators_are_ranked_even_when_all_are_shown(fake):
     seconds = [row["latency_s"] for row in rows_table(fake.realistic(), by="type").rows]
     assert len(seconds) == 8
     assert seconds == sorted(seconds, reverse=True)
+
+
+def test_modules_that_are_alike_are_one_row_of_the_top(fake):
+    operators = fake.with_shares([fake.conv(f"stage{n}", 1, 8, 8, 3, 14) for n in range(4)])
+    table = rows_table(fake.FakeAnalysis(operators=operators), by="module", top=5)
+    assert [(row["name"], row["count"]) for row in table.rows] == [("stage*", 4)]
