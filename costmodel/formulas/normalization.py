@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.cost import Cost
-from costmodel.formulas.operands import Specs, nbytes
+from costmodel.formulas.operands import Specs, nbytes, spec_of
 from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
@@ -86,7 +86,8 @@ def batch_norm(
     per_channel = 3 + _given(weight, bias)
     operands = (input, weight, bias, running_mean, running_var)
     if not training:
-        return _normalization(2 * elements + channels * per_channel, *operands, out=out)
+        # The saved statistics that some names return besides are empty in inference, whatever a meta kernel says.
+        return _normalization(2 * elements + channels * per_channel, *operands, out=spec_of(out))
     if running_mean is not None:
         per_channel += RUNNING_UPDATE_FLOPS
     return _normalization(

@@ -1,8 +1,6 @@
-"""Distances and similarities of vectors."""
+"""Similarities and distances of vectors that are products of vectors or of matrices."""
 
 from __future__ import annotations
-
-import math
 
 from costmodel.cost import Cost
 from costmodel.formulas.contraction import common_size
@@ -11,7 +9,7 @@ from costmodel.formulas.registry import formula
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
-__all__ = ["cdist", "cosine_similarity", "euclidean_dist"]
+__all__ = ["cosine_similarity", "euclidean_dist"]
 
 
 @formula("aten.cosine_similarity")
@@ -29,28 +27,6 @@ def cosine_similarity(x1: TensorSpec, x2: TensorSpec, dim: int = 1, *, out: Tens
     return Cost(
         vector_flops=out.numel * (8 * length + 1), bytes_read=nbytes(x1, x2), bytes_written=out.nbytes, launches=1
     )
-
-
-@formula("aten.cdist", "aten._cdist_forward")
-def cdist(x1: TensorSpec, x2: TensorSpec, p: float = 2.0, *, out: TensorSpec) -> Cost:
-    """out[*, P, R] = the p-norm of x1[*, P, D] - x2[*, R, D], for every pair of rows, by the definition.
-
-    Vector FLOP of a pair: D differences, D - 1 additions (comparisons at p = inf) and, for p = 2, D squares and
-    a root, 3 D; for p = 0, 1 or inf, D absolute values (at 0: tests against zero), 3 D - 1; for any other p,
-    D absolute values, D powers and a root, 4 D. (The way through a matrix product is :func:`euclidean_dist`.)
-
-    >>> from costmodel.tensor import f32
-    >>> cdist(f32(4, 3), f32(5, 3), out=f32(4, 5)).vector_flops                          # 4*5 pairs, 3*3 each
-    180
-    """
-    length = x1.shape[-1]
-    if p == 2:
-        per_pair = 3 * length
-    elif p in (0, 1, math.inf):
-        per_pair = 3 * length - 1
-    else:
-        per_pair = 4 * length
-    return Cost(vector_flops=out.numel * per_pair, bytes_read=nbytes(x1, x2), bytes_written=out.nbytes, launches=1)
 
 
 @formula("aten._euclidean_dist")
