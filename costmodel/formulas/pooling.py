@@ -6,6 +6,7 @@ of k elements is k - 1 comparisons, an average k - 1 additions and one division.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +51,15 @@ def covered(size: Dim, outputs: Dim) -> Dim:
     """Elements in all windows of an adaptive pool along one axis, shared ones as often as they are shared.
 
     Window i is floor(i*size/outputs) .. ceil((i+1)*size/outputs); neighbours share an element wherever
-    their common boundary i*size/outputs is not whole.
+    their common boundary i*size/outputs is not whole: at all but gcd(size, outputs) - 1 of the outputs - 1.
 
     >>> covered(224, 7), covered(10, 4)             # 10 into 4: windows 0-2, 2-4, 5-7, 7-9, of 3 each
     (224, 12)
     """
     if not isinstance(outputs, int):  # a symbolic number of outputs: windows taken as a partition
         return size
+    if isinstance(size, int):
+        return size + outputs - math.gcd(size, outputs)
     return size + sum(ceil_div(i * size, outputs) - floor_div(i * size, outputs) for i in range(1, outputs))
 
 

@@ -6,6 +6,7 @@ counts n*(1 + ceil(log2 k)), one comparison with the worst that is kept and a pl
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from costmodel.cost import Cost
@@ -16,8 +17,8 @@ from costmodel.tensor import TensorSpec
 
 __all__ = ["ceil_log2"]
 
-#: Largest exponent of a symbolic size: 2^40 elements.
-_MAX_EXPONENT = 40
+#: A symbolic size has at most 2^32 elements.
+_MAX_EXPONENT = 32
 
 
 def ceil_log2(size: Dim) -> Dim:
@@ -30,11 +31,17 @@ def ceil_log2(size: Dim) -> Dim:
     """
     if isinstance(size, int):
         return max(size - 1, 0).bit_length()
-    import sympy
-
     if not is_symbolic(size):
         return ceil_log2(int(size))
-    return sympy.Add(*(sympy.Min(1, floor_div(size - 1, 2**k)) for k in range(_MAX_EXPONENT)))
+    return _symbolic_log2(size)
+
+
+@lru_cache(maxsize=256)
+def _symbolic_log2(size: Any) -> Any:
+    import sympy
+
+    terms = (sympy.Min(1, floor_div(size - 1, 2**k), evaluate=False) for k in range(_MAX_EXPONENT))
+    return sympy.Add(*terms)  # Min unevaluated: sympy's own check of each term against 1 takes 60 ms
 
 
 def _length(input: TensorSpec, dim: int) -> Dim:
