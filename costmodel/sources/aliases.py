@@ -8,7 +8,6 @@ __all__ = ["ALIASES"]
 ALIASES: dict[str, str] = {
     "alexnet_2gpu": "zoo:alexnet_2012",
     "charcnn": "zoo:char_cnn",
-    "efficientnet_v2_s": "timm:efficientnetv2_s",
     "ghostnet": "timm:ghostnet_100",
     "ghostnet_v1": "timm:ghostnet_100",
     "inception_v1": "torchvision:googlenet",
