@@ -115,6 +115,14 @@ def test_workspace_of_a_transposed_convolution_is_what_col2im_folds():
     assert cost.workspace_bytes == 4 * columns.numel()
 
 
+def test_a_1x1_transposed_convolution_is_folded_only_when_something_moves():
+    """Output padding (which a dilation allows) leaves a border that the product does not fill."""
+    x, w = meta(1, 3, 5, 5), meta(3, 4, 1, 1)
+    assert ran("conv_transpose2d", x, w)[0].workspace_bytes == 0
+    bordered, _ = ran("conv_transpose2d", x, w, None, [1, 1], [0, 0], [1, 1], 1, [2, 2])
+    assert bordered.workspace_bytes == 4 * (4 * 5 * 5)
+
+
 GRID = [
     # rank, input, weight, stride, padding, dilation, groups
     (1, (2, 4, 11), (6, 4, 3), 1, 1, 1, 1),

@@ -70,6 +70,16 @@ def test_a_path_is_followed(path):
     assert cost.macs == in_order[tuple(path[:2])]
 
 
+def test_along_a_path_a_product_goes_to_the_end():
+    """(ab)(cd) first, then bracket against bracket; left to right it would be ((ab)c)d."""
+    shapes = [(2, 3), (3, 5), (5, 7), (7, 11)]
+    operands = [meta(*s) for s in shapes]
+    cost, flops = ran("einsum", "ab,bc,cd,de->ae", operands, path=[0, 1, 0, 1, 0, 1])
+    assert cost.matrix_flops == flops
+    assert cost.macs == 2 * 3 * 5 + 5 * 7 * 11 + 2 * 5 * 11
+    assert ran("einsum", "ab,bc,cd,de->ae", operands)[0].macs == 2 * 3 * 5 + 2 * 5 * 7 + 2 * 7 * 11
+
+
 @pytest.mark.parametrize("equation", ["ii->i", "ij->ji", "abc->cab", "ij", "...ij->...ji", "ab->"])
 def test_views_are_free(equation):
     shape = (1, 1) if equation == "ab->" else (3, 3, 3) if equation == "abc->cab" else (3, 3)
