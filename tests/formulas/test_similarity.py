@@ -29,7 +29,9 @@ def test_cosine_similarity_counts_what_loops_count(pairs, length):
     assert cost.bytes == 4 * (2 * pairs * length + pairs)
 
 
-@pytest.mark.parametrize(("x", "y", "dim"), [((5, 1, 8), (1, 6, 8), -1), ((2, 8, 5), (8, 1), 1), ((1, 8), (4, 8), 1)])
+@pytest.mark.parametrize(
+    ("x", "y", "dim"), [((5, 1, 8), (1, 6, 8), -1), ((2, 8, 5), (8, 1), 1), ((1, 8), (4, 8), 1), ((4, 1), (4, 8), 1)]
+)
 def test_cosine_similarity_of_operands_that_broadcast(x, y, dim):
     out = torch.cosine_similarity(torch.empty(x), torch.empty(y), dim)
     cost = cosine_similarity(f32(*x), f32(*y), dim, out=f32(*out.shape))
