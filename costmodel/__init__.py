@@ -7,14 +7,40 @@
 
 from __future__ import annotations
 
-from costmodel import formulas
-from costmodel.analysis import Analysis
-from costmodel.api import analyze
-from costmodel.cost import Cost
-from costmodel.errors import CostmodelError
-from costmodel.hardware import HardwareProfile
-from costmodel.kernels import Execution
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costmodel import formulas
+    from costmodel.analysis import Analysis
+    from costmodel.api import analyze
+    from costmodel.cost import Cost
+    from costmodel.errors import CostmodelError
+    from costmodel.hardware import HardwareProfile
+    from costmodel.kernels import Execution
 
 __all__ = ["Analysis", "Cost", "CostmodelError", "Execution", "HardwareProfile", "analyze", "formulas"]
 
 __version__ = "0.1.0"
+
+#: Where each public name lives. They are imported when first asked for, so that a part does not pay for the whole.
+_HOMES = {
+    "Analysis": "costmodel.analysis",
+    "Cost": "costmodel.cost",
+    "CostmodelError": "costmodel.errors",
+    "Execution": "costmodel.kernels",
+    "HardwareProfile": "costmodel.hardware",
+    "analyze": "costmodel.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "formulas":
+        return import_module("costmodel.formulas")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

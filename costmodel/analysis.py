@@ -304,7 +304,8 @@ class Analysis:
         for launch in self.plan.launches:
             estimate = self.estimates[launch.kernel]
             shares[estimate.bound] = shares.get(estimate.bound, 0.0) + estimate.latency_s
-        return {bound: seconds / self.latency for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}
+        whole = self.latency or 1.0
+        return {bound: seconds / whole for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -392,9 +393,10 @@ class Analysis:
         return render(self, "json")
 
     def _repr_html_(self) -> str:
-        from costmodel.report import render
+        from costmodel.report.as_html import html_fragment
+        from costmodel.report.summary import analysis_document
 
-        return render(self, "html")
+        return html_fragment(analysis_document(self, top=20))
 
     def __repr__(self) -> str:
         return f"<Analysis of {self.name} on {self.hardware.name}: {self.latency * 1e3:.3g} ms at batch {self.execution.batch}>"

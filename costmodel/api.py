@@ -161,17 +161,17 @@ def _trace_request(
     loaded = resolve(
         request, image_size=image, seq_len=sizes.get("seq_len"), input_shape=tuple(input_shape) if input_shape else None
     )
-    traced = _traced(loaded, symbols, {"batch": batch}, owned=True, progress=progress)
+    traced = _traced(loaded, symbols, {"batch": batch}, progress)
     path = request.rpartition(":")[0] if ".py:" in request else request.removeprefix("hf:")
     return traced, cache.imported_files(path, Path(path) / "config.json")
 
 
 def _traced(
-    loaded: LoadedModel, symbols: Sequence[str], sizes: Mapping[str, int], *, owned: bool, progress: Progress | None
+    loaded: LoadedModel, symbols: Sequence[str], sizes: Mapping[str, int], progress: Progress | None
 ) -> CachedTrace:
     from costmodel.trace import trace
 
-    graph = trace(loaded, symbols=symbols, sizes=sizes, owned=owned, progress=progress)
+    graph = trace(loaded, symbols=symbols, sizes=sizes, progress=progress)
     forms = closed_forms(cost_graph(graph.symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
@@ -192,4 +192,4 @@ def _trace_module(
     own = batch if batch is not None else loaded.sizes.get("batch", 1)
     named = {name: value for name, value in sizes.items() if name in loaded.sizes}
     loaded.sizes = {**loaded.sizes, **named}
-    return _traced(loaded, symbols, {"batch": own}, owned=False, progress=progress), own
+    return _traced(loaded, symbols, {"batch": own}, progress), own

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError
@@ -104,6 +103,17 @@ class OpNode:
     after: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenSizes:
+    """Where a graph of codes holds codes, and the function that evaluates them all."""
+
+    codes: list[Code]
+    evaluate: Callable[[Binding], list[int]]
+    specs: list[int]
+    calls: list[int]
+    storages: list[int]
+
+
 @dataclass
 class OpGraph:
     """A traced program. See the module's text for its tables."""
@@ -121,18 +131,26 @@ class OpGraph:
     parameter_bytes: int = 0
     buffer_bytes: int = 0
     notes: tuple[str, ...] = ()
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others derived from the structure alone; shared by every binding of the same graph."""
 
     # -- sizes ---------------------------------------------------------------------------------
 
     def _map_dims(self, convert: Callable[[Any], Any]) -> OpGraph:
-        return replace(
-            self,
+        return OpGraph(
+            symbols=self.symbols,
             specs=[_map_spec(spec, convert) for spec in self.specs],
-            calls=[
-                replace(call, arguments=_map_argument(call.arguments, convert), outputs=_map_argument(call.outputs, convert))
-                for call in self.calls
-            ],
-            storages=[replace(s, nbytes=convert(s.nbytes)) for s in self.storages],
+            calls=[_map_call(call, convert) for call in self.calls],
+            storages=[Storage(convert(s.nbytes), s.dtype, s.role) for s in self.storages],
+            tensors=self.tensors,
+            nodes=self.nodes,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=self.parameters,
+            parameter_bytes=self.parameter_bytes,
+            buffer_bytes=self.buffer_bytes,
+            notes=self.notes,
+            memo=self.memo,
         )
 
     def sizes(self) -> Iterator[Any]:
@@ -151,10 +169,20 @@ class OpGraph:
         known: dict[Any, Code] = {}
         return self._map_dims(lambda dim: known[dim] if dim in known else known.setdefault(dim, to_code(dim)))
 
-    @cached_property
-    def _evaluate(self) -> tuple[list[Code], Callable[[Binding], list[int]]]:
-        codes = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
-        return codes, compile_codes(codes, list(self.symbols))
+    @property
+    def _open(self) -> _OpenSizes:
+        """The sizes that a binding changes, found once: most calls and weights hold none."""
+        known = self.memo.get("open sizes")
+        if known is None:
+            codes = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
+            known = self.memo["open sizes"] = _OpenSizes(
+                codes=codes,
+                evaluate=compile_codes(codes, list(self.symbols)),
+                specs=[i for i, s in enumerate(self.specs) if any(isinstance(d, str) for d in (*s.shape, *(s.strides or ())))],
+                calls=[i for i, c in enumerate(self.calls) if _has_dim(c.arguments)],
+                storages=[i for i, s in enumerate(self.storages) if isinstance(s.nbytes, str)],
+            )
+        return known
 
     def bind(self, binding: Binding) -> OpGraph:
         """The graph in numbers. Works on a graph of codes; sizes not named take their default.
@@ -162,9 +190,21 @@ class OpGraph:
         Raises InputError for an unknown symbol or a size outside its domain.
         """
         full = self.check_binding(binding)
-        codes, evaluate = self._evaluate
-        value = dict(zip(codes, evaluate(full), strict=True))
-        return self._map_dims(lambda dim: dim if isinstance(dim, int) else value[dim])
+        found = self._open
+        value = dict(zip(found.codes, found.evaluate(full), strict=True))
+
+        def number(dim: Any) -> Any:
+            return value[dim] if isinstance(dim, str) else dim
+
+        bound = replace(self, specs=self.specs.copy(), calls=self.calls.copy(), storages=self.storages.copy())
+        for i in found.specs:
+            bound.specs[i] = _map_spec(self.specs[i], number)
+        for i in found.calls:
+            bound.calls[i] = _map_call(self.calls[i], number)
+        for i in found.storages:
+            storage = self.storages[i]
+            bound.storages[i] = Storage(number(storage.nbytes), storage.dtype, storage.role)
+        return bound
 
     def check_binding(self, binding: Binding) -> dict[str, int]:
         """``binding`` completed with defaults, or InputError with the symbol, what is allowed and why."""
@@ -201,12 +241,14 @@ class OpGraph:
             return [self._resolve(v) for v in value]
         return value
 
-    @cached_property
+    @property
     def call_counts(self) -> list[int]:
         """How many nodes make each distinct call."""
-        counts = [0] * len(self.calls)
-        for node in self.nodes:
-            counts[node.call] += 1
+        counts: list[int] | None = self.memo.get("call counts")
+        if counts is None:
+            counts = self.memo["call counts"] = [0] * len(self.calls)
+            for node in self.nodes:
+                counts[node.call] += 1
         return counts
 
     # -- data flow -----------------------------------------------------------------------------
@@ -243,9 +285,15 @@ class OpGraph:
                 graph.add_edge(self.nodes[before].name, node.name, tensors=passed)
         return graph
 
-    @cached_property
+    @property
     def lifetimes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Per node, the activation storages that it allocates and the ones that can be freed after it."""
+        known: list[tuple[tuple[int, ...], tuple[int, ...]]] | None = self.memo.get("lifetimes")
+        if known is None:
+            known = self.memo["lifetimes"] = self._find_lifetimes()
+        return known
+
+    def _find_lifetimes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         for index, node in enumerate(self.nodes):
@@ -272,6 +320,14 @@ def _as_dim(code: Any) -> Any:
 def _map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:
     strides = None if spec.strides is None else tuple(map(convert, spec.strides))
     return TensorSpec(tuple(map(convert, spec.shape)), spec.dtype, spec.role, spec.name, strides)
+
+
+def _map_call(call: Call, convert: Callable[[Any], Any]) -> Call:
+    return Call(call.op, _map_argument(call.arguments, convert), _map_argument(call.outputs, convert))
+
+
+def _has_dim(value: Any) -> bool:
+    return type(value) is DimCode or (type(value) is tuple and any(map(_has_dim, value)))
 
 
 def _map_argument(value: Any, convert: Callable[[Any], Any]) -> Any:

@@ -103,36 +103,60 @@ def maximum(*dims: Dim) -> Dim:
     return sympy.Max(*dims)
 
 
-def floor_div(numerator: Dim, denominator: Dim) -> Dim:
-    """``numerator // denominator``, with nested divisions folded: (n // a) // b = n // (a*b).
+def floor_div(numerator: Dim, denominator: int) -> Dim:
+    """``numerator // denominator`` for a positive whole denominator, nested roundings folded into one.
 
-    >>> floor_div(7, 2), floor_div(floor_div(symbol("n"), 2), 3)
-    (3, floor(n/6))
+    >>> n = symbol("n")
+    >>> floor_div(7, 2), floor_div(floor_div(n, 2), 3), floor_div(ceil_div(n, 4), 8)
+    (3, floor(n/6), floor(n/32 + 3/32))
     """
-    if isinstance(numerator, int) and isinstance(denominator, int):
+    if isinstance(numerator, int):
         return numerator // denominator
-    import sympy
-
-    num, den = as_expr(numerator), as_expr(denominator)
-    if num.func is sympy.floor and den.is_Integer:
-        return sympy.floor(num.args[0] / den)
-    return sympy.floor(num / den)
+    inner, offset, divisor = _as_floor(numerator)
+    return _floor(inner, offset, divisor * denominator)
 
 
-def ceil_div(numerator: Dim, denominator: Dim) -> Dim:
-    """``numerator / denominator`` rounded up, with nested divisions folded: ceil(ceil(n/a)/b) = ceil(n/(a*b)).
+def ceil_div(numerator: Dim, denominator: int) -> Dim:
+    """``numerator / denominator`` rounded up, for a positive whole denominator, nested roundings folded into one.
 
-    >>> ceil_div(7, 2), ceil_div(ceil_div(symbol("n"), 2), 2)
-    (4, ceiling(n/4))
+    >>> n = symbol("n")
+    >>> ceil_div(7, 2), ceil_div(ceil_div(n, 2), 2), ceil_div(ceil_div(n, 2) - 3, 2)
+    (4, ceiling(n/4), floor(n/4 + 1/4) - 1)
     """
-    if isinstance(numerator, int) and isinstance(denominator, int):
+    if isinstance(numerator, int):
         return -(-numerator // denominator)
+    inner, offset, divisor = _as_floor(numerator)
+    return _floor(inner, offset + divisor * (denominator - 1), divisor * denominator)
+
+
+def _as_floor(expression: sympy.Expr) -> tuple[sympy.Expr, int, int]:
+    """(n, c, d) with ``expression = floor((n + c) / d)``; every sum with one rounding in it has such a form."""
     import sympy
 
-    num, den = as_expr(numerator), as_expr(denominator)
-    if num.func is sympy.ceiling and den.is_Integer:
-        return sympy.ceiling(num.args[0] / den)
-    return sympy.ceiling(num / den)
+    constant, rest = expression.as_coeff_Add()
+    if not constant.is_Integer:
+        return expression, 0, 1
+    if rest.func not in (sympy.floor, sympy.ceiling):
+        return rest, int(constant), 1
+    numerator, denominator = sympy.fraction(sympy.together(rest.args[0]))
+    if not denominator.is_Integer:
+        return rest, int(constant), 1
+    offset, inner = numerator.as_coeff_Add()
+    divisor = int(denominator)
+    rounding_up = divisor - 1 if rest.func is sympy.ceiling else 0
+    return inner, int(offset) + rounding_up + int(constant) * divisor, divisor
+
+
+def _floor(inner: sympy.Expr, offset: int, divisor: int) -> sympy.Expr:
+    """floor((inner + offset) / divisor), written as a person would: without an offset where one rounding says it."""
+    import sympy
+
+    whole, rest = divmod(offset, divisor)
+    if rest == 0:
+        return sympy.floor(inner / divisor) + whole
+    if rest == divisor - 1:
+        return sympy.ceiling(inner / divisor) + whole
+    return sympy.floor((inner + rest) / sympy.Integer(divisor)) + whole
 
 
 def bind(dim: Dim, binding: Binding) -> int:

@@ -43,6 +43,7 @@ def _list(arguments: argparse.Namespace) -> int:
         *rates,
         quantity_column("dram_bytes_per_s", "memory", "B/s", [row["dram_bytes_per_s"] for row in rows]),
         quantity_column("dram_bytes", "size", "B", [row["dram_bytes"] for row in rows]),
+        quantity_column("l2_bytes", "L2", "B", [row["l2_bytes"] for row in rows], importance=20),
     )
     keyed = [{**row, **{f"{key}_flop_per_s": row[key] for key in ("fp32", "tf32", "fp16", "bf16")}} for row in rows]
     table = Table(columns=columns, rows=tuple(keyed), title="Dense peaks: fp32 on vector lanes, the others on matrix engines")
@@ -75,8 +76,9 @@ def _check(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         path = Path(name) if Path(name).suffix == ".toml" else find(name)
         problems = check(path)
-        failed += bool(problems)
-        print(f"{path.name}: {'ok' if not problems else f'{len(problems)} problems'}")
+        errors = sum(problem.severity == "error" for problem in problems)
+        failed += bool(errors)
+        print(f"{path.name}: {f'{errors} errors' if errors else 'ok'}")
         for problem in problems:
             print("  " + str(problem).replace("\n", "\n  "))
     return 2 if failed else 0

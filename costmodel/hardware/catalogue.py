@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,7 +142,17 @@ def load(name_or_path: str | Path) -> HardwareProfile:
     >>> load("a100").name, load("a100").peak("matrix", "bf16").flop_per_s
     ('a100-sxm-80gb', 312000000000000.0)
     """
-    return read_profile(find(name_or_path))
+    path = find(name_or_path)
+    try:
+        return _load_as_of(path, path.stat().st_mtime_ns)
+    except OSError:
+        return read_profile(path)  # says what is wrong with it
+
+
+@lru_cache(maxsize=64)
+def _load_as_of(path: Path, modified_ns: int) -> HardwareProfile:
+    """One reading of a file; changed files are read anew."""
+    return read_profile(path)
 
 
 def check(profile: HardwareProfile | str | Path) -> list[Problem]:

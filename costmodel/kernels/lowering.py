@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.cost import Cost
@@ -28,36 +28,63 @@ def lower(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> Ke
     return _Lowering(graph, execution, hardware).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Structure:
+    """What lowering needs and sizes do not change: the distinct calls by run-time dtype, and who makes them when."""
+
+    dtypes: tuple[NodeDtypes, ...]
+    keys: tuple[tuple[Any, ...], ...]  # ("call", index, dtypes) or ("cast", tensor, from, to)
+    launches: tuple[Launch, ...]
+    storage_scale: tuple[float, ...]
+
+
+def _structure(graph: OpGraph, execution: Execution) -> _Structure:
+    known: _Structure | None = graph.memo.get(("lowering", execution.dtype))
+    if known is None:
+        known = graph.memo["lowering", execution.dtype] = _find_structure(graph, assign_dtypes(graph, execution))
+    return known
+
+
+def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
+    keys: dict[tuple[Any, ...], int] = {}
+    launches = []
+    for index, (node, types) in enumerate(zip(graph.nodes, dtypes, strict=True)):
+        for position in types.casts:
+            cast = ("cast", graph.tensors[node.inputs[position]].spec, types.had[position], types.inputs[position])
+            launches.append(Launch(keys.setdefault(cast, len(keys)), (index,)))
+        if not is_free(node.op):
+            call = ("call", node.call, types)
+            launches.append(Launch(keys.setdefault(call, len(keys)), (index,)))
+    return _Structure(tuple(dtypes), tuple(keys), tuple(launches), _storage_scale(graph, dtypes))
+
+
+def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
+    """How much smaller each storage is than traced, by the dtype of the value first put into it."""
+    scale = [1.0] * len(graph.storages)
+    seen: set[int] = set()
+    for node, types in zip(graph.nodes, dtypes, strict=True):
+        for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
+            storage = graph.tensors[tensor].storage
+            if storage not in seen:
+                seen.add(storage)
+                scale[storage] = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(graph.storages[storage].dtype, 1)
+    return tuple(scale)
+
+
 class _Lowering:
-    """Lowers each distinct (call, dtypes) once; nodes refer to the result."""
+    """Lowers each distinct call of a structure once."""
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> None:
         self.graph, self.execution, self.hardware = graph, execution, hardware
-        self.kernels: dict[Kernel, int] = {}
-        self.known: dict[tuple[Any, ...], int | None] = {}
 
     def run(self) -> KernelPlan:
-        dtypes = assign_dtypes(self.graph, self.execution)
-        launches: list[Launch] = []
-        for index, (node, types) in enumerate(zip(self.graph.nodes, dtypes, strict=True)):
-            for position in types.casts:
-                launches.append(Launch(self._intern(self._cast(node.inputs[position], types.inputs[position])), (index,)))
-            key = (node.call, types.inputs, types.outputs)
-            if key not in self.known:
-                self.known[key] = self._lower_call(node.call, types)
-            kernel = self.known[key]
-            if kernel is not None:
-                launches.append(Launch(kernel, (index,)))
-        return KernelPlan(tuple(self.kernels), tuple(launches), self._storage_scale(dtypes))
+        structure = _structure(self.graph, self.execution)
+        kernels = tuple(self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:]) for key in structure.keys)
+        return KernelPlan(kernels, structure.launches, structure.storage_scale)
 
-    def _intern(self, kernel: Kernel) -> int:
-        return self.kernels.setdefault(kernel, len(self.kernels))
-
-    def _cast(self, tensor: int, target: str) -> Kernel:
+    def _cast(self, spec: int, source: str, target: str) -> Kernel:
         """A copy into another dtype: reads what there is, writes the new."""
-        spec = self.graph.specs[self.graph.tensors[tensor].spec]
-        elements: int = product(spec.shape)  # type: ignore[assignment]
-        source = "float32" if target != "float32" else "float16"
+        elements: int = product(self.graph.specs[spec].shape)  # type: ignore[assignment]
         return Kernel(
             op="aten._to_copy",
             algorithm="cast",
@@ -65,18 +92,15 @@ class _Lowering:
             bytes_written=elements * ITEMSIZE_BYTES[target],
         )
 
-    def _lower_call(self, index: int, types: NodeDtypes) -> int | None:
+    def _call(self, index: int, types: NodeDtypes) -> Kernel:
         call = self.graph.calls[index]
-        if is_free(call.op):
-            return None
-        arguments = _retyped(self.graph.arguments(call), iter(types.inputs))
-        results = _retyped(self.graph.results(call), iter(types.outputs))
+        arguments, results = self.graph.arguments(call), self.graph.results(call)
+        if not types.as_traced:
+            arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
         cost = cost_of(call.op, arguments, results)
         if cost is None:
             cost = default_cost(arguments, results)
-        if not (cost.launches or cost.flops or cost.bytes):
-            return None
-        return self._intern(self._kernel(call.op, arguments, cost, types))
+        return self._kernel(call.op, arguments, cost, types)
 
     def _kernel(self, op: str, arguments: dict[str, Any], cost: Cost, types: NodeDtypes) -> Kernel:
         algorithm = algorithm_of(op, arguments)
@@ -96,19 +120,6 @@ class _Lowering:
         dtype = contraction_dtype(op, self.execution, operand, self.hardware.has_tf32)
         engine, dtype, accumulate = engine_for(algorithm, dtype, self.hardware)
         return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
-
-    def _storage_scale(self, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
-        """How much smaller each storage is than traced, by the dtype of the value first put into it."""
-        scale = [1.0] * len(self.graph.storages)
-        seen: set[int] = set()
-        for node, types in zip(self.graph.nodes, dtypes, strict=True):
-            for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
-                storage = self.graph.tensors[tensor].storage
-                if storage not in seen:
-                    seen.add(storage)
-                    traced = self.graph.storages[storage].dtype
-                    scale[storage] = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(traced, 1)
-        return tuple(scale)
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -50,11 +50,17 @@ MIXED = frozenset({"aten.batch_norm", "aten.instance_norm", "aten._native_batch_
 
 @dataclass(frozen=True, slots=True)
 class NodeDtypes:
-    """Run-time dtypes of a node: its inputs as read (after casts), its outputs, and the inputs that a cast precedes."""
+    """Run-time dtypes of a node: its inputs as read (after casts), its outputs.
+
+    ``casts`` are the positions of inputs that a cast kernel precedes, ``had`` their dtypes before it;
+    ``as_traced`` says that nothing differs from the trace.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     casts: tuple[int, ...] = ()
+    had: tuple[str, ...] = ()
+    as_traced: bool = False
 
 
 def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: bool) -> str:
@@ -75,8 +81,11 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     if execution.autocast:
         return _Autocast(graph, TORCH_DTYPE[execution.autocast], traced).assign()
     target = TORCH_DTYPE[execution.dtype]
-    run = traced if target == "float32" else [target if d == "float32" else d for d in traced]
-    return [NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs)) for n in graph.nodes]
+    same = target == "float32"
+    run = traced if same else [target if d == "float32" else d for d in traced]
+    return [
+        NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs), as_traced=same) for n in graph.nodes
+    ]
 
 
 class _Autocast:
@@ -105,7 +114,7 @@ class _Autocast:
             result = have[0] if op in MIXED and have else self._promoted(inputs, have)
         casts = tuple(i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b and self._must_cast(inputs[i]))
         written = tuple(self._output(t, result) for t in outputs)
-        return NodeDtypes(want, written, casts)
+        return NodeDtypes(want, written, casts, have if casts else ())
 
     def _must_cast(self, tensor: int) -> bool:
         """Whether a cast kernel runs; a weight is cast once a step and then taken from autocast's cache."""

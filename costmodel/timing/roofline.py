@@ -40,9 +40,9 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     compute = kernel.vector_flops / hardware.peak("vector", "fp32").flop_per_s
     if kernel.matrix_flops:
         compute += kernel.matrix_flops / hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
-    memory = kernel.bytes / hardware.dram.bandwidth_bytes_per_s
+    memory = kernel.bytes / hardware.dram_bytes_per_s
     launch = kernel.count * hardware.overheads.dispatch_s
     latency = max(compute, memory, launch)
-    bound = "launch" if latency == launch else "compute" if latency == compute else "memory"
+    bound = "free" if not latency else "launch" if latency == launch else "compute" if latency == compute else "memory"
     roof = max(compute, memory)
     return Estimate(compute, memory, launch, latency, roof, launch + 2 * roof, bound)

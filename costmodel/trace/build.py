@@ -10,7 +10,7 @@ from costmodel.formulas import is_free
 from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
 from costmodel.symbols import Dim, bind, is_symbolic
 from costmodel.tensor import Role, TensorSpec
-from costmodel.trace.lift import Fingerprint
+from costmodel.trace.lift import Fingerprint, SizeLift
 from costmodel.trace.recorder import RawNode, RawTrace, TensorIndex
 from costmodel.trace.shapes import output_dims
 
@@ -44,7 +44,7 @@ class GraphBuilder:
         self.specs: dict[TensorSpec, int] = {}
         self.calls: dict[Call, int] = {}
         self.spec_of: dict[int, int] = {}
-        self._hinted = len(runs) > 1
+        self._hinted = isinstance(lift, SizeLift)
 
     def build(self, **extras: Any) -> OpGraph:
         """The graph; ``extras`` are its remaining fields (parameters, notes, ...)."""

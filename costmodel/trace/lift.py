@@ -26,6 +26,9 @@ __all__ = ["BATCH_PRIMES", "BatchLift", "Fingerprint", "SizeLift", "Unliftable"]
 #: Two primes far above any size that a model fixes by itself, and small enough for 64-bit byte counts.
 BATCH_PRIMES = (1_000_003, 1_000_033)
 
+#: Strides and window sizes to round by: powers of two first, they are what networks use.
+_DIVISORS = (2, 4, 8, 16, 32, 64, *(d for d in range(3, 64) if d & (d - 1)))
+
 Fingerprint = tuple[int, ...]
 
 
@@ -95,25 +98,28 @@ class SizeLift:
     ceiling(height/2)
     """
 
-    def __init__(self, points: Sequence[Mapping[str, int]]) -> None:
+    def __init__(self, points: Sequence[Mapping[str, int]], *, divisible: bool = False) -> None:
+        """``divisible``: the sizes are multiples of the model's total stride, so that quotients need no rounding."""
+        self._divisible = divisible
         self.batches = tuple(point["batch"] for point in points) if "batch" in points[0] else (0,) * len(points)
         self._with_batch = "batch" in points[0]
-        self._known: dict[Fingerprint, Dim] = {}
-        for name in points[0]:
-            if name != "batch":
-                self._known[tuple(point[name] for point in points)] = symbol(name)
+        self._bases = {tuple(p[name] for p in points): symbol(name) for name in points[0] if name != "batch"}
+        self._known: dict[Fingerprint, Dim] = dict(self._bases)
 
     def __call__(self, values: Fingerprint, hints: Iterable[tuple[Dim, Fingerprint]] = ()) -> Dim:
         """The expression behind ``values``. ``hints`` are candidates with their own values, tried first."""
         if values[0] == values[-1] and len(set(values)) == 1 and not (self._with_batch and values[0] % self.batches[0] == 0):
             return values[0]
-        for expression, expected in hints:
-            if expected == values:
-                power, rest = self._split(values)
-                if power == 0:
-                    self._known.setdefault(rest, expression)
-                return expression
         power, rest = self._split(values)
+        if self._divisible and power == 0 and rest not in self._known:
+            exact = next(self._exact_quotients(rest), None)
+            if exact is not None:
+                self._known[rest] = exact
+        for expression, expected in hints:
+            if expected == values and rest not in self._known:
+                if power == 0:
+                    self._known[rest] = expression
+                return expression
         found = self._spatial(rest)
         return found * symbol("batch") ** power if power else found
 
@@ -139,6 +145,15 @@ class SizeLift:
         yield from self._rounded_products(values)
         yield from self._sums(values)
 
+    def _exact_quotients(self, values: Fingerprint) -> Iterator[Dim]:
+        """height/32 + 1: no rounding is needed where all sizes are multiples."""
+        for known, expression in self._bases.items():
+            slope = Fraction(values[1] - values[0], known[1] - known[0])
+            offset = values[0] - slope * known[0]
+            fits = all(v == slope * k + offset for v, k in zip(values, known, strict=True))
+            if slope != 0 and offset.denominator == 1 and fits:
+                yield _times(expression, slope) + int(offset)
+
     def _affine(self, values: Fingerprint) -> Iterator[Dim]:
         for known, expression in self._known.items():
             ratio = _constant_ratio(values, known)
@@ -152,12 +167,12 @@ class SizeLift:
     def _rounded(self, values: Fingerprint) -> Iterator[Dim]:
         """Quotients rounded down or up, their multiples, and what is missing to the next multiple."""
         for known, expression in list(self._known.items()):
-            for d in range(2, 65):
+            for d in _DIVISORS:
                 up = tuple(-(-k // d) for k in known)
                 down = tuple(k // d for k in known)
                 for rounded, candidate in ((up, ceil_div), (down, floor_div)):
                     step = _line(values, rounded)
-                    if step is not None and (step[0] == 1 or step[0] == d):
+                    if step is not None and step[0] in (1, d) and abs(step[1]) <= 2:
                         yield _times(candidate(expression, d), step[0]) + step[1]
                 if values == tuple(d * u - k for u, k in zip(up, known, strict=True)):
                     yield d * ceil_div(expression, d) - expression

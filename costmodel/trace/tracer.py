@@ -20,13 +20,15 @@ __all__ = ["SYMBOLS", "trace"]
 #: Sizes that may be left open, in the order in which they are printed.
 SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
 
-#: Offsets from the default size of the runs that lift it: odd and even, so that rounding at each stride shows.
-#: The last run only verifies. Height and width get different offsets, so that they cannot be mixed up.
-_OFFSETS = {"height": (0, 37, -29, 93, 20), "width": (0, 75, 11, -46, 51)}
-_OTHER_OFFSETS = (0, 13, -7, 26, 5)
+#: Offsets from the default size of the runs that lift it. Odd and even, so that rounding at each stride shows;
+#: far apart, so that no other rounding fits by chance (large sizes cost nothing on meta). The last run only verifies.
+#: Height and width get different offsets, so that they cannot be mixed up.
+_OFFSETS = {"height": (0, 37, -29, 893, 388), "width": (0, 75, 11, 1274, 627)}
+_OTHER_OFFSETS = {"grow": (0, 13, -7, 203, 98), "shrink": (0, -13, -40, -61, -27)}
 
-#: When a model takes only multiples of its total stride, sizes are lifted on those alone.
-_STEPS = (1, 32, 64)
+#: What is tried in turn: any size; sequences no longer than the default (a table of positions ends there);
+#: images whose sides are multiples of a total stride.
+_ATTEMPTS = (("grow", 1), ("shrink", 1), ("grow", 32), ("grow", 64))
 
 
 def trace(
@@ -34,21 +36,20 @@ def trace(
     *,
     symbols: Collection[str] = ("batch",),
     sizes: Mapping[str, int] | None = None,
-    owned: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
     ``sizes`` fix or default the other sizes. A symbol that cannot be left open stays a number, and the
-    graph's notes say why. ``owned`` says that the module may be used up (it was built for this call).
-    Raises TraceError when the forward pass fails, InputError when the sizes do not fit.
+    graph's notes say why. The module itself is not touched: every run is made on a copy
+    without memory. Raises TraceError when the forward pass fails, InputError when the sizes do not fit.
     """
-    return _Tracer(loaded, dict(sizes or {}), owned, progress).trace(symbols)
+    return _Tracer(loaded, dict(sizes or {}), progress).trace(symbols)
 
 
 class _Tracer:
-    def __init__(self, loaded: LoadedModel, sizes: dict[str, int], owned: bool, progress: Callable[[int], None] | None) -> None:
-        self.loaded, self.owned, self.progress = loaded, owned, progress
+    def __init__(self, loaded: LoadedModel, sizes: dict[str, int], progress: Callable[[int], None] | None) -> None:
+        self.loaded, self.progress = loaded, progress
         self.sizes = {"batch": 1, **loaded.sizes, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
@@ -66,8 +67,7 @@ class _Tracer:
     # -- runs ----------------------------------------------------------------------------------
 
     def _run(self, sizes: Mapping[str, int]) -> RawTrace:
-        module = self.loaded.module if self.owned else meta_copy(self.loaded.module)
-        self.owned = False  # a forward pass may have filled caches: later runs start from a copy of their own
+        module = meta_copy(self.loaded.module)  # one for each run: a forward pass may fill caches
         args, kwargs = self.loaded.inputs({k: v for k, v in {**self.sizes, **sizes}.items() if k in self.named})
         return record(module, args, kwargs, names=self.names, progress=self.progress)
 
@@ -77,23 +77,18 @@ class _Tracer:
     # -- batch ---------------------------------------------------------------------------------
 
     def _lift_batch(self) -> OpGraph:
-        pristine = None if not self.owned else meta_copy(self.loaded.module)
         try:
-            return self._lift_batch_at_primes(pristine)
+            return self._lift_batch_at_primes()
         except (TraceError, Unliftable) as reason:
-            if pristine is not None:
-                self.loaded.module = pristine
             graph = self._concrete()  # raises in its turn when the model fails at any batch
             why = str(reason).strip().splitlines()[-1].strip()
             graph.notes += (f"batch stays {self.sizes['batch']}: the model does not run at an arbitrary batch ({why})",)
             return graph
 
-    def _lift_batch_at_primes(self, pristine: Any) -> OpGraph:
+    def _lift_batch_at_primes(self) -> OpGraph:
         lift = BatchLift(BATCH_PRIMES[:1])
         runs = [self._run({"batch": BATCH_PRIMES[0]})]
         if any(map(lift.is_doubtful, _sizes_in_question(runs[0]))):
-            if pristine is not None:
-                self.loaded.module = pristine
             runs.append(self._run({"batch": BATCH_PRIMES[1]}))
             lift = BatchLift(BATCH_PRIMES)
             if not same_structure(runs):
@@ -105,29 +100,32 @@ class _Tracer:
 
     def _lift_sizes(self, spatial: list[str], with_batch: bool) -> OpGraph | None:
         """The graph with ``spatial`` open, or None (and a note) where the model fixes them."""
-        if self.owned:
-            self.owned = False  # several runs follow
         reason = ""
-        for step in _STEPS:
-            points = list(self._points(spatial, step, with_batch))
+        images = any(name in _OFFSETS for name in spatial)
+        for way, step in _ATTEMPTS:
+            if (way == "shrink" or step > 1) and (way == "shrink") == images:
+                continue
+            points = list(self._points(spatial, way, step, with_batch))
             try:
-                runs = [self._run(point) for point in points]
+                # The second point first: a model with a fixed grid refuses it at once.
+                early = self._run(points[1])
+                runs = [self._run(points[0]), early, *map(self._run, points[2:])]
                 if not same_structure(runs):
                     raise TraceError("it takes another path at other sizes")
                 symbols = {"batch": Symbol("batch", self.sizes["batch"])} if with_batch else {}
                 symbols |= {s: Symbol(s, self.sizes[s], multiple_of=step, minimum=step) for s in spatial}
-                return self._graph(runs, SizeLift(points), symbols, points)
+                return self._graph(runs, SizeLift(points, divisible=step > 1), symbols, points)
             except (TraceError, Unliftable) as error:
                 reason = reason or str(error).strip().splitlines()[-1].strip()
         kept = " and ".join(f"{s} stays {self.sizes[s]}" for s in spatial)
         self.notes.append(f"{kept}: {reason}")
         return None
 
-    def _points(self, spatial: Sequence[str], step: int, with_batch: bool) -> Iterator[dict[str, int]]:
-        for i in range(len(_OTHER_OFFSETS)):
+    def _points(self, spatial: Sequence[str], way: str, step: int, with_batch: bool) -> Iterator[dict[str, int]]:
+        for i in range(5):
             point = {"batch": BATCH_PRIMES[0]} if with_batch else {}
             for position, name in enumerate(spatial):
-                offset = _OFFSETS.get(name, _OTHER_OFFSETS)[i]
+                offset = _OFFSETS.get(name, _OTHER_OFFSETS[way])[i]
                 point[name] = _shifted(self.sizes[name], offset, step, i, position)
             yield point
 
@@ -147,10 +145,9 @@ class _Tracer:
 def _shifted(size: int, offset: int, step: int, run: int, position: int) -> int:
     """A size near ``size``; with a step, distinct multiples of it, in another order for each axis."""
     if step == 1:
-        small = max(size, 64)
-        return max(small + offset, 33) if run else size
+        return max(size + offset, 1 + run)
     base = max(-(-size // step), 3)
-    return step * (base + ((0, 1, -1, 4, 3), (0, 3, 2, -1, 5))[position % 2][run])
+    return step * (base + ((0, 1, -1, 14, 9), (0, 3, 2, -1, 11))[position % 2][run])
 
 
 def _sizes_in_question(run: RawTrace) -> Iterator[int]:

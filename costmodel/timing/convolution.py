@@ -1,0 +1,299 @@
+"""Time of dense 2-d convolutions: implicit GEMM, Winograd and FFT; the fastest eligible algorithm wins.
+
+Each algorithm is a kernel of known geometry: how many blocks its tiles make, how they fill the units (SM), how deep
+a block goes, and what it moves through memory. What no shape can tell is in :class:`ConvolutionConstants`.
+``engine`` says who multiplies: by default the fp32 lanes (CUDA cores); a tensor core is another rate and tile list
+for the same implicit GEMM.
+
+Fitted to public measurements (NeuSight, 3x3 at stride 1) on A100, V100, T4 and P100; of DeepBench's real networks
+(V100, P100, T4, GTX 1080Ti; all strides and filter sizes) none was used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from costmodel.timing.machine import GpuMachine
+from costmodel.timing.streaming import Bound
+
+__all__ = [
+    "ALGORITHMS",
+    "CONVOLUTION",
+    "SIMT_TILES",
+    "ConvShape",
+    "ConvTime",
+    "ConvolutionConstants",
+    "Engine",
+    "convolution_time",
+    "eligible",
+    "simt_engine",
+]
+
+Tiles = tuple[tuple[int, int], ...]
+
+#: Tiles (output positions x output channels) of cuDNN's fp32 implicit GEMM, by the names of its kernels.
+SIMT_TILES = ((128, 128), (128, 64), (128, 32))
+_BATCHED_GEMM_TILES = ((128, 128), (128, 64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionConstants:
+    """Constants shared by all GPUs; ``benchmarks/fit_ops.py`` reproduces them.
+
+    Efficiencies are fractions of FLOP/s at :attr:`GpuMachine.sustained_clock_hz`; above 1 the board held a clock
+    above that mean. ``lead`` is the time of a block's first, uncovered part in steps of the reduction (pipeline
+    fill, epilogue); ``exposed`` the share of one block's time that no other block of the unit hides.
+    """
+
+    #: Implicit GEMM: block of tile ``m x n``, depth channels x filter taps.
+    gemm_efficiency: float = 1.20
+    gemm_lead: float = 34.0
+    gemm_exposed: float = 0.64
+    #: Operand feed [elements]: a tile ``m x n`` runs at ``h / (h + feed)`` of the rate, ``h = m n / (m + n)``.
+    gemm_feed: float = 4.9
+    #: Fused Winograd F(2x2, 3x3): 32 tiles (4 high, 8 wide, of one image: "tile148" in cuDNN's kernel names) by 32
+    #: output channels a block, 16 products each.
+    fused_efficiency: float = 0.88
+    fused_lead: float = 18.7
+    fused_exposed: float = 0.12
+    #: Non-fused Winograd F(4x4): transforms through memory around a batched GEMM, batch padded to 16 images.
+    batched_efficiency: float = 1.33
+    batched_lead: float = 28.5
+    batched_exposed: float = 0.80
+    batched_feed: float = 24.7
+    #: Traffic of the transforms over the least possible [1]: below 1, part of it is found in L2.
+    transform_cost: float = 0.87
+    #: FFT: efficiency of the complex GEMM, and traffic of the transforms over the least possible [1].
+    fft_efficiency: float = 1.03
+    fft_transform_cost: float = 1.7
+
+
+CONVOLUTION = ConvolutionConstants()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Who multiplies: FLOP a clock and unit, bytes of an operand, the tiles its implicit GEMM can choose from."""
+
+    flop_per_clock: float
+    clock_hz: float
+    element_bytes: int = 4
+    tiles: Tiles = SIMT_TILES
+
+
+def simt_engine(machine: GpuMachine) -> Engine:
+    """The fp32 lanes of ``machine`` at its sustained clock."""
+    return Engine(flop_per_clock=machine.vector_flop_per_clock, clock_hz=machine.sustained_clock_hz)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvShape:
+    """A 2-d convolution of (batch, in_channels, height, width), symmetric padding."""
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the output.
+
+        >>> ConvShape(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7),
+        ...           stride=(2, 2), padding=(3, 3)).out_size
+        (112, 112)
+        """
+        reach_h, reach_w = self.dilation[0] * (self.kernel[0] - 1), self.dilation[1] * (self.kernel[1] - 1)
+        return (
+            (self.height + 2 * self.padding[0] - reach_h - 1) // self.stride[0] + 1,
+            (self.width + 2 * self.padding[1] - reach_w - 1) // self.stride[1] + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConvTime:
+    """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take."""
+
+    algorithm: str
+    seconds: float
+    memory_s: float
+    compute_s: float
+    fixed_s: float
+    bound: Bound
+    candidates: Mapping[str, float] = field(hash=False)
+
+
+class _Parts(NamedTuple):
+    """One algorithm: the larger of ``compute_s`` and ``memory_s``, then ``transform_s``, over ``kernels`` launches."""
+
+    compute_s: float
+    memory_s: float
+    transform_s: float = 0.0
+    kernels: int = 1
+
+
+class _Problem:
+    """A convolution on an engine of a machine: what every algorithm asks of the two."""
+
+    __slots__ = ("byte_s", "c", "compulsory_s", "engine", "height", "machine", "shape", "unit_flop_per_s", "width")
+
+    def __init__(self, shape: ConvShape, machine: GpuMachine, engine: Engine, constants: ConvolutionConstants) -> None:
+        self.shape, self.machine, self.engine, self.c = shape, machine, engine, constants
+        self.height, self.width = shape.out_size
+        self.unit_flop_per_s = engine.flop_per_clock * engine.clock_hz
+        self.byte_s = engine.element_bytes / (machine.dram_fraction * machine.dram_bytes_per_s)  # of one element
+        image = shape.in_channels * shape.height * shape.width + shape.out_channels * self.height * self.width
+        filters = shape.out_channels * shape.in_channels // shape.groups * shape.kernel[0] * shape.kernel[1]
+        self.compulsory_s = self.byte_s * (shape.batch * image + filters)
+
+    def gemm_s(
+        self, rows: int, columns: int, depth: float, batch: int, tiles: Tiles, feed: float, exposed: float
+    ) -> float:
+        """Seconds at full rate of ``batch`` products (rows x depth) by (depth x columns), with the best tile."""
+        units, best = self.machine.unit_count, math.inf
+        for m, n in tiles:
+            blocks = batch * -(-rows // m) * -(-columns // n)
+            best = min(best, (-(-blocks // units) + exposed) * (m * n + feed * (m + n)))
+        return best * 2 * depth / self.unit_flop_per_s
+
+    def transformed(self, compute_s: float, points: int, tiles: int, cost: float) -> _Parts:
+        """``points`` GEMMs of (tiles x in) by (in x out), whose operands and results pass through memory.
+
+        The transforms of input, filters and output are kernels before and after.
+        """
+        channels = self.shape.in_channels + self.shape.out_channels
+        filters = self.shape.in_channels * self.shape.out_channels
+        through_s = self.byte_s * points * (tiles * channels + filters)
+        return _Parts(compute_s, through_s, cost * (through_s + self.compulsory_s), kernels=4)
+
+
+def _implicit_gemm(p: _Problem) -> _Parts:
+    """One GEMM: N P Q output positions by output channels, over input channels x taps, gathered on the fly."""
+    shape, c = p.shape, p.c
+    depth = shape.in_channels // shape.groups * shape.kernel[0] * shape.kernel[1] + c.gemm_lead
+    positions, columns = shape.batch * p.height * p.width, shape.out_channels // shape.groups
+    compute = p.gemm_s(positions, columns, depth, shape.groups, p.engine.tiles, c.gemm_feed, c.gemm_exposed)
+    return _Parts(compute / c.gemm_efficiency, p.compulsory_s)
+
+
+def _winograd(p: _Problem) -> _Parts:
+    """Fused F(2x2, 3x3): 16 multiplications for 4 outputs; transforms stay in the block.
+
+    A block covers 4 by 8 tiles, 8 by 16 output positions, of one image: small maps leave most of it empty.
+    """
+    shape, c = p.shape, p.c
+    blocks = shape.batch * -(-p.height // 8) * -(-p.width // 16) * -(-shape.out_channels // 32)
+    flop = 2 * 16 * 32 * 32 * (shape.in_channels + c.fused_lead)
+    rounds = -(-blocks // p.machine.unit_count) + c.fused_exposed
+    return _Parts(rounds * flop / (p.unit_flop_per_s * c.fused_efficiency), p.compulsory_s)
+
+
+def _winograd_nonfused(p: _Problem) -> _Parts:
+    """F(4x4, r x r): transform input and filters, (4 + r - 1)^2 GEMMs in one batch, transform the output."""
+    shape, c = p.shape, p.c
+    points = (shape.kernel[0] + 3) ** 2
+    images = 8 if shape.batch <= 8 else 16 * -(-shape.batch // 16)
+    tiles = images * -(-p.height // 4) * -(-p.width // 4)
+    depth = shape.in_channels + c.batched_lead
+    compute = p.gemm_s(tiles, shape.out_channels, depth, points, _BATCHED_GEMM_TILES, c.batched_feed, c.batched_exposed)
+    return p.transformed(compute / c.batched_efficiency, points, tiles, c.transform_cost)
+
+
+def _fft(p: _Problem) -> _Parts:
+    """Real FFT of 16x16 (whole images only) or overlapping 32x32 tiles, a complex GEMM for each frequency."""
+    shape, c = p.shape, p.c
+    halo_h, halo_w = shape.kernel[0] - 1, shape.kernel[1] - 1
+    size = 16 if max(p.height + halo_h, p.width + halo_w) <= 16 else 32
+    tiles = shape.batch * -(-p.height // (size - halo_h)) * -(-p.width // (size - halo_w))
+    frequencies = size * (size // 2 + 1)
+    blocks = frequencies * -(-tiles // 32) * -(-shape.out_channels // 32)
+    flop = 8 * 32 * 32 * shape.in_channels  # a complex multiply-add is four real ones
+    compute = -(-blocks // p.machine.unit_count) * flop / (p.unit_flop_per_s * c.fft_efficiency)
+    return p.transformed(compute, 2 * frequencies, tiles, c.fft_transform_cost)
+
+
+ALGORITHMS: Mapping[str, Callable[[_Problem], _Parts]] = MappingProxyType(
+    {
+        "implicit_gemm": _implicit_gemm,
+        "winograd": _winograd,
+        "winograd_nonfused": _winograd_nonfused,
+        "fft": _fft,
+    }
+)
+
+
+def eligible(shape: ConvShape) -> tuple[str, ...]:
+    """Algorithms that cuDNN offers in fp32 for this shape.
+
+    >>> stem = ConvShape(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7), stride=(2, 2))
+    >>> eligible(stem)
+    ('implicit_gemm',)
+    """
+    names = ["implicit_gemm"]
+    height, width = shape.kernel
+    if shape.stride == shape.dilation == (1, 1) and shape.groups == 1:
+        if (height, width) == (3, 3):
+            names.append("winograd")
+        if height == width and height in (3, 5):
+            names.append("winograd_nonfused")
+        if 1 < max(height, width) <= 32:
+            names.append("fft")
+    return tuple(names)
+
+
+def convolution_time(
+    shape: ConvShape,
+    *,
+    machine: GpuMachine,
+    algorithms: tuple[str, ...] | None = None,
+    engine: Engine | None = None,
+    constants: ConvolutionConstants = CONVOLUTION,
+) -> ConvTime:
+    """Time of a convolution by the fastest of ``algorithms`` (default: all that are eligible).
+
+    ``engine`` defaults to the fp32 lanes; Winograd and FFT are kernels of those alone, so with another engine
+    only implicit GEMM is tried. Grouped convolutions are ``groups`` small GEMMs: right for a few wide groups,
+    too slow for depthwise, which has kernels of its own. Raises :class:`ValueError` for an algorithm that does
+    not exist or is not eligible.
+
+    >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, base_clock_hz=1.23e9, vector_flop_per_clock=128,
+    ...                   dram_bytes_per_s=900e9, l2_bytes=6 * 2**20, dram_fraction=0.925)
+    >>> conv = ConvShape(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
+    >>> convolution_time(conv, machine=v100).algorithm
+    'winograd'
+    """
+    allowed = eligible(shape) if engine is None else ("implicit_gemm",)
+    chosen = allowed if algorithms is None else algorithms
+    if not chosen or not set(chosen) <= set(allowed):
+        raise ValueError(
+            f"asked for {', '.join(chosen) or 'no algorithm'}; this convolution can use {', '.join(allowed)}"
+        )
+    engine = engine or simt_engine(machine)
+    problem = _Problem(shape, machine, engine, constants)
+    parts = {name: ALGORITHMS[name](problem) for name in chosen}
+    seconds = {name: _seconds(part, machine) for name, part in parts.items()}
+    best = min(seconds, key=seconds.__getitem__)
+    part = parts[best]
+    return ConvTime(
+        best,
+        seconds[best],
+        part.memory_s + part.transform_s,
+        part.compute_s,
+        part.kernels * machine.kernel_fixed_s,
+        "compute" if part.compute_s >= part.memory_s + part.transform_s else "memory",
+        MappingProxyType(seconds),
+    )
+
+
+def _seconds(part: _Parts, machine: GpuMachine) -> float:
+    return max(part.compute_s, part.memory_s) + part.transform_s + part.kernels * machine.kernel_fixed_s
