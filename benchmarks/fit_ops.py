@@ -19,8 +19,7 @@ import argparse
 import csv
 import dataclasses
 import gzip
-import math
-import tomllib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,12 +86,12 @@ Predict = Callable[[Any, GpuMachine, Any], float]  # case, machine, constants ->
 
 def machine_of(profile: HardwareProfile, dram_fraction: float | None = None) -> GpuMachine:
     """What the time models read of a profile; the base clock stands in its file."""
-    base = tomllib.loads(profile.path.read_text())["units"].get("base_clock", "").removesuffix(" GHz")
+    base = re.search(r'^base_clock = "([\d.]+) GHz"', profile.path.read_text(), re.MULTILINE)
     l2 = profile.find_memory_level("l2")
     return GpuMachine(
         unit_count=profile.unit_count,
         clock_hz=profile.clock_hz,
-        base_clock_hz=float(base) * 1e9 if base else None,
+        base_clock_hz=float(base[1]) * 1e9 if base else None,
         vector_flop_per_clock=profile.peak("vector", "fp32").flop_per_s / profile.unit_count / profile.clock_hz,
         dram_bytes_per_s=profile.dram_bytes_per_s,
         dram_fraction=dram_fraction or profile.achievable_dram_fraction,
@@ -172,8 +171,10 @@ def table(
         left_out = fit(others, machines, predict, start, names) if others else start
         scores = [score(errors(rows, machines[device], predict, c)) for c in (own, start, shared, left_out)]
         bias = 100 * float(np.median(errors(rows, machines[device], predict, start)))
+        of_own, shipped, of_all, left = scores
         print(
-            f"  {device:16s} {len(rows):5d} rows  own {scores[0]}  shipped {scores[1]} ({bias:+.0f})  shared {scores[2]}  left out {scores[3]}"
+            f"  {device:16s} {len(rows):5d} rows  own {of_own}  shipped {shipped} ({bias:+.0f})  shared {of_all}"
+            f"  left out {left}"
         )
     return shared
 
@@ -304,18 +305,16 @@ def convolution(raw: dict[tuple[str, str], list[dict[str, str]]], count: int) ->
         choices(rows, machines[device], f"  {device:16s}")
         middle = float(np.median([r.before_s for r in rows]))
         constant = [dataclasses.replace(r, before_s=middle) for r in rows]
-        print(
-            f"  {'':16s} the same, host time taken as constant: {score(errors(constant, machines[device], predict_conv, CONVOLUTION))}"
-        )
+        fixed_host = score(errors(constant, machines[device], predict_conv, CONVOLUTION))
+        print(f"  {'':16s} the same, host time taken as constant: {fixed_host}")
 
 
 def choices(rows: Sequence[Row], machine: GpuMachine, head: str) -> None:
     times = [convolution_time(r.case[0], machine=machine) for r in rows]
     error = np.array([(r.before_s + t.seconds) / r.latency_s - 1 for r, t in zip(rows, times, strict=True)])
     right = np.mean([t.algorithm in OF_LABEL[r.label] for r, t in zip(rows, times, strict=True)])
-    print(
-        f"{head} {len(rows):5d} rows  {score(error)} ({100 * np.median(error):+.0f})  algorithm right {100 * right:.0f} %"
-    )
+    bias = 100 * np.median(error)
+    print(f"{head} {len(rows):5d} rows  {score(error)} ({bias:+.0f})  algorithm right {100 * right:.0f} %")
 
 
 def deepbench(path: Path) -> None:

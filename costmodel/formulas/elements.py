@@ -8,11 +8,12 @@ from functools import cache
 from typing import Any
 
 from costmodel.cost import Cost
+from costmodel.formulas.operands import nbytes
 from costmodel.formulas.registry import tensors_in
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
-__all__ = ["aten", "cost", "elementwise", "expression_flops", "lines", "read_bytes", "stored_bytes"]
+__all__ = ["aten", "cost", "elementwise", "expression_flops", "lines"]
 
 #: Names that stand for tensor elements in an expression; all other names are numbers known ahead.
 ELEMENTS = frozenset("xyzc")
@@ -27,37 +28,10 @@ def aten(names: str) -> tuple[str, ...]:
     return tuple(f"aten.{name}" for name in names.split())
 
 
-def stored_bytes(spec: TensorSpec) -> Dim:
-    """Bytes that lie in memory for a tensor: a dimension expanded with stride 0 is there once.
-
-    >>> stored_bytes(TensorSpec((8, 3, 5), strides=(0, 5, 1)))     # one 3x5 block of 4 B, seen 8 times
-    60
-    """
-    if spec.strides is None:
-        return spec.nbytes
-    there = (size for size, stride in zip(spec.shape, spec.strides, strict=True) if not _is_zero(stride))
-    return product(there) * spec.itemsize
-
-
-def _is_zero(stride: Dim) -> bool:
-    return isinstance(stride, int) and stride == 0
-
-
-def read_bytes(*values: Any) -> Dim:
-    """Bytes to read all tensors among ``values`` (lists included) once; numbers and None are no traffic."""
-    size: Dim = 0
-    for value in values:
-        if isinstance(value, TensorSpec):
-            size = size + stored_bytes(value)
-        elif isinstance(value, (list, tuple)):
-            size = size + read_bytes(*value)
-    return size
-
-
 def cost(flops: Dim, read: Iterable[Any], out: Any, *, read_also: Dim = 0) -> Cost:
     """One launch that reads the tensors of ``read`` and ``read_also`` bytes, and writes ``out`` (a spec or several)."""
     written = out.nbytes if isinstance(out, TensorSpec) else sum(t.nbytes for t in tensors_in([out]))
-    return Cost(vector_flops=flops, bytes_read=read_bytes(*read) + read_also, bytes_written=written, launches=1)
+    return Cost(vector_flops=flops, bytes_read=nbytes(*read) + read_also, bytes_written=written, launches=1)
 
 
 def lines(spec: TensorSpec, dim: int) -> Dim:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from costmodel.cost import Cost
-from costmodel.formulas.elements import aten, cost, read_bytes
+from costmodel.formulas.elements import aten, cost
+from costmodel.formulas.operands import nbytes
 from costmodel.formulas.registry import formula
 from costmodel.tensor import TensorSpec
 
@@ -192,4 +193,4 @@ def polar(abs: TensorSpec, angle: TensorSpec, *, out: TensorSpec) -> Cost:
 @formula("aten._local_scalar_dense", "aten.item")
 def item(input: TensorSpec, *, out: Any = None) -> Cost:
     """One element copied to the host, which waits for it."""
-    return Cost(bytes_read=read_bytes(input), launches=1)
+    return Cost(bytes_read=nbytes(input), launches=1)
