@@ -1,0 +1,358 @@
+"""Time of a matrix product C[m, n] = A[m, k] B[k, n] on a GPU, from its tiles.
+
+A library holds kernels of many tile shapes and picks one that it expects to be fast. So does this model: for each
+tile, and for each useful split of k, it computes
+
+    seconds = fixed + split + (compute^p + memory^p)^(1/p)
+
+and takes the smallest. ``compute`` is the busiest unit's inner loop (matrix or FMA rate, against the rate at which
+L2 feeds operands, against the latency of one step in k) plus the writing of its tiles; ``memory`` is the traffic with
+DRAM. Partial waves, narrow outputs and short k then cost what they cost without any correction. Every constant has
+its meaning, unit and origin in :class:`GemmConstants`; ``benchmarks/fit_gemm.py`` reproduces them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from costmodel.timing.gemm_machine import GemmEngine, GemmMachine
+
+__all__ = ["GEMM", "MATRIX_TILES", "SIMT_TILES", "GemmConstants", "GemmTime", "gemm_time"]
+
+Bound = Literal["compute", "memory", "fixed"]
+
+#: Tiles (m, n) [elements] of cuBLAS and CUTLASS for tensor cores; 16-row and 192-column tiles made no difference.
+MATRIX_TILES = (
+    (256, 128),
+    (128, 256),
+    (128, 128),
+    (256, 64),
+    (64, 256),
+    (128, 64),
+    (64, 128),
+    (64, 64),
+    (32, 128),
+    (128, 32),
+    (64, 32),
+    (32, 64),
+    (32, 32),
+)
+#: Tiles of SGEMM on FMA lanes, by the names of cuBLAS's kernels.
+SIMT_TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128), (32, 64), (64, 32), (32, 32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # hashed by identity: caches ask often
+class GemmConstants:
+    """Constants shared by all GPUs.
+
+    Fitted to public bf16 timings (AIConfigurator, graph replay) of A100 and L40S together; in brackets what each
+    device alone gives (A100 | L40S), where it identifies the constant. The figures for FMA lanes are from
+    NeuSight's fp32 linear and bmm.
+    """
+
+    #: DRAM rate of operand streams over that of long element-wise kernels [1].
+    stream_share: float = 0.94
+    #: Start, first loads and drain of one kernel [clock cycles]: 3.1 µs at 1.41 GHz, 1.75 µs at 2.52 GHz (4350 | 4530).
+    fixed_cycles: float = 4410.0
+    #: L2 rate that operand loads reach over that of a read micro-benchmark, all units together [1] (0.67 | 0.61).
+    l2_share: float = 0.61
+    #: How far above its even share of the L2 rate a single unit can load while others idle [1]; set, not fitted.
+    l2_unit_burst: float = 1.5
+    #: Exponent of the sum of matrix and operand-feed time of the loop (6: nearly the larger of the two) [1]; set.
+    feed_overlap: float = 6.0
+    #: Exponent of the sum of compute and DRAM time of the kernel [1] (4.1 | 2.8).
+    memory_overlap: float = 3.3
+    #: Least time of one element of k in one tile: barrier and load latency over the depth of a stage [clock cycles]
+    #: (7.4 | 9.1 with 16-row tiles beside those above).
+    k_latency_cycles: float = 6.4
+    #: Rate at which one unit writes its finished tile, not overlapped with its own loop [B/clock] (10.0 | 8.6).
+    epilogue_bytes_per_cycle: float = 9.3
+    #: Second kernel that adds up the parts of a split k [clock cycles] (4040 | 5500).
+    split_fixed_cycles: float = 4790.0
+    #: Traffic of the fp32 parts of a split, in passes at the L2 rate: within one wave [1] (0.55 | 0.21); over more
+    #: than one wave they are written and read in full [1]; set (fitted: 1.75).
+    split_passes: float = 0.3
+    split_wave_passes: float = 2.0
+    #: Shortest part of k of a split [elements] and most parts [1]; set.
+    split_min_k: int = 64
+    split_max: int = 32
+    #: Share of L2 that a repeated set of operands can fill without misses [1], and the further growth of the set,
+    #: over the capacity, until all of it misses [1]. Seen on the L40S only: the A100's data never lie near its edge.
+    l2_usable: float = 0.977
+    l2_fade: float = 0.11
+    #: Matrix-vector kernels: fixed time [clock cycles] and passes of the matrix at the L2 rate of the micro-benchmark.
+    gemv_fixed_cycles: float = 4870.0
+    gemv_passes: float = 2.8
+    #: FMA lanes read operands from shared memory: loop time grows by this over the harmonic edge of the tile
+    #: [elements]: 7 % for 128x128, 29 % for 32x32.
+    simt_feed: float = 4.6
+    #: Toll of address translation on rows far apart, over the loop time [1]; Pascal only.
+    row_toll: float = 1.6
+    #: Time after which the clock of a board on a power limit has left its boost halfway [s]; T4 only.
+    power_window_s: float = 1.3e-3
+
+
+GEMM = GemmConstants()
+
+
+@dataclass(frozen=True, slots=True)
+class GemmTime:
+    """Seconds of one product on the device, without the host, its parts, and how it runs.
+
+    ``compute_s`` and ``memory_s`` overlap; ``fixed_s`` (with the second kernel of a split) adds to them. ``tile`` is
+    (m, n) in elements, (0, 0) for a matrix-vector kernel; ``waves`` counts rounds of tiles over the units;
+    ``efficiency`` is FLOP over what the engine's peak would do in ``seconds``.
+    """
+
+    seconds: float
+    compute_s: float
+    memory_s: float
+    fixed_s: float
+    tile: tuple[int, int]
+    waves: int
+    split_k: int
+    bound: Bound
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """What a tile costs per element of k and per wave, in clock cycles of the engine."""
+
+    rows: int
+    columns: int
+    multiply: float
+    feed: float
+    epilogue: float
+    resident: int
+    smaller: frozenset[tuple[int, int]]  # tiles there are
+
+
+def gemm_time(
+    m: int,
+    n: int,
+    k: int,
+    batch: int = 1,
+    *,
+    dtype: str = "bf16",
+    hw: GemmMachine,
+    bytes_cold: bool = True,
+    reuse_bytes: tuple[float, float] | None = None,
+    steady: bool = True,
+    constants: GemmConstants = GEMM,
+) -> GemmTime:
+    """Time of ``batch`` products of A[m, k] and B[k, n] in one kernel.
+
+    ``dtype`` names the operands; products of ``fp32`` use FMA lanes where the machine has no fp32 matrix engine,
+    ``tf32`` says that they may be rounded. ``bytes_cold``: operands come from DRAM and the result goes there; False:
+    all three lie in L2 as far as they fit. ``reuse_bytes`` says it exactly: bytes touched between two uses of
+    (A and C, B). ``steady`` is False for a kernel run alone on an idle board, which has its boost clock at first.
+    Raises :class:`ProfileError` where the machine has no engine for ``dtype``, ValueError for sizes below 1.
+
+    >>> engine = GemmEngine(flop_per_clock=2048, clock_hz=1.41e9, matrix=True, element_bytes=2)
+    >>> a100 = GemmMachine(unit_count=108, clock_hz=1.41e9, dram_bytes_per_s=2039e9, l2_bytes=20 * 2**20,
+    ...                    l2_bytes_per_s=5405e9, engines={"bf16": engine})
+    >>> square = gemm_time(8192, 8192, 8192, hw=a100)
+    >>> square.bound, square.tile, square.split_k, square.waves     # 32 x 64 tiles over 108 units
+    ('compute', (256, 128), 1, 19)
+    >>> gemm_time(1, 8192, 8192, hw=a100).bound                     # streams 134 MB of weights
+    'memory'
+    >>> gemm_time(64, 64, 16384, hw=a100).split_k > 8               # one tile would leave 107 units idle
+    True
+    """
+    if min(m, n, k, batch) < 1:
+        raise ValueError(f"sizes of a matrix product must be at least 1, not m={m}, n={n}, k={k}, batch={batch}")
+    engine = hw.engine(dtype)
+    memory_s = _memory_s(m, n, k, batch, engine, hw, bytes_cold, reuse_bytes, constants)
+    if batch == 1 and min(m, n) == 1:
+        found = _vector_product(max(m, n), k, memory_s, engine, hw, constants)
+    else:
+        found = _best(m, n, k, batch, memory_s, engine, hw, constants)
+    return _finish(found, 2.0 * m * n * k * batch, engine, hw, steady, constants)
+
+
+#: seconds, compute, memory, fixed, tile, waves, split
+_Run = tuple[float, float, float, float, tuple[int, int], int, int]
+
+
+def _missing(distance: float, hw: GemmMachine, constants: GemmConstants) -> float:
+    """The share of operands that have left L2 after ``distance`` bytes."""
+    if not hw.l2_bytes:
+        return 1.0
+    return min(1.0, max(0.0, (distance / hw.l2_bytes / constants.l2_usable - 1) / constants.l2_fade))
+
+
+def _memory_s(
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    engine: GemmEngine,
+    hw: GemmMachine,
+    bytes_cold: bool,
+    reuse_bytes: tuple[float, float] | None,
+    constants: GemmConstants,
+) -> float:
+    size = engine.element_bytes
+    result = m * n * max(size, 2) * batch  # fp8 and int8 products are stored wider
+    a_and_c, b = m * k * size * batch + result, k * n * size * batch
+    if reuse_bytes is not None:
+        missing_a, missing_b = (_missing(distance, hw, constants) for distance in reuse_bytes)
+    else:
+        missing_a = missing_b = 1.0 if bytes_cold else _missing(a_and_c + b, hw, constants)
+    rate = hw.dram_bytes_per_s * min(1.0, hw.dram_fraction * constants.stream_share)
+    return (a_and_c * missing_a + b * missing_b) / rate
+
+
+@lru_cache(maxsize=256)
+def _tiles(hw: GemmMachine, engine: GemmEngine, batched: bool, constants: GemmConstants) -> tuple[_Tile, ...]:
+    per_unit = hw.l2_bytes_per_s * constants.l2_share / engine.clock_hz / hw.unit_count  # L2 [B/clock]
+    shapes = [t for t in (MATRIX_TILES if engine.matrix else SIMT_TILES) if not batched or min(t) >= engine.batched_edge]
+    efficiency = engine.batched_efficiency if batched else engine.efficiency
+    tiles = []
+    for rows, columns in shapes:
+        multiply = 2 * rows * columns / engine.flop_per_clock / efficiency
+        if not engine.matrix:
+            multiply *= 1 + constants.simt_feed * (rows + columns) / (rows * columns)
+        # Two units of a cluster share one operand: (rows + columns / 2) each, for the wider one.
+        shared = max(rows, columns) / hw.multicast + min(rows, columns) if engine.matrix else rows + columns
+        feed = engine.element_bytes * shared / per_unit
+        # SGEMM keeps two blocks on a unit, so that one writes while the other multiplies.
+        epilogue = max(engine.element_bytes, 2) * rows * columns / constants.epilogue_bytes_per_cycle
+        resident = 2 if rows * columns <= 128 * 128 else 1  # 65536 registers; one fp32 accumulator an element
+        tiles.append(_Tile(rows, columns, multiply, feed, epilogue if engine.matrix else 0.0, resident, frozenset(shapes)))
+    return tuple(tiles)
+
+
+@lru_cache(maxsize=16384)
+def _best(
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    memory_s: float,
+    engine: GemmEngine,
+    hw: GemmMachine,
+    constants: GemmConstants,
+) -> _Run:
+    """The fastest tile and split. What cannot beat the best so far is left out before it is worked out."""
+    units, clock = hw.unit_count, engine.clock_hz
+    step = 32 if engine.matrix else 8  # depth of one stage [elements of k]
+    whole_k = -(-k // step) * step
+    toll = _row_toll(k, engine, hw, constants)
+    fixed = constants.fixed_cycles / hw.clock_hz
+    power, overlap, latency = constants.feed_overlap, constants.memory_overlap, constants.k_latency_cycles
+    most = 1 if batch > 1 else min(constants.split_max, max(1, k // constants.split_min_k))
+    best: _Run | None = None
+    limit = math.inf  # seconds of the best
+    for tile in _tiles(hw, engine, batch > 1, constants):
+        rows, columns = tile.rows, tile.columns
+        if (rows >= 2 * m and (rows // 2, columns) in tile.smaller) or (
+            columns >= 2 * n and (rows, columns // 2) in tile.smaller
+        ):
+            continue  # half the tile does as much
+        count = -(-m // rows) * -(-n // columns) * batch
+        rounds, waves = -(-count // units), -(-count // (units * tile.resident))
+        feed = count / units * tile.feed
+        least = max(count / units * tile.multiply, feed) * k / clock  # spread evenly over all units, by any split
+        if max(least, memory_s) + fixed >= limit:
+            continue
+        multiply = rounds * tile.multiply * toll
+        burst = max(rounds * tile.feed / constants.l2_unit_burst, waves * latency)
+        compute = (max((multiply**power + feed**power) ** (1 / power), burst) * whole_k + rounds * tile.epilogue) / clock
+        if max(compute, memory_s) + fixed < limit:
+            seconds = fixed + _join(compute, memory_s, overlap)
+            if seconds < limit:
+                best, limit = (seconds, compute, memory_s, fixed, (rows, columns), waves, 1), seconds
+        if most > 1 and count < 3 * units:
+            run = _split(m, n, k, count, tile, most, compute, memory_s, limit, step, toll, engine, hw, constants)
+            if run is not None:
+                best, limit = run, run[0]
+    assert best is not None, "no tile"  # noqa: S101 - for the type checker
+    return best
+
+
+def _split(
+    m: int,
+    n: int,
+    k: int,
+    count: int,
+    tile: _Tile,
+    most: int,
+    whole_s: float,
+    memory_s: float,
+    limit: float,
+    step: int,
+    toll: float,
+    engine: GemmEngine,
+    hw: GemmMachine,
+    constants: GemmConstants,
+) -> _Run | None:
+    """The best split of k of one tile, where one beats ``limit`` seconds; ``whole_s`` is its compute time unsplit."""
+    units, clock = hw.unit_count, engine.clock_hz
+    power = constants.feed_overlap
+    fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
+    if max(whole_s / most, memory_s) + fixed >= limit:
+        return None
+    pass_s = 4.0 * m * n / (hw.l2_bytes_per_s * constants.l2_share)  # fp32 parts, once
+    best: _Run | None = None
+    tried = 1
+    for fills in (1, 2, 3):
+        split = min(most, fills * units // count)
+        if split <= tried:
+            continue
+        tried = split
+        passes = constants.split_passes if fills == 1 else constants.split_wave_passes
+        start = fixed + passes * split * pass_s
+        if max(whole_s / split, memory_s) + start >= limit:
+            continue
+        parts = count * split
+        rounds, waves = -(-parts // units), -(-parts // (units * tile.resident))
+        multiply, feed = rounds * tile.multiply * toll, parts / units * tile.feed
+        loop = (multiply**power + feed**power) ** (1 / power)
+        loop = max(loop, rounds * tile.feed / constants.l2_unit_burst, waves * constants.k_latency_cycles)
+        written = rounds * tile.epilogue * 2 * constants.split_passes
+        compute = (loop * math.ceil(k / split / step) * step + written) / clock
+        seconds = start + _join(compute, memory_s, constants.memory_overlap)
+        if seconds < limit:
+            limit, best = seconds, (seconds, compute, memory_s, start, (tile.rows, tile.columns), waves, split)
+    return best
+
+
+def _join(one: float, other: float, power: float) -> float:
+    """Two times that overlap: their power mean, between the larger and the sum."""
+    small, large = (one, other) if one < other else (other, one)
+    return large * (1 + (small / large) ** power) ** (1 / power) if large else 0.0
+
+
+def _row_toll(k: int, engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> float:
+    """How rows ``k`` elements apart stretch the loop; both operands of a linear layer have such rows."""
+    if hw.row_reach_bytes is None:
+        return 1.0
+    return 1 + constants.row_toll / (1 + (hw.row_reach_bytes / (k * engine.element_bytes)) ** 3)
+
+
+def _vector_product(
+    n: int, k: int, memory_s: float, engine: GemmEngine, hw: GemmMachine, constants: GemmConstants
+) -> _Run:
+    """One row times a matrix: a kernel without tiles that streams the matrix through L2."""
+    stream = constants.gemv_passes * n * k * engine.element_bytes / hw.l2_bytes_per_s
+    compute = max(stream, 2.0 * n * k / (engine.flop_per_clock * engine.clock_hz * hw.unit_count))
+    fixed = constants.gemv_fixed_cycles / hw.clock_hz
+    return fixed + _join(compute, memory_s, constants.memory_overlap), compute, memory_s, fixed, (0, 0), 1, 1
+
+
+def _finish(
+    run: _Run, flop: float, engine: GemmEngine, hw: GemmMachine, steady: bool, constants: GemmConstants
+) -> GemmTime:
+    seconds, compute, memory, fixed, tile, waves, split = run
+    if hw.sustained_share < 1:
+        held = 1.0 if steady else seconds / (seconds + constants.power_window_s)
+        compute *= 1 + (1 / hw.sustained_share - 1) * held
+        seconds = fixed + _join(compute, memory, constants.memory_overlap)
+    bound: Bound = "fixed" if fixed >= max(compute, memory) else "compute" if compute >= memory else "memory"
+    peak = engine.flop_per_clock * engine.clock_hz * hw.unit_count
+    return GemmTime(seconds, compute, memory, fixed, tile, waves, split, bound, flop / peak / seconds)
