@@ -341,10 +341,9 @@ class Analysis:
         image_size: int | tuple[int, int] | None = None,
         seq_len: int | None = None,
         dtype: str | None = None,
-        layout: str | None = None,
         mode: str | None = None,
     ) -> Analysis:
-        """The same model under other conditions, without tracing again.
+        """The same model under other conditions, without tracing again. The layout is that of the trace.
 
         Raises InputError when a size that this graph keeps as a number is to change, UnknownHardwareError
         for an unknown machine.
@@ -363,7 +362,6 @@ class Analysis:
             batch=self.execution.batch if batch is None else batch,
             sizes=sizes,
             dtype=dtype or self.execution.dtype,
-            layout=layout or self.execution.layout,
             mode=mode or self.execution.mode,
         )
         other = Analysis(

@@ -62,10 +62,10 @@ def analyze(
         if inputs is not None:
             raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
         traced = load_trace(
-            model, symbols=symbols, batch=execution.batch, sizes=sizes, input_shape=input_shape, use_cache=use_cache, progress=progress
+            model, symbols=symbols, batch=execution.batch, sizes=sizes, input_shape=input_shape, layout=layout, use_cache=use_cache, progress=progress
         )
     else:
-        traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, progress)
+        traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
         execution = Execution(batch=own_batch, dtype=dtype, layout=layout, mode=mode)
     return _analysis(traced, hardware, execution, sizes)
 
@@ -105,6 +105,7 @@ def load_trace(
     batch: int = 1,
     sizes: Mapping[str, int] | None = None,
     input_shape: Sequence[int] | None = None,
+    layout: str = "nchw",
     use_cache: bool = True,
     progress: Progress | None = None,
 ) -> CachedTrace:
@@ -113,14 +114,14 @@ def load_trace(
     An entry that leaves height and width open serves every image size; torch is then never imported.
     """
     sizes = dict(sizes or {})
-    options: dict[str, Any] = {"symbols": sorted(symbols)}
+    options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
     if use_cache:
         for parts in (options, specific, {**specific, "batch": batch}):
             entry = cache.read(cache.key(request, parts))
             if entry is not None and _serves(entry.graph, batch, sizes, input_shape if parts is options else None):
                 return entry
-    entry, files = _trace_request(request, symbols, batch, sizes, input_shape, progress)
+    entry, files = _trace_request(request, symbols, batch, sizes, input_shape, layout, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific
         if "batch" not in entry.graph.symbols:
@@ -153,6 +154,7 @@ def _trace_request(
     batch: int,
     sizes: Mapping[str, int],
     input_shape: Sequence[int] | None,
+    layout: str,
     progress: Progress | None,
 ) -> tuple[CachedTrace, dict[str, str]]:
     from costmodel.sources import resolve
@@ -161,17 +163,17 @@ def _trace_request(
     loaded = resolve(
         request, image_size=image, seq_len=sizes.get("seq_len"), input_shape=tuple(input_shape) if input_shape else None
     )
-    traced = _traced(loaded, symbols, {"batch": batch}, progress)
+    traced = _traced(loaded, symbols, {"batch": batch}, layout, progress)
     path = request.rpartition(":")[0] if ".py:" in request else request.removeprefix("hf:")
     return traced, cache.imported_files(path, Path(path) / "config.json")
 
 
 def _traced(
-    loaded: LoadedModel, symbols: Sequence[str], sizes: Mapping[str, int], progress: Progress | None
+    loaded: LoadedModel, symbols: Sequence[str], sizes: Mapping[str, int], layout: str, progress: Progress | None
 ) -> CachedTrace:
     from costmodel.trace import trace
 
-    graph = trace(loaded, symbols=symbols, sizes=sizes, progress=progress)
+    graph = trace(loaded, symbols=symbols, sizes=sizes, layout=layout, progress=progress)
     forms = closed_forms(cost_graph(graph.symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
@@ -183,6 +185,7 @@ def _trace_module(
     symbols: Sequence[str],
     batch: int | None,
     sizes: Mapping[str, int],
+    layout: str,
     progress: Progress | None,
 ) -> tuple[CachedTrace, int]:
     """Trace a user's module, which stays as it was; the batch is that of its inputs unless given."""
@@ -192,4 +195,4 @@ def _trace_module(
     own = batch if batch is not None else loaded.sizes.get("batch", 1)
     named = {name: value for name, value in sizes.items() if name in loaded.sizes}
     loaded.sizes = {**loaded.sizes, **named}
-    return _traced(loaded, symbols, {"batch": own}, progress), own
+    return _traced(loaded, symbols, {"batch": own}, layout, progress), own

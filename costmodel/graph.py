@@ -88,7 +88,7 @@ class OpNode:
     """One operator call in the program.
 
     ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
-    the module whose forward made the call; ``inputs`` and ``outputs`` are indices of tensors; ``after``
+    the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and ``outputs`` are indices of tensors; ``after``
     are nodes that must have run though no tensor passes (they wrote in place into an aliased storage).
     """
 
@@ -131,6 +131,8 @@ class OpGraph:
     parameter_bytes: int = 0
     buffer_bytes: int = 0
     notes: tuple[str, ...] = ()
+    layout: str = "nchw"
+    """Memory format of images and weights in the traced run: strides follow from it."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What others derived from the structure alone; shared by every binding of the same graph."""
 
@@ -150,6 +152,7 @@ class OpGraph:
             parameter_bytes=self.parameter_bytes,
             buffer_bytes=self.buffer_bytes,
             notes=self.notes,
+            layout=self.layout,
             memo=self.memo,
         )
 
@@ -360,6 +363,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "parameter_bytes": coded.parameter_bytes,
         "buffer_bytes": coded.buffer_bytes,
         "notes": list(coded.notes),
+        "layout": coded.layout,
     }
 
 
@@ -389,6 +393,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         parameter_bytes=data["parameter_bytes"],
         buffer_bytes=data["buffer_bytes"],
         notes=tuple(data["notes"]),
+        layout=data["layout"],
     )
 
 

@@ -37,7 +37,7 @@ Tiles = tuple[tuple[int, int], ...]
 
 #: Tiles (output positions x output channels) of cuDNN's fp32 implicit GEMM, by the names of its kernels.
 SIMT_TILES = ((128, 128), (128, 64), (128, 32))
-_BATCHED_GEMM_TILES = ((128, 128), (128, 64))
+_BATCHED_TILES: Mapping[int, Tiles] = MappingProxyType({128: ((128, 128),), 64: ((128, 128), (128, 64))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +61,25 @@ class ConvolutionConstants:
     """
 
     #: Implicit GEMM: block of tile ``m x n``, depth channels x filter taps.
-    gemm_efficiency: float = 1.20
-    gemm_lead: float = 34.0
-    gemm_exposed: float = 0.64
-    #: Operand feed [elements]: a tile ``m x n`` runs at ``h / (h + feed)`` of the rate, ``h = m n / (m + n)``.
-    gemm_feed: float = 4.9
+    gemm_efficiency: float = 1.03
+    gemm_lead: float = 33.0
+    gemm_exposed: float = 0.70
     #: Fused Winograd F(2x2, 3x3): 32 tiles (4 high, 8 wide, of one image: "tile148" in cuDNN's kernel names) by 32
     #: output channels a block, 16 products each.
-    fused_efficiency: float = 0.88
-    fused_lead: float = 18.7
-    fused_exposed: float = 0.12
+    fused_efficiency: float = 0.91
+    fused_lead: float = 19.0
+    fused_exposed: float = 0.24
     #: Non-fused Winograd F(4x4): transforms through memory around a batched GEMM, batch padded to 16 images.
-    batched_efficiency: float = 1.33
-    batched_lead: float = 28.5
-    batched_exposed: float = 0.80
-    batched_feed: float = 24.7
-    #: Traffic of the transforms over the least possible [1]: below 1, part of it is found in L2.
-    transform_cost: float = 0.87
+    #: ``feed`` [elements]: a tile ``m x n`` runs at ``h / (h + feed)`` of the rate, ``h = m n / (m + n)``.
+    batched_efficiency: float = 1.0
+    batched_lead: float = 21.0
+    batched_exposed: float = 0.46
+    batched_feed: float = 4.2
+    #: Time of the transforms over that of their traffic [1].
+    transform_cost: float = 1.06
     #: FFT: efficiency of the complex GEMM, and traffic of the transforms over the least possible [1].
-    fft_efficiency: float = 1.03
-    fft_transform_cost: float = 1.7
+    fft_efficiency: float = 0.95
+    fft_transform_cost: float = 1.6
 
 
 CONVOLUTION = ConvolutionConstants()
@@ -88,12 +87,16 @@ CONVOLUTION = ConvolutionConstants()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """Who multiplies: FLOP a clock and unit, bytes of an operand, the tiles its implicit GEMM can choose from."""
+    """Who multiplies: FLOP a clock and unit, bytes of an operand, the tiles its implicit GEMM can choose from.
+
+    ``feed`` [elements] slows small tiles as in :class:`ConvolutionConstants`; none is seen with fp32 lanes.
+    """
 
     flop_per_clock: float
     clock_hz: float
     element_bytes: int = 4
     tiles: Tiles = SIMT_TILES
+    feed: float = 0.0
 
 
 def simt_engine(machine: GpuMachine) -> Engine:
@@ -193,7 +196,7 @@ def _implicit_gemm(p: _Problem) -> _Parts:
     shape, c = p.shape, p.c
     depth = shape.in_channels // shape.groups * shape.kernel[0] * shape.kernel[1] + c.gemm_lead
     positions, columns = shape.batch * p.height * p.width, shape.out_channels // shape.groups
-    compute = p.gemm_s(positions, columns, depth, shape.groups, p.engine.tiles, c.gemm_feed, c.gemm_exposed)
+    compute = p.gemm_s(positions, columns, depth, shape.groups, p.engine.tiles, p.engine.feed, c.gemm_exposed)
     return _Parts(compute / c.gemm_efficiency, p.compulsory_s)
 
 
@@ -213,10 +216,11 @@ def _winograd_nonfused(p: _Problem) -> _Parts:
     """F(4x4, r x r): transform input and filters, (4 + r - 1)^2 GEMMs in one batch, transform the output."""
     shape, c = p.shape, p.c
     points = (shape.kernel[0] + 3) ** 2
+    gemm_tiles = _BATCHED_TILES[p.machine.batched_tile_edge]
     images = 8 if shape.batch <= 8 else 16 * -(-shape.batch // 16)
     tiles = images * -(-p.height // 4) * -(-p.width // 4)
     depth = shape.in_channels + c.batched_lead
-    compute = p.gemm_s(tiles, shape.out_channels, depth, points, _BATCHED_GEMM_TILES, c.batched_feed, c.batched_exposed)
+    compute = p.gemm_s(tiles, shape.out_channels, depth, points, gemm_tiles, c.batched_feed, c.batched_exposed)
     return p.transformed(compute / c.batched_efficiency, points, tiles, c.transform_cost)
 
 

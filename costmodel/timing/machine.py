@@ -13,11 +13,12 @@ _SUSTAINED_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuMachine:
-    """One GPU, for the time of kernels: every field stands on a datasheet but the two fractions.
+    """One GPU, for the time of kernels: all but ``dram_fraction``, the fixed cycles and the tile edge stand on datasheets.
 
     ``unit_count`` streaming multiprocessors (SM; CU on AMD) at ``clock_hz`` (boost);
     ``vector_flop_per_clock`` is fp32 FLOP a clock and unit (2 per lane). ``dram_fraction`` is the share of
-    the pin rate that a large kernel reaches which reads two bytes for each byte written.
+    the pin rate that a large kernel reaches which reads two bytes for each byte written. ``batched_tile_edge``
+    is the smallest tile edge of the libraries' batched fp32 GEMM: 128 on Ampere and later, 64 before.
     """
 
     unit_count: int
@@ -30,6 +31,7 @@ class GpuMachine:
     threads_per_unit: int = 2048
     schedulers_per_unit: int = 4  # warps issued a clock; 2 on GP100 (P100)
     kernel_fixed_cycles: float = 4500.0
+    batched_tile_edge: int = 128
 
     @property
     def sustained_clock_hz(self) -> float:

@@ -23,8 +23,8 @@ __all__ = ["meta_copy", "record"]
 _PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
 
 
-def meta_copy(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` in eval mode whose parameters lie on the meta device.
+def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
+    """A copy of ``module`` in eval mode whose parameters lie on the meta device; ``nhwc``: in channels_last.
 
     Nothing of the original is touched or copied: its tensors are handed to ``deepcopy`` as already
     copied. Small buffers keep their values, because forward passes may look at them.
@@ -38,7 +38,8 @@ def meta_copy(module: nn.Module) -> nn.Module:
             memo[id(tensor)] = torch.empty_like(tensor, device="meta")
     try:
         with torch.no_grad():
-            return copy.deepcopy(module, memo).eval()
+            copied = copy.deepcopy(module, memo).eval()
+            return copied.to(memory_format=torch.channels_last) if layout == "nhwc" else copied  # type: ignore[call-overload, no-any-return]
     except Exception as error:
         raise TraceError(
             f"{type(module).__name__} cannot be copied to the meta device: {type(error).__name__}: {error}\n"
@@ -54,12 +55,17 @@ def _module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
         if isinstance(child, torch.jit.ScriptModule):
             continue
         wrapped.append(child)
-        child.forward = _entering(child.forward, (path, type(child).__name__), recorder.modules)  # type: ignore[method-assign]
+        child.forward = _entering(child.forward, (path, _qualified(type(child))), recorder.modules)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for child in wrapped:
             child.__dict__.pop("forward", None)
+
+
+def _qualified(kind: type) -> str:
+    """``timm.layers.norm.LayerNorm``: two classes of one name may run different kernels."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _entering(forward: Callable[..., Any], where: tuple[str, str], stack: list[tuple[str, str]]) -> Callable[..., Any]:

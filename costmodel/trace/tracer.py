@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils import _pytree as pytree
+
 from costmodel.errors import TraceError
 from costmodel.graph import OpGraph, Symbol
 from costmodel.trace.build import GraphBuilder, same_structure
@@ -36,20 +39,21 @@ def trace(
     *,
     symbols: Collection[str] = ("batch",),
     sizes: Mapping[str, int] | None = None,
+    layout: str = "nchw",
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
-    ``sizes`` fix or default the other sizes. A symbol that cannot be left open stays a number, and the
+    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last. A symbol that cannot be left open stays a number, and the
     graph's notes say why. The module itself is not touched: every run is made on a copy
     without memory. Raises TraceError when the forward pass fails, InputError when the sizes do not fit.
     """
-    return _Tracer(loaded, dict(sizes or {}), progress).trace(symbols)
+    return _Tracer(loaded, dict(sizes or {}), layout, progress).trace(symbols)
 
 
 class _Tracer:
-    def __init__(self, loaded: LoadedModel, sizes: dict[str, int], progress: Callable[[int], None] | None) -> None:
-        self.loaded, self.progress = loaded, progress
+    def __init__(self, loaded: LoadedModel, sizes: dict[str, int], layout: str, progress: Callable[[int], None] | None) -> None:
+        self.loaded, self.layout, self.progress = loaded, layout, progress
         self.sizes = {"batch": 1, **loaded.sizes, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
@@ -67,8 +71,10 @@ class _Tracer:
     # -- runs ----------------------------------------------------------------------------------
 
     def _run(self, sizes: Mapping[str, int]) -> RawTrace:
-        module = meta_copy(self.loaded.module)  # one for each run: a forward pass may fill caches
+        module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
         args, kwargs = self.loaded.inputs({k: v for k, v in {**self.sizes, **sizes}.items() if k in self.named})
+        if self.layout == "nhwc":
+            args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
         return record(module, args, kwargs, names=self.names, progress=self.progress)
 
     def _concrete(self) -> OpGraph:
@@ -138,8 +144,14 @@ class _Tracer:
             parameter_bytes=sum(p.numel() * p.element_size() for p in self.loaded.module.parameters()),
             buffer_bytes=sum(b.numel() * b.element_size() for b in self.loaded.module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes])),
+            layout=self.layout,
         )
         return graph.coded()
+
+
+def _channels_last(leaf: Any) -> Any:
+    is_image = isinstance(leaf, torch.Tensor) and leaf.dim() == 4
+    return leaf.to(memory_format=torch.channels_last) if is_image else leaf
 
 
 def _shifted(size: int, offset: int, step: int, run: int, position: int) -> int:

@@ -1,0 +1,123 @@
+"""Speed as ratios in one run: analyze() against FlopCounterMode on meta and against fvcore on the CPU.
+
+    python benchmarks/speed.py            # needs fvcore for its column (pip install fvcore); left out without it
+
+Each figure is the median of interleaved repetitions on the same machine, so that only ratios are compared.
+Then: re-evaluating a traced model at another batch and machine, and a whole cached command against
+``python -c "import torch"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+MODELS = ("resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224")
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each function, called in turn after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def model_times(name: str, repeats: int) -> dict[str, float]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import costmodel
+    from costmodel.sources import resolve
+
+    loaded = resolve(name)
+    module, (args, _) = loaded.module, loaded.inputs({"batch": 1})
+
+    def counted() -> None:
+        with torch.no_grad(), FlopCounterMode(display=False):
+            module(*args)
+
+    def analyzed() -> None:
+        costmodel.analyze(module, args, hw="a100").totals  # noqa: B018 - a property that does the work
+
+    functions = {"FlopCounterMode": counted, "analyze": analyzed}
+    try:
+        from fvcore.nn import FlopCountAnalysis
+    except ImportError:
+        print("fvcore is not installed: its column is left out")
+    else:
+        import timm
+
+        real = timm.create_model(name).eval()
+        image = torch.rand(1, *args[0].shape[1:])
+
+        def by_fvcore() -> None:
+            FlopCountAnalysis(real, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+
+        functions["fvcore"] = by_fvcore
+    return interleaved(functions, repeats)
+
+
+def reevaluation(name: str, repeats: int) -> float:
+    import costmodel
+
+    analysis = costmodel.analyze(name, hw="a100")
+    analysis.latency  # noqa: B018
+    machines, times = ("t4", "l4", "h100", "v100"), []
+    for machine in machines:
+        analysis.at(hw=machine).latency  # noqa: B018 - reads the profile once
+    for repeat in range(repeats):
+        started = time.perf_counter()
+        analysis.at(batch=2 + repeat, hw=machines[repeat % len(machines)]).latency  # noqa: B018
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def whole_command(repeats: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "COSTMODEL_CACHE_DIR": folder}
+
+        def run(*command: str) -> Callable[[], object]:
+            return lambda: subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+        python = sys.executable
+        run(python, "-m", "costmodel", "analyze", "resnet50", "--hw", "a100")()
+        return interleaved(
+            {
+                "import torch": run(python, "-c", "import torch"),
+                "costmodel analyze resnet50 --hw t4, cached": run(python, "-m", "costmodel", "analyze", "resnet50", "--hw", "t4"),
+            },
+            repeats,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    arguments = parser.parse_args()
+    for name in arguments.models:
+        times = model_times(name, arguments.repeats)
+        ours = times["analyze"]
+        ratios = ", ".join(f"{ours / seconds:.2f} x {who} ({seconds:.3f} s)" for who, seconds in times.items() if who != "analyze")
+        print(f"{name}: analyze {ours:.3f} s = {ratios}", flush=True)
+    for name in arguments.models:
+        print(f"{name}: another batch and machine in {1e3 * reevaluation(name, 20):.2f} ms", flush=True)
+    commands = whole_command(arguments.repeats)
+    for name, seconds in commands.items():
+        print(f"{name}: {seconds:.3f} s = {seconds / commands['import torch']:.2f} x import torch")
+
+
+if __name__ == "__main__":
+    main()
