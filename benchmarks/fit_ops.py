@@ -336,8 +336,8 @@ def choices(rows: Sequence[Row], machine: GpuMachine, head: str) -> None:
 
 
 def deepbench(path: Path) -> None:
-    """Kernels of real networks, best of cuDNN's algorithms, nothing fitted; two GPUs have no profile of their kind."""
-    print("\nDeepBench (held out; kernel time, best algorithm)")
+    """Kernels of real networks, best of cuDNN's algorithms; no constant is fitted to them."""
+    print("\nDeepBench (no constant fitted; kernel time, best algorithm)")
     for (device, _), raw in read(path).items():
         machine, rows = machine_of(load(device)), []
         for r in raw:
