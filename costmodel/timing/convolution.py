@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -140,8 +140,7 @@ class ConvShape:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ConvTime:
+class ConvTime(NamedTuple):
     """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take."""
 
     algorithm: str
@@ -150,7 +149,7 @@ class ConvTime:
     compute_s: float
     fixed_s: float
     bound: Bound
-    candidates: Mapping[str, float] = field(hash=False)
+    candidates: Mapping[str, float]
 
 
 class _Parts(NamedTuple):
@@ -312,7 +311,7 @@ def convolution_time(
         part.compute_s,
         part.kernels * machine.kernel_fixed_s,
         "compute" if part.compute_s >= part.memory_s + part.transform_s else "memory",
-        MappingProxyType(seconds),
+        seconds,
     )
 
 

@@ -13,7 +13,7 @@ _SUSTAINED_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuMachine:
-    """One GPU, for the time of kernels: all but ``dram_fraction``, the fixed cycles and the tile edge stand on datasheets.
+    """One GPU, for the time of kernels; all but ``dram_fraction``, fixed cycles and tile edge stand on datasheets.
 
     ``unit_count`` streaming multiprocessors (SM; CU on AMD) at ``clock_hz`` (boost);
     ``vector_flop_per_clock`` is fp32 FLOP a clock and unit (2 per lane). ``dram_fraction`` is the share of

@@ -98,7 +98,9 @@ def test_more_work_never_takes_less(shape: ConvShape, name: str, factor: int) ->
         ((3, 3), (1, 1), (1, 1), 4, {"implicit_gemm"}),
     ],
 )
-def test_eligible(kernel, stride, dilation, groups, expected) -> None:
+def test_eligible(
+    kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int, expected: set[str]
+) -> None:
     shape = dataclasses.replace(BASE, kernel=kernel, stride=stride, dilation=dilation, groups=groups)
     assert set(eligible(shape)) == expected
 
