@@ -101,17 +101,8 @@ Predict = Callable[[Any, GpuMachine, Any], float]  # case, machine, constants ->
 def machine_of(profile: HardwareProfile, dram_fraction: float | None = None) -> GpuMachine:
     """What the time models read of a profile; the base clock stands in its file."""
     base = re.search(r'^base_clock = "([\d.]+) GHz"', profile.path.read_text(), re.MULTILINE)
-    l2 = profile.find_memory_level("l2")
-    return GpuMachine(
-        unit_count=profile.unit_count,
-        clock_hz=profile.clock_hz,
-        base_clock_hz=float(base[1]) * 1e9 if base else None,
-        vector_flop_per_clock=profile.peak("vector", "fp32").flop_per_s / profile.unit_count / profile.clock_hz,
-        dram_bytes_per_s=profile.dram_bytes_per_s,
-        dram_fraction=dram_fraction or profile.achievable_dram_fraction,
-        l2_bytes=(l2.capacity_bytes if l2 else None) or 4e6,
-        batched_tile_edge=128 if float(profile.compute_capability or 0) >= 8 else 64,
-        schedulers_per_unit=2 if profile.compute_capability == "6.0" else 4,
+    return GpuMachine.from_profile(
+        profile, base_clock_hz=float(base[1]) * 1e9 if base else None, dram_fraction=dram_fraction
     )
 
 
