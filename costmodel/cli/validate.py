@@ -1,0 +1,117 @@
+"""``costmodel validate FILE...``: predictions held against measured timings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from costmodel.cli import arguments as common
+
+if TYPE_CHECKING:
+    from costmodel.hardware import HardwareProfile
+    from costmodel.validate import Validation
+
+__all__ = ["add", "run"]
+
+_SAID = ("device", "dtype", "layout", "mode", "phase", "torch")
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("validate", help="hold predictions against measured timings")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="measured timings: .csv or .csv.gz, timm's benchmark files too")
+    parser.add_argument(
+        "--hw", action="append", default=[], metavar="[DEVICE=]FILE",
+        help="profile for rows of DEVICE, or of all devices that have no profile; may be repeated",
+    )  # fmt: skip
+    for name in _SAID:
+        parser.add_argument(f"--{name}", default="", metavar="WORD", help=f"{name} of rows that do not say it")
+    parser.add_argument("--limit", type=common.positive, metavar="N", help="judge a random sample of N rows, from every group")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sample (default: 0)")
+    parser.add_argument("--jobs", type=common.positive, default=min(4, os.cpu_count() or 1), metavar="N", help="processes (default: one a core, at most 4)")
+    parser.add_argument("--worst", type=int, default=15, metavar="K", help="list the K rows furthest off (default: 15)")
+    parser.add_argument("--max-median", type=_percent, metavar="PERCENT", help="exit with status 1 if the median |error| of a group is above")
+    parser.add_argument("--max-p90", type=_percent, metavar="PERCENT", help="exit with status 1 if the 90th percentile is above")
+    common.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, predict, report; the exit status says whether the budgets held."""
+    from costmodel.api import load_trace
+    from costmodel.report import check_writable
+    from costmodel.validate import Flags, fail_budget, grouped, read_measured, validate
+
+    if arguments.output:
+        check_writable(arguments.output)
+    machines = _machines(arguments.hw)
+    measured = read_measured(arguments.files, Flags(**{name: getattr(arguments, name) for name in _SAID}))
+    result = validate(
+        measured,
+        trace=load_trace,
+        hardware=machines,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        jobs=arguments.jobs,
+        progress=_progress(),
+    )
+    common.clear_progress()
+    _write(result, arguments)
+    failed = fail_budget(grouped(result.judged), arguments.max_median, arguments.max_p90)
+    for sentence in failed:
+        print(f"costmodel: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write(result: Validation, arguments: argparse.Namespace) -> None:
+    """The report; JSON has keys of its own, CSV the rows."""
+    from costmodel.report import Document, write
+    from costmodel.report.accuracy import accuracy_document, accuracy_json, rows_table
+    from costmodel.report.as_json import dump_json
+    from costmodel.report.output import put
+
+    path = None if arguments.output in (None, "-") else arguments.output
+    if arguments.format == "json":
+        put(dump_json(accuracy_json(result)), path)
+    elif arguments.format == "csv":
+        write(Document("rows", (rows_table(result.judged),)), "csv", path)
+    else:
+        write(accuracy_document(result, worst=arguments.worst), arguments.format, path)
+
+
+def _machines(texts: list[str]) -> dict[str, HardwareProfile]:
+    """``DEVICE=FILE`` by device; a FILE alone under ""."""
+    from costmodel.hardware import load
+
+    pairs = [text.rpartition("=") for text in texts]
+    return {device: load(file) for device, _, file in pairs}
+
+
+def _percent(text: str) -> float:
+    """``3.5`` or ``3.5%`` -> 0.035."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of percent such as 3.5, not {text!r}")
+    return value
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """A bar on a terminal's standard error; none where nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+    started = time.monotonic()
+
+    def show(done: int, count: int) -> None:
+        filled, seconds = round(30 * done / count), time.monotonic() - started
+        left = seconds / done * (count - done) if done else 0.0
+        bar = "#" * filled + "." * (30 - filled)
+        print(f"\r\x1b[K{bar} {done}/{count} rows, {seconds:.0f} s, {left:.0f} s left", end="", file=sys.stderr, flush=True)
+
+    return show

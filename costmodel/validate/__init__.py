@@ -1,0 +1,39 @@
+"""Predictions held against measurements: read, predict, score.
+
+>>> from costmodel.api import load_trace                                            # doctest: +SKIP
+>>> result = validate(read_measured(["timings.csv"]), trace=load_trace)             # doctest: +SKIP
+>>> [(group.keys["device"], group.score.median_ape) for group in grouped(result.judged)]    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from costmodel.validate.baselines import BASELINES
+from costmodel.validate.cells import Flags
+from costmodel.validate.groups import Group, by_family, by_owner, fail_budget, grouped, pooled
+from costmodel.validate.judged import Judged
+from costmodel.validate.not_modelled import NOT_MODELLED
+from costmodel.validate.reading import read_measured
+from costmodel.validate.rows import Measured, ModelRow, OperatorRow, Unusable
+from costmodel.validate.run import Validation, validate
+from costmodel.validate.statistics import Score
+
+__all__ = [
+    "BASELINES",
+    "NOT_MODELLED",
+    "Flags",
+    "Group",
+    "Judged",
+    "Measured",
+    "ModelRow",
+    "OperatorRow",
+    "Score",
+    "Unusable",
+    "Validation",
+    "by_family",
+    "by_owner",
+    "fail_budget",
+    "grouped",
+    "pooled",
+    "read_measured",
+    "validate",
+]

@@ -1,0 +1,114 @@
+"""Cells of a measured row as checked values. A :class:`RowError` says why the row cannot be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from costmodel.kernels import DTYPES, LAYOUTS, MODES
+
+__all__ = ["DTYPE_WORDS", "Flags", "RowError", "checked_word", "latency", "optional_size", "phase_word", "size", "text"]
+
+
+class RowError(Exception):
+    """Why one row cannot be used. Equal reasons read alike, so that they can be counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the user says of files that do not say it themselves; empty where nothing was said."""
+
+    device: str = ""
+    dtype: str = ""
+    layout: str = ""
+    mode: str = ""
+    phase: str = ""
+    torch: str = ""
+
+    def over(self, other: Flags) -> Flags:
+        """These flags, and ``other`` where they say nothing.
+
+        >>> Flags(dtype="fp32").over(Flags(dtype="fp16", layout="nhwc")).layout
+        'nhwc'
+        """
+        return Flags(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(Flags)})
+
+
+#: Spellings of dtypes in measured files -> ours.
+DTYPE_WORDS = {
+    **{word: word for word in DTYPES},
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "amp": "amp_fp16",
+    "amp_float16": "amp_fp16",
+    "amp_bfloat16": "amp_bf16",
+}
+_LAYOUT_WORDS = {**{word: word for word in LAYOUTS}, "channels_last": "nhwc", "contiguous": "nchw"}
+_MODE_WORDS = {**{word: word for word in MODES}, "compiled": "compile", "dynamo": "compile", "inductor": "compile"}
+_WORDS = {"dtype": DTYPE_WORDS, "layout": _LAYOUT_WORDS, "mode": _MODE_WORDS}
+
+
+def text(record: Mapping[str, str], column: str, default: str = "") -> str:
+    """A cell, or ``default`` where it is absent or empty; RowError where there is neither."""
+    value = (record.get(column) or "").strip() or default
+    if not value:
+        raise RowError(f"missing value: {column}" if column in record else f"missing column: {column}")
+    return value
+
+
+def checked_word(record: Mapping[str, str], kind: str, default: str) -> str:
+    """The dtype, layout or mode of a row in our words; RowError for another."""
+    value = text(record, kind, default)
+    if value.lower() not in _WORDS[kind]:
+        raise RowError(f"unknown {kind}: {value}")
+    return _WORDS[kind][value.lower()]
+
+
+def phase_word(record: Mapping[str, str], default: str) -> str:
+    """``inference``; RowError for training, which has no time model yet."""
+    value = text(record, "phase", default or "inference").lower()
+    if value.startswith("train"):
+        raise RowError("phase=train: not yet modelled")
+    if value not in ("infer", "inference", "inf", "eval"):
+        raise RowError(f"unknown phase: {value}")
+    return "inference"
+
+
+def number(record: Mapping[str, str], column: str) -> float:
+    """A finite number; RowError names the column and says whether it is empty, NaN or no number."""
+    value = text(record, column)
+    try:
+        parsed = float(value)
+    except ValueError:
+        raise RowError(f"not a number: {column}") from None
+    if math.isnan(parsed):
+        raise RowError(f"NaN: {column}")
+    if math.isinf(parsed):
+        raise RowError(f"infinite: {column}")
+    return parsed
+
+
+def latency(record: Mapping[str, str], column: str, unit_s: float) -> float:
+    """A time of more than 0, in seconds."""
+    value = number(record, column)
+    if value <= 0:
+        raise RowError(f"{column} is not above 0")
+    return value * unit_s
+
+
+def size(record: Mapping[str, str], column: str) -> int:
+    """A whole number of at least 1 (files write 224.0 too)."""
+    value = number(record, column)
+    if value == 0:
+        raise RowError(f"{column} 0")
+    if value < 0 or value != int(value):
+        raise RowError(f"{column} is no whole number of at least 1")
+    return int(value)
+
+
+def optional_size(record: Mapping[str, str], column: str) -> int | None:
+    """The same, or None where the column or the value is absent."""
+    return size(record, column) if (record.get(column) or "").strip() else None

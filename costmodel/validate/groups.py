@@ -1,0 +1,128 @@
+"""Judged rows by group, family and class of kernels, with their scores beside the baselines'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from costmodel.validate.judged import Judged
+from costmodel.validate.rows import ModelRow, OperatorRow
+from costmodel.validate.statistics import Score, fitted_scale, score
+
+__all__ = ["Group", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
+
+_MODEL_KEYS = ("device", "dtype", "layout", "mode", "phase")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that belong together: what they share, their score, and the baselines' scores on the same rows.
+
+    ``interval_coverage`` is the share of rows whose interval holds the measured time, ``interval_width`` the mean of
+    (high - low) / predicted, ``uncosted_share`` the mean share of the predicted time without a formula.
+    """
+
+    keys: Mapping[str, str | bool | None]
+    score: Score
+    interval_coverage: float
+    interval_width: float
+    uncosted_share: float
+    baselines: Mapping[str, Score]
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether host time hides the kernels of these rows."""
+        return bool(self.keys.get("at_floor"))
+
+
+def grouped(judged: Iterable[Judged]) -> list[Group]:
+    """A group for each (device, dtype, layout, mode, phase); for operators also op, algorithm and timing."""
+    return [_group(_keys(rows[0]), rows) for _, rows in _sorted(judged, lambda item: item.row.group)]
+
+
+def pooled(judged: Sequence[Judged]) -> list[Group]:
+    """Coarser groups: whole models by mode over all devices; operators by op over devices and algorithms, rows at the
+    floor left out."""
+
+    def models(item: Judged) -> tuple[str, ...]:
+        return (item.row.mode,) if isinstance(item.row, ModelRow) else ()
+
+    def operators(item: Judged) -> tuple[str, ...]:
+        row = item.row
+        return (row.device, row.dtype, row.op) if isinstance(row, OperatorRow) and not row.at_floor else ()
+
+    found = [_group({"mode": key[0]}, rows) for key, rows in _sorted(judged, models) if key]
+    for key, rows in _sorted(judged, operators):
+        if key:
+            found.append(_group(dict(zip(("device", "dtype", "op"), key, strict=True)), rows))
+    for op, rows in _sorted(judged, lambda item: operators(item)[2:]):
+        if op:
+            found.append(_group({"op": op[0]}, rows))
+    return found
+
+
+def by_family(judged: Iterable[Judged]) -> list[Group]:
+    """Whole models by family of architectures, the worst median first; empty where no row names a family."""
+    named = [item for item in judged if isinstance(item.row, ModelRow) and item.row.family]
+    groups = [_group({"family": key[0]}, rows) for key, rows in _sorted(named, lambda item: (item.row.family,))]  # type: ignore[union-attr]
+    return sorted(groups, key=lambda group: -group.score.median_ape)
+
+
+def by_owner(judged: Iterable[Judged]) -> list[Group]:
+    """Rows by the class of kernels that takes most of their predicted time, the largest class first."""
+    groups = [_group({"owner": key[0]}, rows) for key, rows in _sorted(judged, lambda item: (item.owner,))]
+    return sorted(groups, key=lambda group: -group.score.n)
+
+
+def fail_budget(groups: Iterable[Group], max_median: float | None, max_p90: float | None) -> list[str]:
+    """A sentence for every group over a budget (fractions); groups at the floor say nothing of kernels and are free."""
+    failed = []
+    for group in groups:
+        if group.at_floor:
+            continue
+        name = ", ".join(str(value) for value in group.keys.values() if value)
+        for what, value, limit in (
+            ("median", group.score.median_ape, max_median),
+            ("90th percentile", group.score.p90_ape, max_p90),
+        ):
+            if limit is not None and value > limit:
+                failed.append(f"{name}: the {what} of |error| is {value:.1%}, the budget {limit:.1%}")
+    return failed
+
+
+def _sorted(
+    judged: Iterable[Judged], key: Callable[[Judged], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], list[Judged]]]:
+    groups: dict[tuple[str, ...], list[Judged]] = {}
+    for item in judged:
+        groups.setdefault(key(item), []).append(item)
+    return sorted(groups.items())
+
+
+def _keys(item: Judged) -> dict[str, str | bool | None]:
+    """What a group's rows share. Operators have no layout, mode of their own: those of a plain eager call."""
+    row = item.row
+    if isinstance(row, ModelRow):
+        return dict(zip(_MODEL_KEYS, row.group, strict=True))
+    keys: dict[str, str | bool | None] = {"device": row.device, "dtype": row.dtype}
+    keys |= {"layout": "nchw", "mode": "eager", "phase": "inference"}
+    return keys | {"op": row.op, "algorithm": row.algorithm, "timing": row.timing, "at_floor": row.at_floor}
+
+
+def _group(keys: Mapping[str, str | bool | None], rows: Sequence[Judged]) -> Group:
+    measured = [row.measured_s for row in rows]
+    flops = [row.flops for row in rows]
+    scale = fitted_scale(flops, measured)
+    count = len(rows)
+    return Group(
+        keys=keys,
+        score=score([row.predicted_s for row in rows], measured),
+        interval_coverage=sum(row.is_covered for row in rows) / count,
+        interval_width=sum((row.high_s - row.low_s) / row.predicted_s if row.predicted_s else 0.0 for row in rows) / count,
+        uncosted_share=sum(row.uncosted_share for row in rows) / count,
+        baselines={
+            "flops": score([scale * work for work in flops], measured),
+            "roofline": score([row.roofline_s for row in rows], measured),
+            "roofs_85": score([row.roofs_85_s for row in rows], measured),
+        },
+    )

@@ -1,0 +1,55 @@
+"""Rows of whole models: ``model,device,phase,dtype,layout,mode,torch,batch,image_size,latency_ms``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from costmodel.validate.cells import Flags, checked_word, latency, optional_size, phase_word, size, text
+from costmodel.validate.rows import ModelRow
+
+__all__ = ["image_sizes", "model_row", "request_of"]
+
+
+def request_of(model: str) -> str:
+    """What to ask a source for: a bare name is timm's.
+
+    >>> request_of("resnet50"), request_of("hf:bert")
+    ('timm:resnet50', 'hf:bert')
+    """
+    return model if ":" in model or model.endswith((".py", ".pt2")) else f"timm:{model}"
+
+
+def image_sizes(record: Mapping[str, str], column: str = "image_size") -> dict[str, int]:
+    """Height and width of a square image, or none where the row does not say."""
+    image = optional_size(record, column)
+    return {} if image is None else {"height": image, "width": image}
+
+
+def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
+    """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``, and
+    any condition of a run by the name of its field in :class:`~costmodel.kernels.Execution`.
+
+    Raises RowError when the row cannot be used.
+    """
+    sizes = image_sizes(record)
+    for name in ("height", "width", "seq_len"):
+        if (value := optional_size(record, name)) is not None:
+            sizes[name] = value
+    model = text(record, "model")
+    return ModelRow(
+        file=file,
+        line=line,
+        model=model,
+        request=request_of(model),
+        phase=phase_word(record, flags.phase),
+        device=text(record, "device", flags.device),
+        dtype=checked_word(record, "dtype", flags.dtype),
+        layout=checked_word(record, "layout", flags.layout or "nchw"),
+        mode=checked_word(record, "mode", flags.mode or "eager"),
+        torch=record.get("torch") or flags.torch,
+        batch=size(record, "batch"),
+        sizes=sizes,
+        latency_s=latency(record, "latency_ms", 1e-3),
+        family=record.get("family") or "",
+        conditions={key: value for key, value in record.items() if value},
+    )

@@ -1,0 +1,54 @@
+"""Rows of operators: ``device,op,dtype,input,other,stride,padding,groups,latency_us,algorithm,timing``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from costmodel.validate.cells import Flags, RowError, checked_word, latency, optional_size, text
+from costmodel.validate.operators import is_known
+from costmodel.validate.rows import OperatorRow
+
+__all__ = ["operator_row"]
+
+TIMINGS = ("eager_call", "kernel", "graph_replay")
+
+
+def operator_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> OperatorRow:
+    """One row. Raises RowError when it cannot be used: unknown operator, a shape that is none, NaN, ..."""
+    op = text(record, "op")
+    if not is_known(op):
+        raise RowError(f"unknown operator: {op}")
+    timing = text(record, "timing", "kernel")
+    if timing not in TIMINGS:
+        raise RowError(f"unknown timing: {timing}")
+    return OperatorRow(
+        file=file,
+        line=line,
+        device=text(record, "device", flags.device),
+        op=op,
+        dtype=checked_word(record, "dtype", flags.dtype),
+        input=_sizes(record, "input", least=1),
+        other=_optional_sizes(record, "other", least=1),
+        stride=_optional_sizes(record, "stride", least=1),
+        padding=_optional_sizes(record, "padding", least=0),
+        groups=optional_size(record, "groups") or 1,
+        latency_s=latency(record, "latency_us", 1e-6),
+        algorithm=(record.get("algorithm") or "").strip().lower(),
+        timing=timing,
+    )
+
+
+def _sizes(record: Mapping[str, str], column: str, *, least: int) -> tuple[int, ...]:
+    """``38x893x5x5`` -> (38, 893, 5, 5); whole numbers may be written 1.0."""
+    try:
+        values = [float(part) for part in text(record, column).split("x")]
+        sizes = tuple(int(value) for value in values)
+    except (ValueError, OverflowError):
+        raise RowError(f"no shape: {column}") from None
+    if any(size != value or size < least for size, value in zip(sizes, values, strict=True)):
+        raise RowError(f"no shape: {column}")
+    return sizes
+
+
+def _optional_sizes(record: Mapping[str, str], column: str, *, least: int) -> tuple[int, ...]:
+    return _sizes(record, column, least=least) if (record.get(column) or "").strip() else ()

@@ -1,0 +1,103 @@
+"""Measured timings from files: ``.csv`` and ``.csv.gz`` in the formats that DESIGN and others use.
+
+whole models   ``model,device,phase,dtype,layout,mode,torch,batch,image_size,latency_ms``
+operators      ``device,op,dtype,input,other,stride,padding,groups,latency_us,algorithm,timing``
+timm           the CSV files of timm's own benchmark script, see :mod:`costmodel.validate.timm_csv`
+transformers   NeuSight's end-to-end file, see :mod:`costmodel.validate.neusight_csv`
+
+A row that cannot be used is an :class:`~costmodel.validate.rows.Unusable` with a reason; none is dropped.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from costmodel.errors import InputError, librarian
+from costmodel.validate.cells import Flags, RowError
+from costmodel.validate.model_csv import model_row
+from costmodel.validate.neusight_csv import neusight_row
+from costmodel.validate.operator_csv import operator_row
+from costmodel.validate.rows import Measured, MeasuredRow, Unusable
+from costmodel.validate.timm_csv import named_conditions, timm_row
+
+__all__ = ["read_measured"]
+
+Record = Mapping[str, str]
+Reader = Callable[[Record, str, int, Flags], MeasuredRow]
+
+#: (columns that tell a format, its reader), the first that fits wins.
+_FORMATS: tuple[tuple[frozenset[str], Reader], ...] = (
+    (frozenset({"op", "input", "latency_us"}), operator_row),
+    (frozenset({"model", "seqlen", "e2e_ms"}), neusight_row),
+    (frozenset({"model", "infer_samples_per_sec"}), timm_row),
+    (frozenset({"model", "infer_step_time"}), timm_row),
+    (frozenset({"model", "train_samples_per_sec"}), timm_row),
+    (frozenset({"model", "latency_ms"}), model_row),
+)
+
+
+def read_measured(paths: Sequence[str | Path], flags: Flags | None = None) -> Measured:
+    """The rows of all files. ``flags`` give what a file does not say, and win over a timm file's name.
+
+    Raises InputError for a file that cannot be read, has none of the formats, or holds no usable row.
+    """
+    rows: list[MeasuredRow] = []
+    unusable: list[Unusable] = []
+    for path in map(Path, paths):
+        found = _read_file(path, flags or Flags())
+        rows += found.rows
+        unusable += found.unusable
+    return Measured(tuple(rows), tuple(unusable))
+
+
+def _read_file(path: Path, flags: Flags) -> Measured:
+    header, records = _records(path)
+    reader = next((reader for columns, reader in _FORMATS if columns <= set(header)), None)
+    if reader is None:
+        raise InputError(
+            librarian(
+                f"{path} is no file of measured timings: its columns are {', '.join(header) or 'none'}",
+                do="whole models: model,device,phase,dtype,layout,mode,torch,batch,image_size,latency_ms\n"
+                "operators: device,op,dtype,input,other,stride,padding,groups,latency_us,algorithm,timing\n"
+                "timm's benchmark CSVs are read as they are",
+            )
+        )
+    given = flags.over(named_conditions(path.name)) if reader is timm_row else flags
+    rows: list[MeasuredRow] = []
+    unusable: list[Unusable] = []
+    for line, record in enumerate(records, start=2):
+        try:
+            rows.append(reader(record, str(path), line, given))
+        except RowError as error:
+            about = record.get("model") or record.get("op") or ""
+            unusable.append(Unusable(file=str(path), line=line, reason=str(error), about=about))
+    if not rows:
+        raise InputError(_nothing_usable(path, unusable))
+    return Measured(tuple(rows), tuple(unusable))
+
+
+def _nothing_usable(path: Path, unusable: Iterable[Unusable]) -> str:
+    reasons = Counter(row.reason for row in unusable)
+    if not reasons:
+        return f"{path} holds no rows"
+    listed = "\n".join(f"{count} x {reason}" for reason, count in reasons.most_common(10))
+    return librarian(f"no row of {path} can be used", do=listed)
+
+
+def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a CSV file; cells that are missing at a row's end are empty."""
+    try:
+        opened = gzip.open(path, "rt", newline="", encoding="utf-8-sig") if path.suffix == ".gz" else None
+        with opened or open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="", restkey="(more)")
+            records = [{key: value for key, value in row.items() if key != "(more)"} for row in reader]
+            return [name or "" for name in reader.fieldnames or ()], records
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no CSV file: {error}") from error
