@@ -214,12 +214,18 @@ def predict_vector(case: tuple[str, tuple[int, int]], machine: GpuMachine, const
     ).seconds
 
 
-def dram_fraction(rows: Sequence[Row], profile: HardwareProfile) -> float:
-    """Share of the pin rate of large adds: slope of latency over bytes."""
-    bytes_moved = np.array([12.0 * r.case[1][0] * r.case[1][1] for r in rows])
+def pin_share(rows: Sequence[Row], profile: HardwareProfile, bytes_per_element: float) -> float:
+    """Share of the pin rate of large tensors: slope of latency over bytes."""
+    bytes_moved = np.array([bytes_per_element * r.case[1][0] * r.case[1][1] for r in rows])
     latency = np.array([r.latency_s for r in rows])
     large = latency > np.quantile(latency, 0.5)
     return float(1 / np.polyfit(bytes_moved[large], latency[large], 1)[0] / profile.dram_bytes_per_s)
+
+
+def write_cost(two_to_one: float, one_to_one: float) -> float:
+    """Time of a written over a read byte, from the shares reached at 2 reads : 1 write and at 1 : 1."""
+    read = 3 / two_to_one - 2 / one_to_one
+    return (2 / one_to_one - read) / read
 
 
 def streaming(raw: dict[tuple[str, str], list[dict[str, str]]], count: int) -> None:
@@ -234,9 +240,14 @@ def streaming(raw: dict[tuple[str, str], list[dict[str, str]]], count: int) -> N
             after = AFTER_LAUNCH * min(floors[device, op], floors[device, "add"])
             rows = vector_rows(raw[device, op], floors[device, op], after + fixed[device], op)
             data[op][device] = [dataclasses.replace(r, case=(op, r.case)) for r in rows]
-    fractions = {d: dram_fraction(data["add"][d], profiles[d]) for d in devices}
+    fractions = {d: pin_share(data["add"][d], profiles[d], 12) for d in devices}
+    costs = {d: write_cost(fractions[d], pin_share(data["gelu"][d], profiles[d], 8)) for d in devices}
     own = {d: machine_of(profiles[d], fractions[d]) for d in devices}
     print("share of the pin rate, 2 reads : 1 write:", {d: round(f, 3) for d, f in fractions.items()})
+    print(
+        f"write_cost {np.median(list(costs.values())):.2f} (shipped {STREAMING.write_cost}):",
+        {d: round(c, 2) for d, c in costs.items()},
+    )
     print("\nelement-wise: own share of the pin rate | the profile's")
     for device in devices:
         given = machine_of(profiles[device])
