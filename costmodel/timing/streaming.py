@@ -53,7 +53,7 @@ class StreamingConstants:
     element-wise errs by 4 / 13, 8 / 11, 8 / 10, 9 / 13.
 
     On A100 and T4 the timings of row kernels fall into two groups by the order of measuring (up to and above 8192
-    rows on A100, 4096 on T4): the board had changed its clock. Layer norm on the T4 errs by 4.7 / 10.1 in the first
+    rows on A100, 4096 on T4), as if the board had changed its clock. Layer norm on the T4 errs by 4.7 / 10.1 in the first
     group at the base clock and by 6.1 / 13.7 in the second at the boost clock. No shape tells which; the sustained
     clock lies between.
     """
@@ -135,8 +135,8 @@ def streaming_time(
     >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, base_clock_hz=1.23e9, vector_flop_per_clock=128,
     ...                   dram_bytes_per_s=900e9, l2_bytes=6 * 2**20, dram_fraction=0.925)
     >>> relu = streaming_time(200e6, 200e6, elements=50e6, machine=v100)
-    >>> relu.bound, round(400e6 / 900e9 / relu.memory_s, 2)  # the share of the pin rate at one read for one write
-    ('memory', 0.91)
+    >>> relu.bound, round(400e6 / 900e9 / relu.memory_s, 3)  # 0.925 * (2 + 1.15) / 3 / ((1 + 1.15) / 2)
+    ('memory', 0.903)
     """
     if kind not in RATE_CLASSES:
         raise ValueError(f"no streaming kernel is of kind {kind!r}; there are {', '.join(KINDS)}")
