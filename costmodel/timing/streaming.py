@@ -53,9 +53,9 @@ class StreamingConstants:
     element-wise errs by 4 / 13, 8 / 11, 8 / 10, 9 / 13.
 
     On A100 and T4 the timings of row kernels fall into two groups by the order of measuring (up to and above 8192
-    rows on A100, 4096 on T4), as if the board had changed its clock. Layer norm on the T4 errs by 4.7 / 10.1 in the first
-    group at the base clock and by 6.1 / 13.7 in the second at the boost clock. No shape tells which; the sustained
-    clock lies between.
+    rows on A100, 4096 on T4), as if the board had changed its clock. Layer norm on the T4 errs by 4.7 / 10.1
+    in the first group at the base clock and by 6.1 / 13.7 in the second at the boost clock. No shape tells which;
+    the sustained clock lies between.
     """
 
     #: Cost of a written byte over a read byte [1]: add (2 reads, 1 write) against gelu (1 and 1) over large tensors
