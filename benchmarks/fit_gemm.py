@@ -19,12 +19,12 @@ import csv
 import dataclasses
 import gzip
 import math
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomllib
 
 from costmodel.hardware import load
 from costmodel.timing.gemm import GEMM, MATRIX_TILES, SIMT_TILES, GemmConstants, gemm_time
@@ -43,10 +43,11 @@ FITTED = (
     "split_passes",
     "l2_usable",
     "l2_fade",
+    "gemv_fixed_cycles",
     "gemv_passes",
 )
-#: No A100 row lies near the edge of its L2: constants of the edge are left as they are when it is fitted alone.
-EDGE = ("l2_usable", "l2_fade")
+#: No A100 row lies near the edge of its L2: alone, it leaves the edge at the nominal capacity, nearly sharp.
+EDGE = {"l2_usable": 1.0, "l2_fade": 0.1}
 FITTED_SIMT = ("simt_feed", "row_toll", "power_window_s")
 COPIES = 5
 ROOT = Path(__file__).parents[1]
@@ -142,13 +143,13 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
     def missing(distance: Array) -> Array:
         return np.clip((distance / hw.l2_bytes / c.l2_usable - 1) / c.l2_fade, 0, 1)
 
-    def join(one: Array, other: Array) -> Array:
-        return (one**c.memory_overlap + other**c.memory_overlap) ** (1 / c.memory_overlap)
+    def join(one: Array, other: Array, power: float = c.memory_overlap) -> Array:
+        return (one**power + other**power) ** (1 / power)
 
     a, b = (m * k + m * n) * size * batch, k * n * size * batch
     distance = reuse(rows)
     miss_a, miss_b = (missing(a + b),) * 2 if distance is None else (missing(distance[0]), missing(distance[1]))
-    memory = (a * miss_a + b * miss_b) / (hw.dram_bytes_per_s * min(1.0, hw.dram_fraction * c.stream_share))
+    memory = (a * miss_a + b * miss_b) / hw.dram_rate(c.stream_share)
     per_unit = hw.l2_bytes_per_s * c.l2_share / clock / units
     step = 32 if engine.matrix else 8
     toll: Array = 1.0
@@ -164,16 +165,15 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
         shared = max(height, width) / hw.multicast + min(height, width) if engine.matrix else height + width
         feed = size * shared / per_unit
         epilogue = max(size, 2) * height * width / c.epilogue_bytes_per_cycle if engine.matrix else 0.0
-        resident = 2 if height * width <= 128 * 128 else 1
         count = np.ceil(m / height) * np.ceil(n / width) * batch
         barred = (batch > 1) & (min(height, width) < engine.batched_edge)
-        for fills in (0, 1, 2, 3):
+        for fills in (0, 1, 2, 3, 4):
             split = np.minimum(most, np.maximum(1, fills * units // count))
             parts = count * split
-            rounds, waves = np.ceil(parts / units), np.ceil(parts / (units * resident))
+            rounds = np.ceil(parts / units)
             power = c.feed_overlap
             loop = ((rounds * multiply * toll) ** power + (parts / units * feed) ** power) ** (1 / power)
-            loop = np.maximum(loop, np.maximum(rounds * feed / c.l2_unit_burst, waves * c.k_latency_cycles))
+            loop = np.maximum(loop, np.maximum(rounds * feed / c.l2_unit_burst, rounds * c.k_latency_cycles))
             passes = c.split_passes if fills <= 1 else c.split_wave_passes
             is_split = split > 1
             written = rounds * epilogue * np.where(is_split, 2 * c.split_passes, 1)
@@ -188,7 +188,10 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
         2 * np.maximum(m, n) * k / (engine.flop_per_clock * clock * units),
     )
     fixed = c.gemv_fixed_cycles / hw.clock_hz + 0 * stream
-    best = np.where((batch == 1) & (np.minimum(m, n) == 1), [fixed + join(stream, memory), stream, fixed], best)
+    matrix = memory * hw.dram_rate(c.stream_share) / hw.dram_rate(c.gemv_stream_share)
+    best = np.where(
+        (batch == 1) & (np.minimum(m, n) == 1), [fixed + join(stream, matrix, c.feed_overlap), stream, fixed], best
+    )
     if hw.sustained_share < 1:
         held = best[0] / (best[0] + c.power_window_s)
         best[0] = best[2] + join(best[1] * (1 + (1 / hw.sustained_share - 1) * held), memory)
@@ -251,8 +254,9 @@ def report(rows: Sequence[Rows], names: Sequence[str], count: int, refit: bool) 
         for device in sorted({each.device for each in rows}):
             for kind, chosen in (("own", True), ("left out", False)):
                 part = [each for each in few if (each.device == device) is chosen]
-                free = [name for name in names if any("l40s" == each.device for each in part) or name not in EDGE]
-                constants = fit(part, free, GEMM)
+                free = [name for name in names if any(each.device == "l40s" for each in part) or name not in EDGE]
+                nominal = {name: value for name, value in EDGE.items() if name in names and name not in free}
+                constants = fit(part, free, dataclasses.replace(GEMM, **nominal))
                 print(f"{device} {kind}:", told(constants, free))
                 columns[kind] += [error(each, constants) for each in rows if each.device == device]
     print(f"\n{'device':16} {'operator':15} {'rows':>6}", *(f"{kind:>14}" for kind in columns))

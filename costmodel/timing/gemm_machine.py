@@ -85,6 +85,10 @@ class GemmMachine:
             )
         return found
 
+    def dram_rate(self, share: float) -> float:
+        """B/s at this share of the rate of long element-wise kernels; never above the pin rate."""
+        return self.dram_bytes_per_s * min(1.0, self.dram_fraction * share)
+
     @classmethod
     def from_profile(cls, profile: HardwareProfile) -> GemmMachine:
         """The machine of a hardware profile, with the rules of this module where the profile is silent."""
