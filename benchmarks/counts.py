@@ -100,7 +100,10 @@ def main() -> int:
     for result in survey(names, arguments.jobs):
         results.append(result)
         if not result.is_exact or result.uncosted:
-            what = result.failure or f"MACs {result.macs} torch {result.macs_torch}, params {result.params} torch {result.params_torch}"
+            what = (
+                result.failure
+                or f"MACs {result.macs} torch {result.macs_torch}, params {result.params} torch {result.params_torch}"
+            )
             print(f"{result.model}: {what} {result.uncosted}", flush=True)
         if len(results) % 100 == 0:
             print(f"{len(results)} of {len(names)}", file=sys.stderr, flush=True)
@@ -112,7 +115,8 @@ def main() -> int:
     failures = [r for r in results if r.failure]
     mismatches = [r for r in results if not r.failure and not r.is_exact]
     uncosted = Counter(op for r in results for op in r.uncosted.split())
-    print(f"{len(results)} architectures: {len(mismatches)} mismatches, {len(failures)} failures, {len(uncosted)} uncosted operators")
+    found = f"{len(mismatches)} mismatches, {len(failures)} failures, {len(uncosted)} uncosted operators"
+    print(f"{len(results)} architectures: {found}")
     for op, models in uncosted.most_common():
         print(f"  {op}: {models} models")
     return 1 if failures or mismatches or uncosted else 0

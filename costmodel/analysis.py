@@ -113,7 +113,9 @@ class Analysis:
     ) -> None:
         self.name, self.source = name, source
         self.record, self.hardware = record, hardware
-        sizes = record.check_binding({**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})})
+        sizes = record.check_binding(
+            {**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})}
+        )
         sizes.pop("batch", None)
         self.execution = replace(execution, sizes=sizes)
         self._closed_forms = closed_forms
@@ -169,7 +171,8 @@ class Analysis:
     def model(self) -> ModelInfo:
         """Name, source, bound inputs and notes."""
         inputs = tuple(
-            replace(self.bound.specs[self.bound.tensors[i].spec], name=self.bound.tensors[i].name) for i in self.bound.inputs
+            replace(self.bound.specs[self.bound.tensors[i].spec], name=self.bound.tensors[i].name)
+            for i in self.bound.inputs
         )
         notes = tuple(note for note in self.record.notes if " stays " not in note)
         return ModelInfo(self.name, self.source, inputs, notes)
@@ -238,12 +241,19 @@ class Analysis:
         for launch in self.plan.launches:
             launched.setdefault(launch.nodes[0], []).append(launch.kernel)
         owned = self._parameters_by_node()
-        return [self._node_row(index, launched.get(index, []), owned.get(index, 0)) for index in range(len(self.bound.nodes))]
+        return [
+            self._node_row(index, launched.get(index, []), owned.get(index, 0))
+            for index in range(len(self.bound.nodes))
+        ]
 
     def _parameters_by_node(self) -> dict[int, int]:
         """Elements of the parameters that each node is the first to use."""
         graph, seen, owned = self.bound, set[int](), dict[int, int]()
-        named = {index: t.name for index, t in enumerate(graph.tensors) if t.name in self.record.parameters and t.producer is None}
+        named = {
+            index: t.name
+            for index, t in enumerate(graph.tensors)
+            if t.name in self.record.parameters and t.producer is None
+        }
         storage_of = {graph.tensors[index].storage: self.record.parameters[name] for index, name in named.items()}
         for index, node in enumerate(graph.nodes):
             if is_free(node.op):
@@ -319,7 +329,9 @@ class Analysis:
             nbytes = sum(row.bytes_read + row.bytes_written for row in rows if row.op == op)
             time_share = sum(row.share for row in rows if row.op == op)
             uncosted.append(Uncosted(op, count, nbytes, nbytes / moved, time_share))
-        return Coverage(len(nodes), len(nodes) - costs.free_count - sum(missing.values()), costs.free_count, tuple(uncosted))
+        return Coverage(
+            len(nodes), len(nodes) - costs.free_count - sum(missing.values()), costs.free_count, tuple(uncosted)
+        )
 
     @property
     def conventions(self) -> tuple[str, ...]:
@@ -356,7 +368,9 @@ class Analysis:
             sizes["seq_len"] = seq_len
         new = batch is not None and batch != self.execution.batch
         if new and "batch" not in self.record.symbols:
-            raise InputError(f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change")
+            raise InputError(
+                f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
+            )
         execution = replace(
             self.execution,
             batch=self.execution.batch if batch is None else batch,
@@ -397,13 +411,17 @@ class Analysis:
         return html_fragment(analysis_document(self, top=20))
 
     def __repr__(self) -> str:
-        return f"<Analysis of {self.name} on {self.hardware.name}: {self.latency * 1e3:.3g} ms at batch {self.execution.batch}>"
+        milliseconds, batch = 1e3 * self.latency, self.execution.batch
+        return f"<Analysis of {self.name} on {self.hardware.name}: {milliseconds:.3g} ms at batch {batch}>"
 
 
 def closed_forms(costs: GraphCosts) -> dict[str, str]:
     """Factored closed forms of the totals, as text, keyed by quantity."""
     total = costs.total
-    return {name: _closed_form(getattr(total, name)) for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")}
+    return {
+        name: _closed_form(getattr(total, name))
+        for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")
+    }
 
 
 def _closed_form(expression: Any) -> str:
@@ -432,8 +450,9 @@ def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
 
 
 _SUMMED = (
-    "flops matrix_flops vector_flops macs params bytes_read bytes_written activations workspace_bytes latency_s share kernels".split()
-)
+    "flops matrix_flops vector_flops macs params bytes_read bytes_written activations workspace_bytes latency_s share"
+    " kernels"
+).split()
 
 
 def _added(name: str, rows: Sequence[Row]) -> Row:
@@ -441,6 +460,12 @@ def _added(name: str, rows: Sequence[Row]) -> Row:
     longest = max(rows, key=lambda row: row.latency_s)
     sums = {field: sum(getattr(row, field) for row in rows) for field in _SUMMED}
     modules = {row.module for row in rows}
-    return replace(longest, name=name, count=len(rows), module=modules.pop() if len(modules) == 1 else "", inputs="", outputs="", **sums)
-
-
+    return replace(
+        longest,
+        name=name,
+        count=len(rows),
+        module=modules.pop() if len(modules) == 1 else "",
+        inputs="",
+        outputs="",
+        **sums,
+    )

@@ -62,7 +62,14 @@ def analyze(
         if inputs is not None:
             raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
         traced = load_trace(
-            model, symbols=symbols, batch=execution.batch, sizes=sizes, input_shape=input_shape, layout=layout, use_cache=use_cache, progress=progress
+            model,
+            symbols=symbols,
+            batch=execution.batch,
+            sizes=sizes,
+            input_shape=input_shape,
+            layout=layout,
+            use_cache=use_cache,
+            progress=progress,
         )
     else:
         traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
@@ -83,7 +90,9 @@ def input_sizes(image_size: int | tuple[int, int] | None, seq_len: int | None) -
     return sizes
 
 
-def _analysis(traced: CachedTrace, hardware: HardwareProfile, execution: Execution, sizes: Mapping[str, int]) -> Analysis:
+def _analysis(
+    traced: CachedTrace, hardware: HardwareProfile, execution: Execution, sizes: Mapping[str, int]
+) -> Analysis:
     open_sizes = {name: value for name, value in sizes.items() if name in traced.graph.symbols}
     execution = Execution(
         batch=execution.batch, sizes=open_sizes, dtype=execution.dtype, layout=execution.layout, mode=execution.mode
@@ -145,7 +154,9 @@ def _is_traced_at(graph: OpGraph, sizes: Mapping[str, int]) -> bool:
     """Whether the graph's inputs already have these sizes as numbers (a fixed-size model at its own size)."""
     shapes = [graph.specs[graph.tensors[i].spec].shape for i in graph.inputs]
     spatial = (sizes.get("height"), sizes.get("width"))
-    return set(sizes) == {"height", "width"} and all(tuple(shape[-2:]) == spatial for shape in shapes if len(shape) == 4)
+    return set(sizes) == {"height", "width"} and all(
+        tuple(shape[-2:]) == spatial for shape in shapes if len(shape) == 4
+    )
 
 
 def _trace_request(

@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def cache_dir() -> Path | None:
     return Path(platformdirs.user_cache_dir("costmodel", appauthor=False)) / "traces"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -96,8 +96,10 @@ def read(name: str) -> CachedTrace | None:
         data = json.loads(payload)
         if any(_digest(Path(file)) != digest for file, digest in data["files"].items()):
             return None
-        return CachedTrace(data["name"], data["source"], from_json(data["graph"]), data["closed_forms"])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        graph = from_json(data["graph"])
+        _ = graph.open_sizes  # compiled now: a file with anything but arithmetic in it is damaged
+        return CachedTrace(data["name"], data["source"], graph, data["closed_forms"])
+    except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, IndexError) as error:
         warnings.warn(f"the cache entry {path} is damaged ({error}) and is made anew", CacheWarning, stacklevel=2)
         return None
 
@@ -140,7 +142,15 @@ def imported_files(*named: str | Path) -> dict[str, str]:
     Files of installed packages and of the standard library are left to their versions.
     """
     installed = [Path(p) for p in {sys.prefix, sys.base_prefix, str(Path(__file__).parent)}]
-    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    own = {f for f in files if f.suffix == ".py" and not any(f.is_relative_to(p.resolve()) for p in installed) and "site-packages" not in f.parts}
+    files = {
+        Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    }
+    own = {
+        f
+        for f in files
+        if f.suffix == ".py"
+        and not any(f.is_relative_to(p.resolve()) for p in installed)
+        and "site-packages" not in f.parts
+    }
     own |= {Path(f).resolve() for f in named if Path(f).is_file()}
     return {str(f): _digest(f) for f in sorted(own)}

@@ -24,7 +24,7 @@ from costmodel.tensor import Role, TensorSpec
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Call", "DimCode", "OpGraph", "OpNode", "SpecRef", "Storage", "Symbol", "Tensor"]
+__all__ = ["Call", "DimCode", "OpGraph", "OpNode", "OpenSizes", "SpecRef", "Storage", "Symbol", "Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,9 @@ class OpNode:
     """One operator call in the program.
 
     ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
-    the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and ``outputs`` are indices of tensors; ``after``
-    are nodes that must have run though no tensor passes (they wrote in place into an aliased storage).
+    the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and
+    ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
+    (they wrote in place into an aliased storage).
     """
 
     name: str
@@ -104,7 +105,7 @@ class OpNode:
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenSizes:
+class OpenSizes:
     """Where a graph of codes holds codes, and the function that evaluates them all."""
 
     codes: list[Code]
@@ -159,7 +160,12 @@ class OpGraph:
     def sizes(self) -> Iterator[Any]:
         """Every size of the three tables."""
         seen: list[Any] = []
-        self._map_dims(lambda dim: (seen.append(dim), dim)[1])
+
+        def note(dim: Any) -> Any:
+            seen.append(dim)
+            return dim
+
+        self._map_dims(note)
         yield from seen
 
     def symbolic(self) -> OpGraph:
@@ -173,15 +179,22 @@ class OpGraph:
         return self._map_dims(lambda dim: known[dim] if dim in known else known.setdefault(dim, to_code(dim)))
 
     @property
-    def _open(self) -> _OpenSizes:
-        """The sizes that a binding changes, found once: most calls and weights hold none."""
+    def open_sizes(self) -> OpenSizes:
+        """The sizes that a binding changes, found once: most calls and weights hold none.
+
+        Raises ValueError where a code is not integer arithmetic.
+        """
         known = self.memo.get("open sizes")
         if known is None:
-            codes = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
-            known = self.memo["open sizes"] = _OpenSizes(
+            codes: list[Code] = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
+            known = self.memo["open sizes"] = OpenSizes(
                 codes=codes,
                 evaluate=compile_codes(codes, list(self.symbols)),
-                specs=[i for i, s in enumerate(self.specs) if any(isinstance(d, str) for d in (*s.shape, *(s.strides or ())))],
+                specs=[
+                    i
+                    for i, s in enumerate(self.specs)
+                    if any(isinstance(d, str) for d in (*s.shape, *(s.strides or ())))
+                ],
                 calls=[i for i, c in enumerate(self.calls) if _has_dim(c.arguments)],
                 storages=[i for i, s in enumerate(self.storages) if isinstance(s.nbytes, str)],
             )
@@ -193,7 +206,7 @@ class OpGraph:
         Raises InputError for an unknown symbol or a size outside its domain.
         """
         full = self.check_binding(binding)
-        found = self._open
+        found = self.open_sizes
         value = dict(zip(found.codes, found.evaluate(full), strict=True))
 
         def number(dim: Any) -> Any:
@@ -276,7 +289,12 @@ class OpGraph:
         for node in self.nodes:
             call = self.calls[node.call]
             graph.add_node(
-                node.name, node=node, op=node.op, module=node.module, arguments=self.arguments(call), outputs=self.results(call)
+                node.name,
+                node=node,
+                op=node.op,
+                module=node.module,
+                arguments=self.arguments(call),
+                outputs=self.results(call),
             )
         for index, node in enumerate(self.nodes):
             for before in self.predecessors(index):
@@ -349,7 +367,9 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
     coded = graph.coded()
     return {
         "symbols": [[s.name, s.default, s.multiple_of, s.minimum] for s in coded.symbols.values()],
-        "specs": [[list(s.shape), s.dtype, s.role.value, None if s.strides is None else list(s.strides)] for s in coded.specs],
+        "specs": [
+            [list(s.shape), s.dtype, s.role.value, None if s.strides is None else list(s.strides)] for s in coded.specs
+        ],
         "calls": [[c.op, [[n, _pack(v)] for n, v in c.arguments], [_pack(v) for v in c.outputs]] for c in coded.calls],
         "storages": [[s.nbytes, s.dtype, s.role.value] for s in coded.storages],
         "tensors": [[t.spec, t.storage, t.producer, t.name] for t in coded.tensors],
@@ -375,7 +395,9 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
     ]
     roles = {role.value: role for role in Role}
     return OpGraph(
-        symbols={name: Symbol(name, default, multiple, minimum) for name, default, multiple, minimum in data["symbols"]},
+        symbols={
+            name: Symbol(name, default, multiple, minimum) for name, default, multiple, minimum in data["symbols"]
+        },
         specs=[
             TensorSpec(tuple(shape), dtype, roles[role], "", None if strides is None else tuple(strides))
             for shape, dtype, role, strides in data["specs"]

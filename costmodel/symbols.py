@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def symbol(name: str) -> sympy.Symbol:
     """The positive integer symbol of this name; equal names are the same symbol.
 
@@ -224,7 +224,11 @@ def to_code(dim: Dim | str) -> Code:
 
 
 _TOKENS = re.compile(r"[A-Za-z_]\w*")
-_NUMERIC: dict[str, Callable[..., int]] = {"max": max, "min": min, "exact": lambda numerator, denominator: numerator // denominator}
+_NUMERIC: dict[str, Callable[..., int]] = {
+    "max": max,
+    "min": min,
+    "exact": lambda numerator, denominator: numerator // denominator,
+}
 _ALLOWED = re.compile(r"[\w\s+\-*/%(),]*")
 
 
@@ -246,7 +250,7 @@ def from_code(code: Code) -> Dim:
         return code
     import sympy
 
-    names = {n: _Exact(symbol(n)) for n in set(_TOKENS.findall(_checked(code))) - _NUMERIC.keys()}
+    names: dict[str, Any] = {n: _Exact(symbol(n)) for n in set(_TOKENS.findall(_checked(code))) - _NUMERIC.keys()}
     names["max"] = lambda *values: _Exact(sympy.Max(*map(_plain, values)))
     names["min"] = lambda *values: _Exact(sympy.Min(*map(_plain, values)))
     names["exact"] = lambda numerator, denominator: _Exact(_plain(numerator) / _plain(denominator))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import subprocess
@@ -10,7 +11,6 @@ import textwrap
 
 import pytest
 
-import costmodel
 from costmodel import cache
 from costmodel.api import load_trace
 from costmodel.errors import CacheWarning
@@ -70,15 +70,12 @@ def test_a_damaged_entry_is_rebuilt_with_a_warning(folder, request_name, damage)
 
 
 def test_code_in_a_cache_file_is_not_run(folder, request_name):
-    load_trace(request_name)
+    whole = load_trace(request_name)
     (entry,) = entries(folder)
-    payload = entry.read_bytes().partition(b"\n")[2].replace(b'"batch"', b'"__import__(\'os\').abort()"')
-    import hashlib
-
+    payload = entry.read_bytes().partition(b"\n")[2].replace(b'"batch"', b"\"__import__('os').abort()\"")
     entry.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
-    with pytest.raises((ValueError, KeyError, costmodel.CostmodelError)), pytest.warns(CacheWarning):
-        load_trace(request_name).graph.bind({})
-        raise KeyError("the entry was rebuilt")
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert load_trace(request_name).graph == whole.graph
 
 
 def test_an_unwritable_cache_only_warns(folder, request_name, monkeypatch):
@@ -121,7 +118,9 @@ def test_a_cached_analysis_does_not_import_torch(folder):
 
     def run(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
 

@@ -46,7 +46,9 @@ def _list(arguments: argparse.Namespace) -> int:
         quantity_column("l2_bytes", "L2", "B", [row["l2_bytes"] for row in rows], importance=20),
     )
     keyed = [{**row, **{f"{key}_flop_per_s": row[key] for key in ("fp32", "tf32", "fp16", "bf16")}} for row in rows]
-    table = Table(columns=columns, rows=tuple(keyed), title="Dense peaks: fp32 on vector lanes, the others on matrix engines")
+    table = Table(
+        columns=columns, rows=tuple(keyed), title="Dense peaks: fp32 on vector lanes, the others on matrix engines"
+    )
     write(Document("Hardware profiles", (table,)), arguments.format, arguments.output)
     return 0
 
@@ -62,7 +64,7 @@ def _show(arguments: argparse.Namespace) -> int:
         text_column("section", "section", importance=90),
         text_column("key", "figure", importance=95),
         text_column("value", "value", importance=100),
-        text_column("source", "source", importance=40, shrinks=True),
+        text_column("source", "source", importance=40, shortest=24),
     )
     table = Table(columns=columns, rows=tuple(fact._asdict() for fact in describe(profile)))
     write(Document(f"{profile.name}: {profile.title}", (table,)), arguments.format, arguments.output)

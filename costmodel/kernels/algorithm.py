@@ -45,7 +45,12 @@ def _convolution(op: str, arguments: Mapping[str, Any], weight: TensorSpec) -> s
         channels = arguments["input"].shape[1]
         return "direct_depthwise" if groups == channels else "grouped_implicit_gemm"
     kernel = weight.shape[2:]
-    if all(k == 1 for k in kernel) and "transpose" not in op and _all(arguments.get("stride", 1), 1) and _all(arguments.get("padding", 0), 0):
+    if (
+        all(k == 1 for k in kernel)
+        and "transpose" not in op
+        and _all(arguments.get("stride", 1), 1)
+        and _all(arguments.get("padding", 0), 0)
+    ):
         return "gemm"
     return "implicit_gemm"
 

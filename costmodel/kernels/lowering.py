@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.algorithm import algorithm_of, engine_for
+from costmodel.kernels.eager import Operator, eager_kernels
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
-from costmodel.kernels.precision import NodeDtypes, assign_dtypes, contraction_dtype
+from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
@@ -34,28 +33,29 @@ class _Structure:
 
     dtypes: tuple[NodeDtypes, ...]
     keys: tuple[tuple[Any, ...], ...]  # ("call", index, dtypes) or ("cast", tensor, from, to)
-    launches: tuple[Launch, ...]
+    starts: tuple[tuple[int, tuple[int, ...]], ...]  # (key, nodes) in program order
     storage_scale: tuple[float, ...]
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
-    known: _Structure | None = graph.memo.get(("lowering", execution.dtype))
+    key = ("lowering", execution.dtype, execution.fast_norm)
+    known: _Structure | None = graph.memo.get(key)
     if known is None:
-        known = graph.memo["lowering", execution.dtype] = _find_structure(graph, assign_dtypes(graph, execution))
+        known = graph.memo[key] = _find_structure(graph, assign_dtypes(graph, execution))
     return known
 
 
 def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
     keys: dict[tuple[Any, ...], int] = {}
-    launches = []
+    starts: list[tuple[int, tuple[int, ...]]] = []
     for index, (node, types) in enumerate(zip(graph.nodes, dtypes, strict=True)):
         for position in types.casts:
             cast = ("cast", graph.tensors[node.inputs[position]].spec, types.had[position], types.inputs[position])
-            launches.append(Launch(keys.setdefault(cast, len(keys)), (index,)))
+            starts.append((keys.setdefault(cast, len(keys)), (index,)))
         if not is_free(node.op):
             call = ("call", node.call, types)
-            launches.append(Launch(keys.setdefault(call, len(keys)), (index,)))
-    return _Structure(tuple(dtypes), tuple(keys), tuple(launches), _storage_scale(graph, dtypes))
+            starts.append((keys.setdefault(call, len(keys)), (index,)))
+    return _Structure(tuple(dtypes), tuple(keys), tuple(starts), _storage_scale(graph, dtypes))
 
 
 def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
@@ -79,20 +79,22 @@ class _Lowering:
 
     def run(self) -> KernelPlan:
         structure = _structure(self.graph, self.execution)
-        kernels = tuple(self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:]) for key in structure.keys)
-        return KernelPlan(kernels, structure.launches, structure.storage_scale)
+        kernels: list[Kernel] = []
+        of_key: list[range] = []
+        for key in structure.keys:
+            run = self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
+            of_key.append(range(len(kernels), len(kernels) + len(run)))
+            kernels += run
+        launches = tuple(Launch(kernel, nodes) for key, nodes in structure.starts for kernel in of_key[key])
+        return KernelPlan(tuple(kernels), launches, structure.storage_scale)
 
-    def _cast(self, spec: int, source: str, target: str) -> Kernel:
+    def _cast(self, spec: int, source: str, target: str) -> tuple[Kernel, ...]:
         """A copy into another dtype: reads what there is, writes the new."""
         elements: int = product(self.graph.specs[spec].shape)  # type: ignore[assignment]
-        return Kernel(
-            op="aten._to_copy",
-            algorithm="cast",
-            bytes_read=elements * ITEMSIZE_BYTES[source],
-            bytes_written=elements * ITEMSIZE_BYTES[target],
-        )
+        read, written = elements * ITEMSIZE_BYTES[source], elements * ITEMSIZE_BYTES[target]
+        return (Kernel(op="aten._to_copy", algorithm="cast", bytes_read=read, bytes_written=written),)
 
-    def _call(self, index: int, types: NodeDtypes) -> Kernel:
+    def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
         call = self.graph.calls[index]
         arguments, results = self.graph.arguments(call), self.graph.results(call)
         if not types.as_traced:
@@ -100,26 +102,7 @@ class _Lowering:
         cost = cost_of(call.op, arguments, results)
         if cost is None:
             cost = default_cost(arguments, results)
-        return self._kernel(call.op, arguments, cost, types)
-
-    def _kernel(self, op: str, arguments: dict[str, Any], cost: Cost, types: NodeDtypes) -> Kernel:
-        algorithm = algorithm_of(op, arguments)
-        kernel = Kernel(
-            op=op,
-            algorithm=algorithm,
-            matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
-            vector_flops=cost.vector_flops,  # type: ignore[arg-type]
-            bytes_read=cost.bytes_read,  # type: ignore[arg-type]
-            bytes_written=cost.bytes_written,  # type: ignore[arg-type]
-            workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
-            count=cost.launches,  # type: ignore[arg-type]
-        )
-        if not cost.matrix_flops:
-            return kernel
-        operand = next((d for d in types.inputs if d.startswith(("float", "bfloat"))), "float32")
-        dtype = contraction_dtype(op, self.execution, operand, self.hardware.has_tf32)
-        engine, dtype, accumulate = engine_for(algorithm, dtype, self.hardware)
-        return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
+        return eager_kernels(Operator(call.op, arguments, results, cost, self.execution, self.hardware))
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -21,7 +21,9 @@ class Execution:
 
     ``dtype``: ``fp32`` is PyTorch's default (convolutions in TF32 where the machine has it, matrix
     products in FP32), ``tf32`` allows both, ``fp16``/``bf16`` mean ``model.to(dtype)``, ``amp_*`` mean
-    ``torch.autocast`` around fp32 weights.
+    ``torch.autocast`` around fp32 weights. ``torch_version``: the release that runs, where it is known;
+    ``fast_norm``: timm's own normalization layers stay in the lower precision under autocast;
+    ``reparameterized``: branches that a model can fold (RepVGG, MobileOne, ...) are folded.
     """
 
     batch: int = 1
@@ -30,6 +32,9 @@ class Execution:
     layout: str = "nchw"
     mode: str = "eager"
     phase: str = "inference"
+    torch_version: str = ""
+    fast_norm: bool = False
+    reparameterized: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -39,9 +44,18 @@ class Execution:
             ("phase", self.phase, PHASES),
         ):
             if value not in allowed:
-                raise InputError(librarian(f"there is no {name} {value!r}", there_is=allowed, near=near_matches(value, allowed)))
+                raise InputError(
+                    librarian(f"there is no {name} {value!r}", there_is=allowed, near=near_matches(value, allowed))
+                )
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch must be a whole number of at least 1, not {self.batch!r}")
+
+    def at_least_torch(self, *release: int) -> bool:
+        """Whether the run is by this release of torch or a later one; an unnamed version counts as the latest."""
+        if not self.torch_version:
+            return True
+        parts = self.torch_version.partition("+")[0].split(".")
+        return tuple(int(p) for p in parts[: len(release)] if p.isdigit()) >= release
 
     @property
     def autocast(self) -> str | None:
@@ -60,6 +74,9 @@ class Kernel:
     ``vector_flops``    FLOP of everything else, on the vector lanes in fp32.
     ``bytes_read``, ``bytes_written``   B to and from device memory.
     ``workspace_bytes`` B that the algorithm stores besides.
+    ``gemm``            (m, n, k, batch) of a contraction that runs as matrix products.
+    ``access``          how it walks memory, a rate class of the time model: elementwise, strided, cat, ...
+    ``row_length``      elements normalized together, for softmax and normalization.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
     """
@@ -74,6 +91,9 @@ class Kernel:
     bytes_read: int = 0
     bytes_written: int = 0
     workspace_bytes: int = 0
+    gemm: tuple[int, int, int, int] | None = None
+    access: str = "elementwise"
+    row_length: int = 0
     count: int = 1
 
     @property

@@ -15,7 +15,7 @@ from costmodel.graph import OpGraph
 from costmodel.kernels.plan import Execution
 from costmodel.tensor import Role
 
-__all__ = ["NodeDtypes", "TORCH_DTYPE", "assign_dtypes", "contraction_dtype"]
+__all__ = ["TORCH_DTYPE", "NodeDtypes", "assign_dtypes", "contraction_dtype"]
 
 TORCH_DTYPE = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "tf32": "float32"}
 
@@ -41,11 +41,15 @@ FP32 = frozenset(
 #: Run in fp32, but read the lower precision and convert in registers: only the result is wide.
 FP32_OUT = frozenset(
     f"aten.{name}"
-    for name in "softmax _softmax log_softmax _log_softmax _safe_softmax cumprod cumsum prod sum norm linalg_vector_norm".split()
+    for name in (
+        "softmax _softmax log_softmax _log_softmax _safe_softmax cumprod cumsum prod sum norm linalg_vector_norm"
+    ).split()
 )
 
 #: Normalization reads fp32 statistics and weights beside activations of the lower precision.
-MIXED = frozenset({"aten.batch_norm", "aten.instance_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm"})
+MIXED = frozenset(
+    {"aten.batch_norm", "aten.instance_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     same = target == "float32"
     run = traced if same else [target if d == "float32" else d for d in traced]
     return [
-        NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs), as_traced=same) for n in graph.nodes
+        NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs), as_traced=same)
+        for n in graph.nodes
     ]
 
 
@@ -112,7 +117,9 @@ class _Autocast:
         else:
             want = have
             result = have[0] if op in MIXED and have else self._promoted(inputs, have)
-        casts = tuple(i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b and self._must_cast(inputs[i]))
+        casts = tuple(
+            i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b and self._must_cast(inputs[i])
+        )
         written = tuple(self._output(t, result) for t in outputs)
         return NodeDtypes(want, written, casts, have if casts else ())
 

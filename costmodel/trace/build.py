@@ -38,7 +38,9 @@ def same_structure(runs: Sequence[RawTrace]) -> bool:
 class GraphBuilder:
     """Builds one OpGraph from runs of the same structure at the ``points``, with ``lift`` for the sizes."""
 
-    def __init__(self, runs: Sequence[RawTrace], lift: Lift, symbols: dict[str, Symbol], points: Sequence[dict[str, int]]) -> None:
+    def __init__(
+        self, runs: Sequence[RawTrace], lift: Lift, symbols: dict[str, Symbol], points: Sequence[dict[str, int]]
+    ) -> None:
         self.runs, self.lift, self.symbols, self.points = runs, lift, symbols, points
         self.first = runs[0]
         self.specs: dict[TensorSpec, int] = {}

@@ -31,11 +31,11 @@ def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
     Raises TraceError when the module cannot be copied.
     """
     memo: dict[int, Any] = {}
-    for tensor in module.parameters():
-        memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
-    for tensor in module.buffers():
-        if tensor.device.type != "cpu" or tensor.numel() > REAL_CPU_ELEMENTS:
-            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        if buffer.device.type != "cpu" or buffer.numel() > REAL_CPU_ELEMENTS:
+            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     try:
         with torch.no_grad():
             copied = copy.deepcopy(module, memo).eval()

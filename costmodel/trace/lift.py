@@ -108,7 +108,11 @@ class SizeLift:
 
     def __call__(self, values: Fingerprint, hints: Iterable[tuple[Dim, Fingerprint]] = ()) -> Dim:
         """The expression behind ``values``. ``hints`` are candidates with their own values, tried first."""
-        if values[0] == values[-1] and len(set(values)) == 1 and not (self._with_batch and values[0] % self.batches[0] == 0):
+        if (
+            values[0] == values[-1]
+            and len(set(values)) == 1
+            and not (self._with_batch and values[0] % self.batches[0] == 0)
+        ):
             return values[0]
         power, rest = self._split(values)
         if self._divisible and power == 0 and rest not in self._known:

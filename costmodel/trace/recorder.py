@@ -34,7 +34,7 @@ DATA_DEPENDENT = frozenset(
     "_local_scalar_dense nonzero masked_select unique_dim unique_consecutive _unique2 nonzero_static equal".split()
 )
 
-#: Tensors computed on the CPU (position grids, masks) stay real below this many elements, so that a model may look at them.
+#: Tensors computed on the CPU (position grids, masks) stay real up to this many elements: a model may look at them.
 REAL_CPU_ELEMENTS = 1 << 16
 
 _DTYPE_NAMES: dict[torch.dtype, str] = {}
@@ -121,7 +121,8 @@ def _schema(overload: Any) -> _Schema:
             names=names,
             written=written,
             decompose=composite and packet not in KEPT_WHOLE,
-            factory=any(a.name == "device" for a in schema.arguments) and not any(_is_tensor_type(a) for a in schema.arguments),
+            factory=any(a.name == "device" for a in schema.arguments)
+            and not any(_is_tensor_type(a) for a in schema.arguments),
             data_dependent=packet in DATA_DEPENDENT,
         ),
     )
@@ -177,7 +178,9 @@ class Recorder(TorchDispatchMode):
 
     # -- the mode ------------------------------------------------------------------------------
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         schema = _schema(func)
         if schema.decompose:
@@ -250,7 +253,11 @@ class Recorder(TorchDispatchMode):
         for index in _indices(list(arguments.values())):
             tensor = self.trace.tensors[index.index]
             writer = self._last_write.get(tensor.storage)
-            if writer is not None and writer != tensor.producer and (tensor.producer is None or writer > tensor.producer):
+            if (
+                writer is not None
+                and writer != tensor.producer
+                and (tensor.producer is None or writer > tensor.producer)
+            ):
                 before.add(writer)
         return tuple(sorted(before - {number}))
 

@@ -64,7 +64,10 @@ def _windowed(arguments: Mapping[str, Any], kernel: Any) -> Iterator[tuple[int, 
 def _transposed(arguments: Mapping[str, Any]) -> Iterator[tuple[int, Dim]]:
     shape, kernel = arguments["input"].shape, arguments["weight"].shape[2:]
     count = len(shape) - 2
-    values = [_pair(arguments.get(n, d), count) for n, d in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))]
+    values = [
+        _pair(arguments.get(n, d), count)
+        for n, d in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+    ]
     if all(values):
         stride, padding, extra, dilation = values  # type: ignore[assignment]
         for i in range(count):

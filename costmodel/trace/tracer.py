@@ -44,15 +44,18 @@ def trace(
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
-    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last. A symbol that cannot be left open stays a number, and the
-    graph's notes say why. The module itself is not touched: every run is made on a copy
-    without memory. Raises TraceError when the forward pass fails, InputError when the sizes do not fit.
+    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last.
+    A symbol that cannot be left open stays a number, and the graph's notes say why. The module itself is
+    not touched: every run is made on a copy without memory. Raises TraceError when the forward pass fails,
+    InputError when the sizes do not fit.
     """
     return _Tracer(loaded, dict(sizes or {}), layout, progress).trace(symbols)
 
 
 class _Tracer:
-    def __init__(self, loaded: LoadedModel, sizes: dict[str, int], layout: str, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, sizes: dict[str, int], layout: str, progress: Callable[[int], None] | None
+    ) -> None:
         self.loaded, self.layout, self.progress = loaded, layout, progress
         self.sizes = {"batch": 1, **loaded.sizes, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
@@ -137,7 +140,9 @@ class _Tracer:
 
     # -- graph ---------------------------------------------------------------------------------
 
-    def _graph(self, runs: list[RawTrace], lift: Any, symbols: dict[str, Symbol], points: list[dict[str, int]]) -> OpGraph:
+    def _graph(
+        self, runs: list[RawTrace], lift: Any, symbols: dict[str, Symbol], points: list[dict[str, int]]
+    ) -> OpGraph:
         parameters = {name: p.numel() for name, p in self.loaded.module.named_parameters()}
         graph = GraphBuilder(runs, lift, symbols, points).build(
             parameters=parameters,

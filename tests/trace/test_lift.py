@@ -52,7 +52,9 @@ def test_size_lift_does_not_guess():
 def test_a_hint_counts_only_if_it_fits_every_run():
     lift = SizeLift(POINTS)
     wrong = symbol("height") * 5
-    assert lift(values_of(lambda batch, height, width: width), [(wrong, tuple(5 * h for h in HEIGHTS))]) == symbol("width")
+    assert lift(values_of(lambda batch, height, width: width), [(wrong, tuple(5 * h for h in HEIGHTS))]) == symbol(
+        "width"
+    )
 
 
 @given(scale=st.integers(1, 4096), power=st.integers(0, 2))

@@ -13,7 +13,11 @@ from costmodel.trace.shapes import window_dim
 
 
 @given(
-    size=st.integers(1, 200), kernel=st.integers(1, 7), stride=st.integers(1, 5), padding=st.integers(0, 3), dilation=st.integers(1, 3)
+    size=st.integers(1, 200),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 5),
+    padding=st.integers(0, 3),
+    dilation=st.integers(1, 3),
 )
 def test_window_dim_is_what_a_convolution_puts_out(size, kernel, stride, padding, dilation):
     assume(size + 2 * padding >= dilation * (kernel - 1) + 1)
