@@ -166,7 +166,9 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
         feed = size * shared / per_unit
         epilogue = max(size, 2) * height * width / c.epilogue_bytes_per_cycle if engine.matrix else 0.0
         count = np.ceil(m / height) * np.ceil(n / width) * batch
-        barred = (batch > 1) & (min(height, width) < engine.batched_edge)
+        barred = (
+            (batch > 1) & ((height, width) not in (engine.batched_tiles or SIMT_TILES)) if not engine.matrix else False
+        )
         for fills in (0, 1, 2, 3, 4):
             split = np.minimum(most, np.maximum(1, fills * units // count))
             parts = count * split

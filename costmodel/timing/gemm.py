@@ -91,12 +91,12 @@ class GemmConstants:
     gemv_fixed_cycles: float = 5000.0
     gemv_passes: float = 2.8
     #: FMA lanes read operands from shared memory: loop time grows by this over the harmonic edge
-    #: rows * columns / (rows + columns) of the tile [elements]: 7 % for 128x128, 29 % for 32x32 (4.2 A100, 5.9 V100).
+    #: rows * columns / (rows + columns) of the tile [elements]: 7 % for 128x128, 29 % for 32x32.
     simt_feed: float = 4.6
     #: Toll of address translation on rows far apart, over the loop time [1]; Pascal only.
     row_toll: float = 1.5
     #: Time after which the clock of a board on a power limit has left its boost halfway [s]; T4 only.
-    power_window_s: float = 1.3e-3
+    power_window_s: float = 0.8e-3
 
 
 GEMM = GemmConstants()
@@ -146,6 +146,7 @@ def gemm_time(
     hw: GemmMachine,
     bytes_cold: bool = True,
     reuse_bytes: tuple[float, float] | None = None,
+    traffic_bytes: float | None = None,
     steady: bool = True,
     constants: GemmConstants = GEMM,
 ) -> GemmTime:
@@ -154,7 +155,8 @@ def gemm_time(
     ``dtype`` names the operands; products of ``fp32`` use FMA lanes where the machine has no fp32 matrix engine,
     ``tf32`` says that they may be rounded. ``bytes_cold``: operands come from DRAM and the result goes there; False:
     all three lie in L2 as far as they fit. ``reuse_bytes`` says it exactly: bytes touched between two uses of
-    (A and C, B). ``steady`` is False for a kernel run alone on an idle board, which has its boost clock at first.
+    (A and C, B); ``traffic_bytes`` gives the DRAM traffic itself, where operands are formed on chip (implicit GEMM).
+    ``steady`` is False for a kernel run alone on an idle board, which has its boost clock at first.
     Raises :class:`ProfileError` where the machine has no engine for ``dtype``, ValueError for sizes below 1.
 
     >>> engine = GemmEngine(flop_per_clock=2048, clock_hz=1.41e9, matrix=True, element_bytes=2)
@@ -171,7 +173,10 @@ def gemm_time(
     if min(m, n, k, batch) < 1:
         raise ValueError(f"sizes of a matrix product must be at least 1, not m={m}, n={n}, k={k}, batch={batch}")
     engine = hw.engine(dtype)
-    memory_s = _memory_s(m, n, k, batch, engine, hw, bytes_cold, reuse_bytes, constants)
+    if traffic_bytes is not None:
+        memory_s = traffic_bytes / hw.dram_rate(constants.stream_share)
+    else:
+        memory_s = _memory_s(m, n, k, batch, engine, hw, bytes_cold, reuse_bytes, constants)
     if batch == 1 and min(m, n) == 1:
         memory_s *= hw.dram_rate(constants.stream_share) / hw.dram_rate(constants.gemv_stream_share)
         found = _vector_product(max(m, n), k, memory_s, engine, hw, constants)
@@ -215,8 +220,9 @@ def _memory_s(
 @lru_cache(maxsize=256)
 def _tiles(hw: GemmMachine, engine: GemmEngine, batched: bool, constants: GemmConstants) -> tuple[_Tile, ...]:
     per_unit = hw.l2_bytes_per_s * constants.l2_share / engine.clock_hz / hw.unit_count  # L2 [B/clock]
-    edge = engine.batched_edge if batched else 0
-    shapes = [shape for shape in (MATRIX_TILES if engine.matrix else SIMT_TILES) if min(shape) >= edge]
+    shapes: tuple[tuple[int, int], ...] = MATRIX_TILES if engine.matrix else SIMT_TILES
+    if batched and engine.batched_tiles:
+        shapes = engine.batched_tiles
     efficiency = engine.batched_efficiency if batched else engine.efficiency
     tiles = []
     for rows, columns in shapes:

@@ -26,11 +26,12 @@ _SLOT_POWER_W = 75.0
 #: Share of the FFMA rate that SGEMM reaches before the feed of large tiles (7 % for 128x128) [1]: plain and batched
 #: products, by compute capability. Fitted to NeuSight's linear (weight read transposed) and bmm (not transposed) on
 #: P100, V100 and A100; above 1 the feed brings it below the peak again.
-_SIMT_EFFICIENCY: Mapping[str, tuple[float, float]] = {"6": (0.78, 0.85), "7.0": (1.0, 1.0), "8": (0.93, 1.03)}
+_SIMT_EFFICIENCY: Mapping[str, tuple[float, float]] = {"6": (0.78, 1.0), "7.0": (1.0, 1.0), "8": (0.93, 1.03)}
 _SIMT_EFFICIENCY_ELSEWHERE = (0.95, 0.95)
-#: Smallest tile edge of batched SGEMM [elements], by compute capability: Ampere ran all of NeuSight's bmm as 128x128.
-_SIMT_BATCHED_EDGE: Mapping[str, int] = {"8": 128, "9": 128}
-_SIMT_BATCHED_EDGE_ELSEWHERE = 64
+#: Tiles of batched SGEMM [rows, columns], by compute capability. NeuSight's bmm (row-major) shows one kernel for all
+#: shapes on Ampere and on Pascal (cuBLAS, column-major, calls it 128x64); V100 and T4 behave as with 64x64 alone.
+_SIMT_BATCHED_TILES: Mapping[str, tuple[tuple[int, int], ...]] = {"6": ((64, 128),), "8": ((128, 128),)}
+_SIMT_BATCHED_TILES_ELSEWHERE = ((128, 128), (128, 64), (64, 128), (64, 64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # hashed by identity: caches ask often
@@ -39,7 +40,7 @@ class GemmEngine:
 
     ``flop_per_clock`` is the dense peak of one unit [FLOP/clock]; ``matrix`` tells tensor cores from FMA lanes;
     ``efficiency`` is the share of the peak that the inner loop of a large tile reaches [1], ``batched_efficiency`` that
-    of a batched product; batched products have no tile with an edge below ``batched_edge`` [elements].
+    of a batched product; ``batched_tiles`` are the tiles of batched products where others than those of plain ones.
     """
 
     flop_per_clock: float
@@ -48,7 +49,7 @@ class GemmEngine:
     element_bytes: int
     efficiency: float = 1.0
     batched_efficiency: float = 1.0
-    batched_edge: int = 0
+    batched_tiles: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,7 +146,7 @@ def _engines(profile: HardwareProfile) -> dict[str, GemmEngine]:
             element_bytes=size,
             efficiency=1.0 if matrix else simt[0],
             batched_efficiency=1.0 if matrix else simt[1],
-            batched_edge=0 if matrix else _of_capability(_SIMT_BATCHED_EDGE, profile, _SIMT_BATCHED_EDGE_ELSEWHERE),
+            batched_tiles=() if matrix else _of_capability(_SIMT_BATCHED_TILES, profile, _SIMT_BATCHED_TILES_ELSEWHERE),
         )
     return found
 
