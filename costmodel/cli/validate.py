@@ -23,19 +23,40 @@ _SAID = ("device", "dtype", "layout", "mode", "phase", "torch")
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("validate", help="hold predictions against measured timings")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="measured timings: .csv or .csv.gz, timm's benchmark files too")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="measured timings: .csv or .csv.gz, timm's benchmark files too"
+    )
     parser.add_argument(
         "--hw", action="append", default=[], metavar="[DEVICE=]FILE",
         help="profile for rows of DEVICE, or of all devices that have no profile; may be repeated",
     )  # fmt: skip
     for name in _SAID:
         parser.add_argument(f"--{name}", default="", metavar="WORD", help=f"{name} of rows that do not say it")
-    parser.add_argument("--limit", type=common.positive, metavar="N", help="judge a random sample of N rows, from every group")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_condition, metavar="NAME=VALUE",
+        help="a further condition of the runs, such as fast_norm=no; may be repeated, a row's own column wins",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=common.positive, metavar="N", help="judge a random sample of N rows, from every group"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sample (default: 0)")
-    parser.add_argument("--jobs", type=common.positive, default=min(4, os.cpu_count() or 1), metavar="N", help="processes (default: one a core, at most 4)")
+    parser.add_argument(
+        "--jobs",
+        type=common.positive,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="processes (default: one a core, at most 4)",
+    )
     parser.add_argument("--worst", type=int, default=15, metavar="K", help="list the K rows furthest off (default: 15)")
-    parser.add_argument("--max-median", type=_percent, metavar="PERCENT", help="exit with status 1 if the median |error| of a group is above")
-    parser.add_argument("--max-p90", type=_percent, metavar="PERCENT", help="exit with status 1 if the 90th percentile is above")
+    parser.add_argument(
+        "--max-median",
+        type=_percent,
+        metavar="PERCENT",
+        help="exit with status 1 if the median |error| of a group is above",
+    )
+    parser.add_argument(
+        "--max-p90", type=_percent, metavar="PERCENT", help="exit with status 1 if the 90th percentile is above"
+    )
     common.add_output(parser)
     parser.set_defaults(run=run)
 
@@ -44,12 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, predict, report; the exit status says whether the budgets held."""
     from costmodel.api import load_trace
     from costmodel.report import check_writable
-    from costmodel.validate import Flags, fail_budget, grouped, read_measured, validate
+    from costmodel.validate import Flags, check_names, fail_budget, grouped, read_measured, validate
 
     if arguments.output:
         check_writable(arguments.output)
     machines = _machines(arguments.hw)
-    measured = read_measured(arguments.files, Flags(**{name: getattr(arguments, name) for name in _SAID}))
+    conditions = dict(arguments.set)
+    check_names(conditions)
+    flags = Flags(**{name: getattr(arguments, name) for name in _SAID}, conditions=conditions)
+    measured = read_measured(arguments.files, flags)
     result = validate(
         measured,
         trace=load_trace,
@@ -102,6 +126,14 @@ def _percent(text: str) -> float:
     return value
 
 
+def _condition(text: str) -> tuple[str, str]:
+    """``fast_norm=no`` -> ("fast_norm", "no")."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE such as fast_norm=no, not {text!r}")
+    return name, value
+
+
 def _progress() -> Callable[[int, int], None] | None:
     """A bar on a terminal's standard error; none where nobody watches."""
     if not sys.stderr.isatty():
@@ -112,6 +144,11 @@ def _progress() -> Callable[[int, int], None] | None:
         filled, seconds = round(30 * done / count), time.monotonic() - started
         left = seconds / done * (count - done) if done else 0.0
         bar = "#" * filled + "." * (30 - filled)
-        print(f"\r\x1b[K{bar} {done}/{count} rows, {seconds:.0f} s, {left:.0f} s left", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{bar} {done}/{count} rows, {seconds:.0f} s, {left:.0f} s left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return show

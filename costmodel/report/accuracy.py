@@ -8,7 +8,18 @@ from typing import Any
 
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Paragraph, Row, Table
-from costmodel.validate import BASELINES, Group, Judged, ModelRow, Score, Validation, by_family, by_owner, grouped, pooled
+from costmodel.validate import (
+    BASELINES,
+    Group,
+    Judged,
+    ModelRow,
+    Score,
+    Validation,
+    by_family,
+    by_owner,
+    grouped,
+    pooled,
+)
 
 __all__ = ["CONVENTIONS", "accuracy_document", "accuracy_json", "groups_table", "rows_table"]
 
@@ -18,8 +29,8 @@ CONVENTIONS = (
     "covered: share of rows whose predicted interval holds the measured time; width: mean of (high - low) / predicted",
     "uncosted: mean share of the predicted time that operators without a formula take",
     "FLOPs × one fitted scale: the scale with the least median |log error| on the very rows it is scored on",
-    "datasheet roofline: sum over operators of max(FLOP / peak, bytes / bandwidth), operators as written in the dtype of "
-    "the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
+    "datasheet roofline: sum over operators of max(FLOP / peak, bytes / bandwidth), operators as written in the "
+    "dtype of the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
     "operators timed as eager calls: max(floor, floor - 11.5 µs + kernel), the floor read off the smallest calls of "
     "the same file, device and operator; rows not 30 % above it are groups of their own, at the floor",
     "likely owner: the class of kernels that takes the largest share of the predicted time",
@@ -83,7 +94,12 @@ def groups_table(groups: Sequence[Group], title: str) -> Table:
 
 
 def _key_column(key: str) -> Column:
-    return text_column(key, _HEADINGS.get(key, key), render=lambda v: "yes" if v is True else "" if v is False else str(v), importance=95)
+    return text_column(
+        key,
+        _HEADINGS.get(key, key),
+        render=lambda v: "yes" if v is True else "" if v is False else str(v),
+        importance=95,
+    )
 
 
 def _signed_share_column(key: str, heading: str, **options: Any) -> Column:
@@ -110,7 +126,11 @@ def _group_row(group: Group) -> Row:
     row: dict[str, Any] = {**group.keys, **_score_json(group.score)}
     row |= {name: getattr(group, name) for name in ("interval_coverage", "interval_width", "uncosted_share")}
     for name, score in group.baselines.items():
-        row |= {name: (score.median_ape, score.p90_ape), f"{name}_median_ape": score.median_ape, f"{name}_p90_ape": score.p90_ape}
+        row |= {
+            name: (score.median_ape, score.p90_ape),
+            f"{name}_median_ape": score.median_ape,
+            f"{name}_p90_ape": score.p90_ape,
+        }
     return row
 
 
@@ -143,8 +163,12 @@ def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
             text_column("device", "device", importance=90),
             text_column("dtype", "dtype", importance=50),
             *conditions,
-            quantity_column("measured_s", "measured", "s", [row["measured_s"] for row in rows], decimals=2, importance=80),
-            quantity_column("predicted_s", "predicted", "s", [row["predicted_s"] for row in rows], decimals=2, importance=81),
+            quantity_column(
+                "measured_s", "measured", "s", [row["measured_s"] for row in rows], decimals=2, importance=80
+            ),
+            quantity_column(
+                "predicted_s", "predicted", "s", [row["predicted_s"] for row in rows], decimals=2, importance=81
+            ),
             share_column("latency_low_s", "low", on_page=False),
             share_column("latency_high_s", "high", on_page=False),
             _signed_share_column("error", "error", importance=98),
@@ -184,7 +208,7 @@ def _unusable_table(validation: Validation) -> Table:
 
 
 def accuracy_json(validation: Validation) -> dict[str, Any]:
-    """``{"groups": [...], "rows": [...]}``, and besides: pooled and family groups, unusable rows. Shares as fractions."""
+    """``{"groups": [...], "rows": [...]}``, besides pooled and family groups, unusable rows; shares as fractions."""
     judged = validation.judged
     return {
         "schema_version": 1,
@@ -194,7 +218,8 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
         "owners": [_group_json(group) for group in by_owner(judged)],
         "rows": [_judged_json(item) for item in judged],
         "unusable": [
-            {"file": row.file, "line": row.line, "reason": row.reason, "about": row.about} for row in validation.unusable
+            {"file": row.file, "line": row.line, "reason": row.reason, "about": row.about}
+            for row in validation.unusable
         ],
         "not_sampled": validation.not_sampled,
         "conventions": list(CONVENTIONS),

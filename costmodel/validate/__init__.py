@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from costmodel.validate.baselines import BASELINES
 from costmodel.validate.cells import Flags
+from costmodel.validate.conditions import check_names
 from costmodel.validate.groups import Group, by_family, by_owner, fail_budget, grouped, pooled
 from costmodel.validate.judged import Judged
 from costmodel.validate.not_modelled import NOT_MODELLED
@@ -31,6 +32,7 @@ __all__ = [
     "Validation",
     "by_family",
     "by_owner",
+    "check_names",
     "fail_budget",
     "grouped",
     "pooled",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from costmodel.kernels import DTYPES, LAYOUTS, MODES
 
@@ -17,7 +17,10 @@ class RowError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What the user says of files that do not say it themselves; empty where nothing was said."""
+    """What the user says of files that do not say it themselves; empty where nothing was said.
+
+    ``conditions`` are further ones of the run, by the names of Execution's fields.
+    """
 
     device: str = ""
     dtype: str = ""
@@ -25,6 +28,7 @@ class Flags:
     mode: str = ""
     phase: str = ""
     torch: str = ""
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, other: Flags) -> Flags:
         """These flags, and ``other`` where they say nothing.

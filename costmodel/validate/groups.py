@@ -118,7 +118,8 @@ def _group(keys: Mapping[str, str | bool | None], rows: Sequence[Judged]) -> Gro
         keys=keys,
         score=score([row.predicted_s for row in rows], measured),
         interval_coverage=sum(row.is_covered for row in rows) / count,
-        interval_width=sum((row.high_s - row.low_s) / row.predicted_s if row.predicted_s else 0.0 for row in rows) / count,
+        interval_width=sum((row.high_s - row.low_s) / row.predicted_s if row.predicted_s else 0.0 for row in rows)
+        / count,
         uncosted_share=sum(row.uncosted_share for row in rows) / count,
         baselines={
             "flops": score([scale * work for work in flops], measured),

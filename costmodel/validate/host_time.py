@@ -82,5 +82,7 @@ def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     (1.0, 2.0)
     """
     middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True)) / sum((a - middle_x) ** 2 for a in x)
+    slope = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True)) / sum(
+        (a - middle_x) ** 2 for a in x
+    )
     return middle_y - slope * middle_x, slope

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from costmodel.analysis import Analysis
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels import Execution
+from costmodel.kernels import Kernel
 from costmodel.validate.baselines import baselines_of
+from costmodel.validate.conditions import execution_of
 from costmodel.validate.host_time import call_time
 from costmodel.validate.operators import operator_graph
-from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
+from costmodel.validate.rows import MeasuredRow, OperatorRow
 
-__all__ = ["ASSUMED", "Judged", "execution_of", "judge", "judge_operator", "kernel_time_only"]
-
-#: Conditions that rows of whole models are taken to have been measured under, unless a column of theirs says other:
-#: whoever publishes timings of convolutional networks lets cuDNN choose, as timm's script does.
-ASSUMED: Mapping[str, Any] = {"cudnn_benchmark": True}
-
-#: Columns that are called otherwise in :class:`~costmodel.kernels.Execution`.
-_FIELD_OF = {"torch": "torch_version"}
+__all__ = ["Judged", "judge", "judge_operator", "kernel_time_only"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,47 +58,14 @@ class Judged:
         return max(self.time_shares, key=self.time_shares.__getitem__, default="")
 
 
-def execution_of(row: MeasuredRow, graph_symbols: Mapping[str, Any]) -> Execution:
-    """The conditions of a row, as far as Execution has a field for them.
-
-    Raises InputError for a value that it does not take.
-    """
-    known = {f.name: f for f in fields(Execution)}
-    if isinstance(row, OperatorRow):
-        return Execution(batch=1, dtype=row.dtype)
-    given: dict[str, Any] = {**ASSUMED, **({"torch": row.torch} if row.torch else {}), **row.conditions}
-    renamed = {_FIELD_OF.get(name, name): value for name, value in given.items()}
-    typed = {name: _typed(value, known[name].default) for name, value in renamed.items() if name in known}
-    own = {
-        "batch": row.batch,
-        "sizes": {name: size for name, size in row.sizes.items() if name in graph_symbols},
-        "dtype": row.dtype,
-        "layout": row.layout,
-        "mode": row.mode,
-        "phase": row.phase,
-    }
-    return Execution(**{**typed, **own})
-
-
-def _typed(value: Any, default: Any) -> Any:
-    """A cell's text as what the field's default is; yes and no as a truth value."""
-    if not isinstance(value, str):
-        return value
-    if isinstance(default, bool) or (default is None and value.lower() in ("true", "false")):
-        return value.lower() in ("1", "true", "yes", "on")
-    if isinstance(default, (int, float)):
-        return type(default)(value)
-    return value
-
-
 def kernel_time_only(row: OperatorRow, hardware: HardwareProfile) -> HardwareProfile:
     """The machine without host time; its fp32 is fp32, since an operator's row names the arithmetic that it ran in."""
     peaks = {key: peak for key, peak in hardware.peaks.items() if row.dtype != "fp32" or key[:2] != ("matrix", "tf32")}
     return replace(hardware, peaks=peaks, overheads=replace(hardware.overheads, dispatch_s=0.0, sync_s=0.0))
 
 
-def judge(row: ModelRow, analysis: Analysis) -> Judged:
-    """Hold the prediction of a whole model against its row."""
+def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
+    """Hold the prediction for a step against its row."""
     totals, simple = analysis.totals, baselines_of(analysis)
     return Judged(
         row=row,
@@ -129,18 +90,26 @@ def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
         execution=execution_of(row, {}),
         closed_forms={},
     )
-    found = judge(row, analysis)  # type: ignore[arg-type]
-    shown = {f"{name}_s": call_time(row, getattr(found, f"{name}_s")) for name in ("predicted", "low", "high", "roofline", "roofs_85")}
+    found = judge(row, analysis)
+    times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
+    shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
     return replace(found, **shown)
 
 
 def _time_shares(analysis: Analysis) -> dict[str, float]:
-    """Share of the predicted time by class of kernels: operator and algorithm."""
+    """Share of the kernels' predicted time by class of kernels."""
     seconds: dict[str, float] = {}
-    for row in analysis.rows(by="op"):
-        if row.latency_s:
-            op = row.op.removeprefix("aten.")
-            name = op if row.algorithm in (op, "elementwise", "") else f"{op}, {row.algorithm}"
-            seconds[name] = seconds.get(name, 0.0) + row.latency_s
+    plan, estimates = analysis.plan, analysis.estimates
+    for launch in plan.launches:
+        name = _class(plan.kernels[launch.kernel])
+        seconds[name] = seconds.get(name, 0.0) + estimates[launch.kernel].latency_s
     whole = sum(seconds.values()) or 1.0
     return {name: part / whole for name, part in seconds.items()}
+
+
+def _class(kernel: Kernel) -> str:
+    """Operator and algorithm; one of them where the other says nothing more."""
+    op = kernel.op.removeprefix("aten.")
+    if op == "_to_copy" or op == kernel.algorithm:
+        return kernel.algorithm
+    return op if kernel.algorithm == "elementwise" else f"{op}, {kernel.algorithm}"

@@ -51,5 +51,5 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
         sizes=sizes,
         latency_s=latency(record, "latency_ms", 1e-3),
         family=record.get("family") or "",
-        conditions={key: value for key, value in record.items() if value},
+        conditions={**flags.conditions, **{key: value for key, value in record.items() if value}},
     )

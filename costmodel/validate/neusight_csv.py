@@ -52,4 +52,5 @@ def neusight_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
         sizes={"seq_len": size(record, "seqlen")},
         latency_s=latency(record, "e2e_ms", 1e-3),
         family=MODELS[model],
+        conditions=flags.conditions,
     )

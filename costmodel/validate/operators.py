@@ -60,7 +60,11 @@ def _graph(call: _Call) -> OpGraph:
     specs = [TensorSpec(shape, role=role) for shape, role in zip(shapes, [*roles, Role.ACTIVATION], strict=True)]
     count = len(specs) - 1
     named = [(name.lstrip("*"), SpecRef(i)) for i, name in enumerate(call.tensors)]
-    weights = {name: int(product(spec.shape)) for (name, _), spec in zip(named, specs, strict=False) if spec.role is Role.PARAMETER}
+    weights = {
+        name: int(product(spec.shape))
+        for (name, _), spec in zip(named, specs, strict=False)
+        if spec.role is Role.PARAMETER
+    }
     names = [*(name for name, _ in named), ""]
     return OpGraph(
         symbols={},
@@ -110,7 +114,10 @@ def _conv2d(row: OperatorRow, *, bias: bool) -> _Call:
     """input[N, C, H, W] with weight[O, C/groups, kH, kW]"""
     (batch, channels, *image), (out, inner, *kernel) = row.input, row.other
     _must(len(image) == len(kernel) == 2, "four sizes each are needed")
-    _must(channels == inner * row.groups and out % row.groups == 0, f"{channels} channels in {row.groups} groups of {inner}")
+    _must(
+        channels == inner * row.groups and out % row.groups == 0,
+        f"{channels} channels in {row.groups} groups of {inner}",
+    )
     stride, padding = _pair(row.stride, 1), _pair(row.padding, 0)
     sizes = [(i + 2 * p - k) // s + 1 for i, k, s, p in zip(image, kernel, stride, padding, strict=True)]
     _must(min(sizes) > 0, "the kernel is larger than the padded image")

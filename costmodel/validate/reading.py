@@ -92,8 +92,8 @@ def _nothing_usable(path: Path, unusable: Iterable[Unusable]) -> str:
 def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Header and rows of a CSV file; cells that are missing at a row's end are empty."""
     try:
-        opened = gzip.open(path, "rt", newline="", encoding="utf-8-sig") if path.suffix == ".gz" else None
-        with opened or open(path, newline="", encoding="utf-8-sig") as file:
+        open_file = gzip.open if path.suffix == ".gz" else open
+        with open_file(path, "rt", newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", restkey="(more)")
             records = [{key: value for key, value in row.items() if key != "(more)"} for row in reader]
             return [name or "" for name in reader.fieldnames or ()], records

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHardwareError, UnknownModelError, librarian
 from costmodel.hardware import HardwareProfile, load
+from costmodel.validate.conditions import execution_of
 from costmodel.validate.host_time import with_floors
-from costmodel.validate.judged import Judged, execution_of, judge, judge_operator
+from costmodel.validate.judged import Judged, judge, judge_operator
 from costmodel.validate.rows import Measured, MeasuredRow, ModelRow, OperatorRow, Unusable
 
 __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
@@ -26,6 +28,8 @@ TraceLoader: TypeAlias = "Callable[..., CachedTrace]"
 Progress: TypeAlias = "Callable[[int, int], None]"
 _Outcome: TypeAlias = "Judged | Unusable"
 _Machines: TypeAlias = "Mapping[str, HardwareProfile]"
+
+_T = TypeVar("_T")
 
 _OPERATORS_A_TASK = 500
 
@@ -59,8 +63,9 @@ def validate(
     """
     started = time.perf_counter()
     machines, rows, unusable = _with_machines(measured.rows, hardware or {})
-    floored = [*(r for r in rows if isinstance(r, ModelRow)), *with_floors(r for r in rows if isinstance(r, OperatorRow))]
-    chosen = sample(floored, limit, seed)
+    models: list[MeasuredRow] = [row for row in rows if isinstance(row, ModelRow)]
+    operators = with_floors(row for row in rows if isinstance(row, OperatorRow))
+    chosen = sample([*models, *operators], limit, seed)
     judged: list[Judged] = []
     for outcome in _outcomes(_tasks(chosen), trace, machines, jobs, progress, len(chosen)):
         (judged if isinstance(outcome, Judged) else unusable).append(outcome)  # type: ignore[arg-type]
@@ -97,7 +102,7 @@ def _with_machines(
     for row in rows:
         if row.device not in names:
             profile = _machine(row.device, given)
-            names[row.device] = profile and profile.name
+            names[row.device] = None if profile is None else profile.name
             if profile is not None:
                 machines[profile.name] = profile
         name = names[row.device]
@@ -125,7 +130,9 @@ def _nothing(unusable: Sequence[Unusable]) -> str:
     counts: dict[str, int] = {}
     for row in unusable:
         counts[row.reason] = counts.get(row.reason, 0) + 1
-    listed = "\n".join(f"{count} x {reason}" for reason, count in sorted(counts.items(), key=lambda pair: -pair[1])[:10])
+    listed = "\n".join(
+        f"{count} x {reason}" for reason, count in sorted(counts.items(), key=lambda pair: -pair[1])[:10]
+    )
     return librarian("no row can be held against a prediction", do=listed)
 
 
@@ -195,22 +202,33 @@ def _result(future: Future[list[_Outcome]], task: list[MeasuredRow]) -> list[_Ou
 
 def _work(rows: list[MeasuredRow], trace: TraceLoader, machines: _Machines) -> list[_Outcome]:
     """Judge rows that share a trace, or operators."""
-    if not isinstance(rows[0], ModelRow):
-        return [_judged(row, lambda row: judge_operator(row, machines[row.device])) for row in rows]  # type: ignore[arg-type]
-    first = rows[0]
-    loaded = _guarded(lambda: _load(first, trace))
+    models = [row for row in rows if isinstance(row, ModelRow)]
+    operators = [row for row in rows if isinstance(row, OperatorRow)]
+    outcomes = _judge_models(models, trace, machines) if models else []
+    return outcomes + [_outcome(row, partial(judge_operator, row, machines[row.device])) for row in operators]
+
+
+def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machines) -> list[_Outcome]:
+    """Rows of one trace, or of one for each batch where the graph cannot leave the batch open."""
+    loaded = _guarded(partial(_load, rows[0], trace))
     if isinstance(loaded, str):
         return [_reason(row, loaded) for row in rows]
-    return [_judged(row, lambda row: judge(row, _analysis(row, loaded, machines[row.device]))) for row in rows]  # type: ignore[arg-type]
+    return [_outcome(row, partial(_judge_model, row, loaded, trace, machines[row.device])) for row in rows]
 
 
-def _load(row: ModelRow, trace: TraceLoader) -> CachedTrace:
+def _judge_model(row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile) -> Judged:
+    if "batch" not in traced.graph.symbols:
+        traced = _load(row, trace, batch=row.batch)
+    return judge(row, _analysis(row, traced, hardware))
+
+
+def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
     """The graph of a row's model: one of timm's, or of any other source where timm has none of that name."""
-    options = {"symbols": ("batch",), "sizes": dict(row.sizes), "layout": row.layout}
+    options |= {"symbols": ("batch",), "sizes": dict(row.sizes), "layout": row.layout}
     try:
         return trace(row.request, **options)
     except UnknownModelError:
-        if row.request == row.model:
+        if row.request == row.model or row.request.startswith("hf:"):
             raise
         return trace(row.model, **options)
 
@@ -226,12 +244,12 @@ def _analysis(row: ModelRow, traced: CachedTrace, hardware: HardwareProfile) -> 
     )
 
 
-def _judged(row: MeasuredRow, judge_row: Callable[[MeasuredRow], Judged]) -> _Outcome:
-    outcome = _guarded(lambda: judge_row(row))
+def _outcome(row: MeasuredRow, judge_row: Callable[[], Judged]) -> _Outcome:
+    outcome = _guarded(judge_row)
     return _reason(row, outcome) if isinstance(outcome, str) else outcome
 
 
-def _guarded(action: Callable[[], object]) -> object:
+def _guarded(action: Callable[[], _T]) -> _T | str:
     """What ``action`` returns, or why it failed: one row's failure must not cost the others their prediction."""
     try:
         return action()

@@ -12,7 +12,7 @@ __all__ = ["Score", "fitted_scale", "quantile", "ranks", "relative_errors", "sco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Of n pairs: |pred/measured - 1| at the median and the 90th percentile, and the signed median (bias), as fractions.
+    """Of n pairs: |pred/measured - 1| at the median and the 90th percentile, its signed median (bias), as fractions.
 
     ``spearman`` is None for fewer than two rows, or where all predictions or all measurements are equal.
     """

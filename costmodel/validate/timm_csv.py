@@ -23,7 +23,8 @@ def named_conditions(name: str) -> Flags:
     """What the name of a file says; nothing where it is not named as timm's are.
 
     >>> named_conditions("benchmark-infer-amp-nhwc-pt240-cu124-rtx3090.csv")
-    Flags(device='rtx3090', dtype='amp_fp16', layout='nhwc', mode='eager', phase='inference', torch='2.4.0')
+    Flags(device='rtx3090', dtype='amp_fp16', layout='nhwc', mode='eager', phase='inference', torch='2.4.0',
+          conditions={})
     >>> named_conditions("benchmark-infer-fp32-nchw-pt221-cpu-i9_10940x-dynamo.csv").mode
     'compile'
     """
@@ -76,6 +77,7 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
         batch=batch,
         sizes=image_sizes(record, "infer_img_size"),
         latency_s=_step_time(record, batch),
+        conditions=flags.conditions,
     )
 
 
