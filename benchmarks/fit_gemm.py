@@ -155,7 +155,7 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
     toll: Array = 1.0
     if hw.row_reach_bytes is not None:
         toll = 1 + c.row_toll / (1 + (hw.row_reach_bytes / (k * size)) ** 3)
-    most = np.where(batch > 1, 1, np.minimum(c.split_max, np.maximum(1, k // c.split_min_k)))
+    most = np.where(batch > 1, 1, c.split_max)
     best = np.full((3, len(m)), np.inf)  # seconds, compute, start
     for height, width in MATRIX_TILES if engine.matrix else SIMT_TILES:
         multiply = 2 * height * width / engine.flop_per_clock
@@ -179,7 +179,8 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
             passes = c.split_passes if fills <= 1 else c.split_wave_passes
             is_split = split > 1
             written = rounds * epilogue * np.where(is_split, 2 * c.split_passes, 1)
-            compute = (loop * np.ceil(k / split / step) * step + written) / clock
+            part = np.maximum(np.where(is_split, c.split_min_k, 0), np.ceil(k / split / step) * step)
+            compute = (loop * part + written) / clock
             added = c.split_fixed_cycles / hw.clock_hz
             added = added + passes * split * 4 * m * n / (hw.l2_bytes_per_s * c.l2_share)
             start = c.fixed_cycles / hw.clock_hz + np.where(is_split, added, 0)

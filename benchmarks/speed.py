@@ -96,7 +96,9 @@ def whole_command(repeats: int) -> dict[str, float]:
         return interleaved(
             {
                 "import torch": run(python, "-c", "import torch"),
-                "costmodel analyze resnet50 --hw t4, cached": run(python, "-m", "costmodel", "analyze", "resnet50", "--hw", "t4"),
+                "costmodel analyze resnet50 --hw t4, cached": run(
+                    python, "-m", "costmodel", "analyze", "resnet50", "--hw", "t4"
+                ),
             },
             repeats,
         )
@@ -110,7 +112,9 @@ def main() -> None:
     for name in arguments.models:
         times = model_times(name, arguments.repeats)
         ours = times["analyze"]
-        ratios = ", ".join(f"{ours / seconds:.2f} x {who} ({seconds:.3f} s)" for who, seconds in times.items() if who != "analyze")
+        ratios = ", ".join(
+            f"{ours / seconds:.2f} x {who} ({seconds:.3f} s)" for who, seconds in times.items() if who != "analyze"
+        )
         print(f"{name}: analyze {ours:.3f} s = {ratios}", flush=True)
     for name in arguments.models:
         print(f"{name}: another batch and machine in {1e3 * reevaluation(name, 20):.2f} ms", flush=True)

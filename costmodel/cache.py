@@ -30,7 +30,7 @@ from costmodel.graph import OpGraph, from_json, to_json
 __all__ = ["CachedTrace", "cache_dir", "imported_files", "key", "read", "write"]
 
 #: Raised whenever traces or the layout of the file change, so that older entries are not read.
-FORMAT = 2
+FORMAT = 3
 
 _VERSIONED = ("costmodel", "torch", "timm", "torchvision", "transformers")
 

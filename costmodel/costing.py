@@ -63,7 +63,9 @@ class GraphCosts:
     @cached_property
     def free_count(self) -> int:
         """Nodes that are views."""
-        return sum(count for call, count in zip(self.graph.calls, self.graph.call_counts, strict=True) if is_free(call.op))
+        return sum(
+            count for call, count in zip(self.graph.calls, self.graph.call_counts, strict=True) if is_free(call.op)
+        )
 
 
 def cost_graph(graph: OpGraph) -> GraphCosts:

@@ -14,11 +14,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("analyze", help="cost and latency of a model on one or more machines")
     common.add_model(parser)
-    parser.add_argument("--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles")
+    parser.add_argument(
+        "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
+    )
     common.add_execution(parser)
     parser.add_argument("--by", choices=("op", "module", "type"), default="op", help="rows of the table (default: op)")
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that take longest (default: 20; 0: all)")
-    parser.add_argument("--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)")
+    parser.add_argument(
+        "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if an operator has no formula")
     common.add_output(parser)
     parser.set_defaults(run=run)

@@ -48,8 +48,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="resnet50, timm:NAME, torchvision:NAME, hf:TYPE, hf:config.json, path/to/file.py:factory, model.pt2",
     )
-    parser.add_argument("--image-size", type=positive, metavar="S", help="height and width in pixels (default: the model's own)")
-    parser.add_argument("--input-shape", type=shape, metavar="C,H,W", help="shape of the first input, without the batch")
+    parser.add_argument(
+        "--image-size", type=positive, metavar="S", help="height and width in pixels (default: the model's own)"
+    )
+    parser.add_argument(
+        "--input-shape", type=shape, metavar="C,H,W", help="shape of the first input, without the batch"
+    )
     parser.add_argument("--seq-len", type=positive, metavar="L", help="sequence length in tokens")
     parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
 
@@ -57,7 +61,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_execution(parser: argparse.ArgumentParser) -> None:
     """The conditions of a run."""
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="samples a step (default: 1)")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast"
+    )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     parser.add_argument("--mode", choices=MODES, default="eager", help="eager or torch.compile (default: eager)")
 
@@ -75,7 +81,9 @@ def progress(what: str) -> Callable[[int], None]:
     def show(operators: int) -> None:
         if sys.stderr.isatty():
             seconds = time.monotonic() - started
-            print(f"\r\x1b[Ktracing {what}: {operators} operators, {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[Ktracing {what}: {operators} operators, {seconds:.0f} s", end="", file=sys.stderr, flush=True
+            )
 
     return show
 

@@ -16,9 +16,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("formula", help="closed forms in batch, height, width, sequence length")
     common.add_model(parser)
-    parser.add_argument("--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)")
-    parser.add_argument("--of", type=common.words, default=QUANTITIES, metavar="NAMES", help=f"any of {', '.join(QUANTITIES)}")
-    parser.add_argument("--syntax", choices=("text", "latex", "python"), default="text", help="how to write them (default: text)")
+    parser.add_argument(
+        "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
+    )
+    parser.add_argument(
+        "--of", type=common.words, default=QUANTITIES, metavar="NAMES", help=f"any of {', '.join(QUANTITIES)}"
+    )
+    parser.add_argument(
+        "--syntax", choices=("text", "latex", "python"), default="text", help="how to write them (default: text)"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write them to FILE")
     parser.set_defaults(run=run)
 

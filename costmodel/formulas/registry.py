@@ -16,7 +16,17 @@ from costmodel.cost import Cost
 from costmodel.errors import FormulaError
 from costmodel.tensor import TensorSpec
 
-__all__ = ["Formula", "cost_of", "default_cost", "formula", "free", "is_free", "known_operators", "lookup", "tensors_in"]
+__all__ = [
+    "Formula",
+    "cost_of",
+    "default_cost",
+    "formula",
+    "free",
+    "is_free",
+    "known_operators",
+    "lookup",
+    "tensors_in",
+]
 
 Formula = Callable[..., Cost]
 
@@ -44,9 +54,8 @@ def formula(*operators: str, replace: bool = False) -> Callable[[Formula], Formu
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for operator in operators:
             if not replace and (operator in _FORMULAS or operator in _FREE):
-                raise FormulaError(
-                    f"{operator} already has a formula\n  to put yours in its place: @formula({operator!r}, replace=True)"
-                )
+                instead = f"to put yours in its place: @formula({operator!r}, replace=True)"
+                raise FormulaError(f"{operator} already has a formula\n  {instead}")
             _FREE.discard(operator)
             _FORMULAS[operator] = function
             _PARAMETERS[operator] = (frozenset(parameters), takes_any)

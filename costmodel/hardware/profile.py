@@ -142,6 +142,7 @@ class HardwareProfile:
     aliases: tuple[str, ...]
     unit_count: int  # SMs, CUs, cores
     clock_hz: float  # boost
+    base_clock_hz: float | None  # guaranteed under any load; None where the vendor does not say
     matrix_clock_hz: float  # of the matrix engines; the boost clock unless the vendor says otherwise
     peaks: Mapping[tuple[str, str, str], Peak] = field(hash=False)
     memory: tuple[MemoryLevel, ...]

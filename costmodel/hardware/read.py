@@ -78,6 +78,7 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
         aliases=tuple(raw.get("aliases", ())),
         unit_count=units["count"],
         clock_hz=clock_hz,
+        base_clock_hz=_quantity(units, "base_clock", "Hz"),
         matrix_clock_hz=_quantity(units, "matrix_clock", "Hz") or clock_hz,
         peaks={(peak.engine, peak.dtype, peak.accumulate): peak for peak in peaks},
         memory=tuple(_memory_level(table, raw) for table in tables(raw) if table.name.startswith("memory.")),

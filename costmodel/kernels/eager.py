@@ -55,6 +55,7 @@ class Operator:
             "bytes_read": cost.bytes_read,
             "bytes_written": cost.bytes_written,
             "count": cost.launches,
+            "elements": self.out.numel,
         }
         return Kernel(op=self.op, algorithm=algorithm, **{**values, **changes})
 
@@ -99,15 +100,12 @@ def is_channels_last(spec: TensorSpec) -> bool:
     return spec.strides[1] == 1 and is_dense(spec)
 
 
-def _copy(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy") -> Kernel:
-    """A transposing copy: every element read and written once."""
-    return Kernel(
-        op=op, algorithm=algorithm, bytes_read=spec.nbytes, bytes_written=_dense_bytes(spec), access="strided"
-    )  # type: ignore[arg-type]
-
-
-def _dense_bytes(spec: TensorSpec) -> int:
-    return spec.numel * spec.itemsize  # type: ignore[return-value]
+def _copy(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", access: str = "strided") -> Kernel:
+    """A copy into another order: every element read and written once."""
+    read: int = spec.nbytes  # type: ignore[assignment]
+    elements: int = spec.numel  # type: ignore[assignment]
+    written = elements * spec.itemsize
+    return Kernel(op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, access=access, elements=elements)
 
 
 Rule = Callable[[Operator], Iterator[Kernel]]
@@ -198,18 +196,22 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
         yield _copy(operator.op, operator.input)
     pixels = out.numel // out.shape[1]
     depth = product(weight.shape[1:])
-    kernel = _contraction(operator, algorithm, gemm=(pixels, out.shape[1] // groups, depth, groups))
+    packed = _packed_groups(groups, weight.shape[1])
+    geometry = (pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed))
+    kernel = _contraction(operator, algorithm, gemm=geometry, window=_window(operator))
     depthwise = algorithm == "direct_depthwise"
+    if depthwise:
+        kernel = replace(kernel, variant=_depthwise_variant(operator, weight))
     if bias is not None and not depthwise:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
         )
     converted = kernel.engine == "matrix" and algorithm != "gemm" and not is_channels_last(out)
     if converted:
-        yield _copy(operator.op, operator.input, "nchw_to_nhwc")
+        yield _copy(operator.op, operator.input, "nchw_to_nhwc", "elementwise")
     yield kernel
     if converted:
-        yield _copy(operator.op, out, "nhwc_to_nchw")
+        yield _copy(operator.op, out, "nhwc_to_nchw", "elementwise")
     if bias is not None and not depthwise:
         yield Kernel(
             op=operator.op,
@@ -218,6 +220,50 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
             bytes_read=out.nbytes + bias.nbytes,
             bytes_written=out.nbytes,  # type: ignore[arg-type]
         )
+
+
+def _packed_groups(groups: int, channels: int) -> int:
+    """How many groups one tile of a tensor-core kernel takes side by side, the products between them wasted.
+
+    Narrow groups are laid block-diagonally until about 64 channels fill the depth of a tile.
+    """
+    return max(1, min(groups, 64 // max(channels, 1)))
+
+
+def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
+    """Whose depthwise kernel runs, after ``use_cudnn_depthwise`` of PyTorch's Convolution.cpp.
+
+    channels_last fp16 goes to cuDNN; NCHW fp16 too where cuDNN is known to be faster: square kernels of 1, 3, 5,
+    at least 32 channels, width at least 7, stride 1 or (2, with many channels). All else is PyTorch's own.
+    """
+    x = operator.input
+    if x.dtype not in ("float16", "bfloat16"):
+        return "depthwise_native"
+    height, width = weight.shape[-2:]
+    if is_channels_last(x) or is_channels_last(operator.out):
+        return "depthwise_nhwc" if max(height, width) <= 7 else "depthwise_nhwc_large"
+    stride = operator.arguments.get("stride", 1)
+    strides = {stride} if isinstance(stride, int) else set(stride)
+    channels, columns = x.shape[1], x.shape[-1]
+    if len(x.shape) == 4 and height == width and height in (1, 3, 5) and channels >= 32 and columns >= 7 and x.dtype == "float16":
+        if strides == {1}:
+            return "depthwise_nchw"
+        if strides == {2} and (channels >= 512 or (channels >= 256 and columns >= 28)):
+            return "depthwise_nchw"
+    return "depthwise_native"
+
+
+def _window(operator: Operator) -> tuple[int, ...] | None:
+    """Sizes of a 2-d convolution, one number each; None for other ranks and padding by name."""
+    x, weight = operator.input, operator.arguments["weight"]
+    if len(x.shape) != 4 or len(weight.shape) != 4:
+        return None
+    pairs = [operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+    if any(isinstance(p, str) for p in pairs):
+        pairs[1] = [(k - 1) // 2 for k in weight.shape[2:]] if pairs[1] == "same" else 0
+    flat = [v for p in pairs for v in ([p, p] if isinstance(p, int) else (list(p) * 2)[:2])]
+    groups = operator.arguments.get("groups", 1)
+    return (*x.shape, weight.shape[0], *weight.shape[2:], *flat, groups)
 
 
 def _joinable(spec: TensorSpec) -> bool:

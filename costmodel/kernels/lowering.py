@@ -38,7 +38,7 @@ class _Structure:
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
-    key = ("lowering", execution.dtype, execution.fast_norm)
+    key = ("lowering", execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7))
     known: _Structure | None = graph.memo.get(key)
     if known is None:
         known = graph.memo[key] = _find_structure(graph, assign_dtypes(graph, execution))

@@ -75,7 +75,11 @@ class Kernel:
     ``bytes_read``, ``bytes_written``   B to and from device memory.
     ``workspace_bytes`` B that the algorithm stores besides.
     ``gemm``            (m, n, k, batch) of a contraction that runs as matrix products.
+    ``window``          of a convolution: batch, in channels, height, width, out channels, kernel h, w, stride h, w,
+                        padding h, w, dilation h, w, groups.
     ``access``          how it walks memory, a rate class of the time model: elementwise, strided, cat, ...
+    ``variant``         which of several kernels of the algorithm (depthwise: whose, and for which layout).
+    ``elements``        elements put out.
     ``row_length``      elements normalized together, for softmax and normalization.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
@@ -92,8 +96,11 @@ class Kernel:
     bytes_written: int = 0
     workspace_bytes: int = 0
     gemm: tuple[int, int, int, int] | None = None
+    window: tuple[int, ...] | None = None
     access: str = "elementwise"
+    variant: str = ""
     row_length: int = 0
+    elements: int = 0
     count: int = 1
 
     @property

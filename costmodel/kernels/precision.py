@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from costmodel.graph import OpGraph
+from costmodel.graph import OpGraph, OpNode
 from costmodel.kernels.plan import Execution
 from costmodel.tensor import Role
 
@@ -45,6 +46,9 @@ FP32_OUT = frozenset(
         "softmax _softmax log_softmax _log_softmax _safe_softmax cumprod cumsum prod sum norm linalg_vector_norm"
     ).split()
 )
+
+#: Normalizations that timm can keep in the lower precision (``timm.layers.fast_norm``).
+FAST_NORMS = frozenset({"aten.layer_norm", "aten.group_norm", "aten.rms_norm"})
 
 #: Normalization reads fp32 statistics and weights beside activations of the lower precision.
 MIXED = frozenset(
@@ -83,7 +87,7 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     """Run-time dtypes of every node, in program order."""
     traced = [graph.specs[t.spec].dtype for t in graph.tensors]
     if execution.autocast:
-        return _Autocast(graph, TORCH_DTYPE[execution.autocast], traced).assign()
+        return _Autocast(graph, TORCH_DTYPE[execution.autocast], traced, execution).assign()
     target = TORCH_DTYPE[execution.dtype]
     same = target == "float32"
     run = traced if same else [target if d == "float32" else d for d in traced]
@@ -96,17 +100,18 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
 class _Autocast:
     """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step."""
 
-    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str]) -> None:
-        self.graph, self.low, self.traced = graph, low, traced
+    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str], execution: Execution) -> None:
+        self.graph, self.low, self.traced, self.execution = graph, low, traced, execution
         self.run = list(traced)
         self.cast_weights: set[int] = set()
 
     def assign(self) -> list[NodeDtypes]:
-        return [self._node(node.op, node.inputs, node.outputs) for node in self.graph.nodes]
+        return [self._node(node) for node in self.graph.nodes]
 
-    def _node(self, op: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> NodeDtypes:
+    def _node(self, node: OpNode) -> NodeDtypes:
+        op, inputs, outputs = node.op, node.inputs, node.outputs
         have = tuple(self.run[t] for t in inputs)
-        if op in LOWER:
+        if op in LOWER or (op in FAST_NORMS and self._is_fast_norm(node)):
             want = tuple(self.low if d == "float32" else d for d in have)
             result = self.low
         elif op in FP32:
@@ -122,6 +127,22 @@ class _Autocast:
         )
         written = tuple(self._output(t, result) for t in outputs)
         return NodeDtypes(want, written, casts, have if casts else ())
+
+    def _is_fast_norm(self, node: OpNode) -> bool:
+        """Whether timm's own layer runs this normalization, with ``fast_norm`` switched on.
+
+        Until timm 1.0.16 (of the time of torch 2.6) vision transformers were built with ``nn.LayerNorm``.
+        """
+        if not self.execution.fast_norm or not node.module_type.startswith("timm."):
+            return False
+        parent = node.module.rpartition(".")[0]
+        in_vit = parent in self._vit_modules or not parent and bool(self._vit_modules)
+        return self.execution.at_least_torch(2, 7) or not in_vit
+
+    @cached_property
+    def _vit_modules(self) -> frozenset[str]:
+        kinds = ("timm.models.vision_transformer.", "timm.models.deit.")
+        return frozenset(n.module for n in self.graph.nodes if n.module_type.startswith(kinds))
 
     def _must_cast(self, tensor: int) -> bool:
         """Whether a cast kernel runs; a weight is cast once a step and then taken from autocast's cache."""

@@ -78,7 +78,7 @@ class GemmConstants:
     #: and of more rounds, where they are written and read in full; the latter set (fitted: 1.75).
     split_passes: float = 0.26
     split_wave_passes: float = 2.0
-    #: Shortest part of k of a split [elements], and most parts [1]; set.
+    #: Shortest part of k that a split pays for [elements], and most parts [1]; set.
     split_min_k: int = 64
     split_max: int = 32
     #: Share of L2 that a repeated set of operands fills without misses [1], and the growth of the set beyond, over
@@ -267,7 +267,7 @@ def _best(
     toll = _row_toll(k, engine, hw, constants)
     fixed = constants.fixed_cycles / hw.clock_hz
     power, overlap = constants.feed_overlap, constants.memory_overlap
-    most = 1 if batch > 1 else min(constants.split_max, max(1, k // constants.split_min_k))
+    most = 1 if batch > 1 else constants.split_max  # whatever k: so that a longer k never takes less time
     most_count = _FILLS[-1] * units if most > 1 else 0  # beyond, tiles alone fill the units
     split_fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
     best: _Run | None = None
@@ -340,7 +340,8 @@ def _split(
         loop = (multiply**power + feed**power) ** (1 / power)
         loop = max(loop, rounds * tile.slowest)
         written = rounds * tile.epilogue * 2 * constants.split_passes
-        compute = (loop * math.ceil(k / split / step) * step + written) / clock
+        part = max(constants.split_min_k, math.ceil(k / split / step) * step)
+        compute = (loop * part + written) / clock
         seconds = start + _join(compute, memory_s, constants.memory_overlap)
         if seconds < limit:
             limit, best = seconds, (seconds, compute, memory_s, start, (tile.rows, tile.columns), rounds, split)

@@ -51,7 +51,7 @@ class GpuMachine:
         return cls(
             unit_count=profile.unit_count,
             clock_hz=profile.clock_hz,
-            base_clock_hz=base_clock_hz,
+            base_clock_hz=base_clock_hz or profile.base_clock_hz,
             vector_flop_per_clock=profile.peak("vector", "fp32").flop_per_s / profile.unit_count / profile.clock_hz,
             dram_bytes_per_s=profile.dram_bytes_per_s,
             dram_fraction=profile.achievable_dram_fraction if dram_fraction is None else dram_fraction,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
@@ -276,7 +277,20 @@ class Recorder(TorchDispatchMode):
 def _run(func: Any, schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if schema.op == "aten.scaled_dot_product_attention":
         return _attention_output(func, args, kwargs)
-    return func(*args, **kwargs)
+    result = func(*args, **kwargs)
+    return _convolution_output(result, args[0], args[1]) if schema.op.startswith("aten.conv") else result
+
+
+def _convolution_output(result: Any, image: torch.Tensor, weight: torch.Tensor) -> Any:
+    """The memory format that real convolutions return: channels_last as soon as input or weight is.
+
+    A meta kernel knows no device and always returns row-major tensors (torch/_meta_registrations.py).
+    """
+    if not isinstance(result, torch.Tensor) or result.dim() != 4:
+        return result
+    if torch.channels_last not in (suggest_memory_format(image), suggest_memory_format(weight)):
+        return result
+    return torch.empty_like(result, memory_format=torch.channels_last)
 
 
 def _attention_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,155 @@
+"""Time of one kernel on a GPU: the model that fits its algorithm, on the figures of the machine.
+
+Every constant has a physical meaning, a unit and an origin; how well the whole does is in reports/accuracy.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels.plan import Kernel
+from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.timing.gemm import gemm_time
+from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.timing.machine import GpuMachine
+from costmodel.timing.streaming import RATE_CLASSES, streaming_time
+
+__all__ = ["GPU", "GpuConstants", "KernelSeconds", "gpu_kernel_time"]
+
+
+class KernelSeconds(NamedTuple):
+    """Device seconds of a kernel: the whole, arithmetic, memory traffic, and what depends on neither."""
+
+    seconds: float
+    compute_s: float
+    memory_s: float
+    fixed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuConstants:
+    """Rates of kernels that neither stream nor multiply matrices; shares of the fp32 vector peak unless said.
+
+    Depthwise convolutions, from families of timm models on RTX 3090 and 4090 that agree on both machines:
+    ``depthwise_nhwc`` cuDNN's NHWC kernel up to 7x7, ``depthwise_nhwc_large`` beyond (its cliff), ``depthwise_nchw``
+    cuDNN's NCHW kernel, ``depthwise_native`` PyTorch's own.
+    """
+
+    depthwise_nhwc: float = 0.19
+    depthwise_nhwc_large: float = 0.014
+    depthwise_nchw: float = 0.07
+    depthwise_native: float = 0.045
+    #: Flash attention pads the head's width to this [elements] and adds this much work a row [elements].
+    attention_width_step: int = 32
+    attention_width_extra: int = 12
+    attention_length_step: int = 64
+    #: Share of the tensor-core peak that flash attention reaches.
+    attention_efficiency: float = 0.95
+    #: Bilinear up-sampling in NCHW: one thread a pixel walks all planes [s a plane].
+    resample_plane_s: float = 0.265e-6
+
+
+GPU = GpuConstants()
+
+
+@lru_cache(maxsize=64)
+def machines(hardware: HardwareProfile) -> tuple[GpuMachine, GemmMachine]:
+    """The figures that the models read, derived once for each profile."""
+    return GpuMachine.from_profile(hardware), GemmMachine.from_profile(hardware)
+
+
+def gpu_kernel_time(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants = GPU) -> KernelSeconds:
+    """Device time of ``kernel``, without the host's."""
+    rule = _RULES.get(kernel.algorithm, _streaming)
+    return rule(kernel, hardware, constants)
+
+
+def _streaming(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    machine, _ = machines(hardware)
+    kind = kernel.access if kernel.access in RATE_CLASSES else "elementwise"
+    elements = max(kernel.elements, 1)
+    half = kernel.bytes_written <= 2 * elements  # two values an instruction
+    found = streaming_time(
+        kernel.bytes_read,
+        kernel.bytes_written,
+        elements=elements / 2 if half else elements,
+        machine=machine,
+        kind=kind,
+        rows=elements / kernel.row_length if kernel.row_length else None,
+        row_length=kernel.row_length or None,
+    )
+    return KernelSeconds(found.seconds * kernel.count, found.compute_s, found.memory_s, found.fixed_s)
+
+
+def _matrix_product(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    if kernel.gemm is None:
+        return _roofline(kernel, hardware, constants)
+    _, machine = machines(hardware)
+    m, n, k, batch = kernel.gemm
+    found = gemm_time(m, n, k, batch, dtype=kernel.dtype, hw=machine, traffic_bytes=kernel.bytes)
+    return KernelSeconds(found.seconds * kernel.count, found.compute_s, found.memory_s, found.fixed_s)
+
+
+def _dense_convolution(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    """On vector lanes the fastest of implicit GEMM, Winograd and FFT; on matrix engines implicit GEMM."""
+    if kernel.engine == "matrix" or kernel.window is None:
+        return _matrix_product(kernel, hardware, constants)
+    n, c, h, w, k, *rest = kernel.window
+    pairs = [(rest[i], rest[i + 1]) for i in range(0, 8, 2)]
+    shape = ConvShape(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=pairs[0], stride=pairs[1],
+                      padding=pairs[2], dilation=pairs[3], groups=rest[8])  # fmt: skip
+    found = convolution_time(shape, machine=machines(hardware)[0])
+    return KernelSeconds(found.seconds, found.compute_s, found.memory_s, found.fixed_s)
+
+
+def _depthwise(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    machine, _ = machines(hardware)
+    share = getattr(constants, kernel.variant or "depthwise_native")
+    compute = kernel.matrix_flops / (share * machine.vector_flop_per_s)
+    stream = _streaming(kernel, hardware, constants)
+    body = max(compute, stream.memory_s)
+    return KernelSeconds(body + stream.fixed_s, compute, stream.memory_s, stream.fixed_s)
+
+
+def _attention(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    if kernel.gemm is None:
+        return _roofline(kernel, hardware, constants)
+    length, keys, width, batch = kernel.gemm
+    step = constants.attention_length_step
+    padded = -(-length // step) * step * -(-keys // step) * step * batch
+    wide = -(-width // constants.attention_width_step) * constants.attention_width_step + constants.attention_width_extra
+    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
+    compute = 4 * padded * wide / (constants.attention_efficiency * peak)
+    stream = _streaming(kernel, hardware, constants)
+    return KernelSeconds(max(compute, stream.memory_s) + stream.fixed_s, compute, stream.memory_s, stream.fixed_s)
+
+
+def _resample_serial(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    stream = _streaming(kernel, hardware, constants)
+    serial = kernel.row_length * constants.resample_plane_s
+    return KernelSeconds(max(stream.seconds, serial), serial, stream.memory_s, stream.fixed_s)
+
+
+def _roofline(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
+    stream = _streaming(kernel, hardware, constants)
+    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
+    compute = kernel.matrix_flops / (0.8 * peak)
+    fixed = stream.fixed_s * kernel.count
+    return KernelSeconds(max(compute, stream.memory_s) + fixed, compute, stream.memory_s, fixed)
+
+
+Rule = Callable[[Kernel, HardwareProfile, GpuConstants], KernelSeconds]
+_RULES: dict[str, Rule] = {
+    "gemm": _matrix_product,
+    "batched_gemm": _matrix_product,
+    "implicit_gemm": _dense_convolution,
+    "grouped_implicit_gemm": _dense_convolution,
+    "direct_depthwise": _depthwise,
+    "flash_attention": _attention,
+    "efficient_attention": _attention,
+    "resample_serial": _resample_serial,
+}
