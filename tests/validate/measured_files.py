@@ -21,18 +21,36 @@ def write(folder: Path, header: str, *rows: str, name: str = "timings.csv") -> P
 
 
 def model_row(**changed: Any) -> str:
-    values = dict(
-        model="two_ops", family="small", device="t4", phase="infer", dtype="fp16", layout="nchw", mode="eager",
-        torch="2.9.1", batch=8, image_size=32, latency_ms=1.5,
-    )  # fmt: skip
+    values = {
+        "model": "two_ops",
+        "family": "small",
+        "device": "t4",
+        "phase": "infer",
+        "dtype": "fp16",
+        "layout": "nchw",
+        "mode": "eager",
+        "torch": "2.9.1",
+        "batch": 8,
+        "image_size": 32,
+        "latency_ms": 1.5,
+    }
     return ",".join(str(value) for value in {**values, **changed}.values())
 
 
 def operator_row(**changed: Any) -> str:
-    values = dict(
-        device="t4", op="linear", dtype="fp32", input="4x5", other="6x5", stride="", padding="", groups="",
-        latency_us=10.0, algorithm="", timing="kernel",
-    )  # fmt: skip
+    values = {
+        "device": "t4",
+        "op": "linear",
+        "dtype": "fp32",
+        "input": "4x5",
+        "other": "6x5",
+        "stride": "",
+        "padding": "",
+        "groups": "",
+        "latency_us": 10.0,
+        "algorithm": "",
+        "timing": "kernel",
+    }
     return ",".join(str(value) for value in {**values, **changed}.values())
 
 
@@ -43,9 +61,7 @@ def two_ops(batch: str | int = "batch") -> OpGraph:
     sizes = [f"{batch}*20" if isinstance(batch, str) else batch * 20, 120, 24]
     sizes += [f"{batch}*24" if isinstance(batch, str) else batch * 24] * 2
     storage_roles = [*roles, Role.ACTIVATION]
-    linear = Call(
-        "aten.linear", (("input", SpecRef(0)), ("weight", SpecRef(1)), ("bias", SpecRef(2))), (SpecRef(3),)
-    )
+    linear = Call("aten.linear", (("input", SpecRef(0)), ("weight", SpecRef(1)), ("bias", SpecRef(2))), (SpecRef(3),))
     return OpGraph(
         symbols={"batch": Symbol("batch", 1)} if isinstance(batch, str) else {},
         specs=[TensorSpec(shape, role=role) for shape, role in zip(shapes, roles, strict=True)],

@@ -9,7 +9,8 @@ import pytest
 
 from costmodel.errors import InputError
 from costmodel.validate import Flags, ModelRow, OperatorRow, read_measured
-from measured_files import MODEL_HEADER, OPERATOR_HEADER, model_row, operator_row, write
+
+from .measured_files import MODEL_HEADER, OPERATOR_HEADER, model_row, operator_row, write
 
 TIMM_HEADER = (
     "model,infer_samples_per_sec,infer_step_time,infer_batch_size,infer_img_size,infer_gmacs,infer_macts,param_count"

@@ -69,7 +69,7 @@ def test_quantile_is_numpys(values: list[float], share: float) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_fitted_scale_has_the_least_median_log_error(seed: int) -> None:
-    generator = random.Random(seed)
+    generator = random.Random(seed)  # noqa: S311
     work = [generator.lognormvariate(0, 2) for _ in range(11)]  # odd, so that the median is one of the errors
     measured = [value * generator.lognormvariate(1, 1) for value in work]
     logs = [math.log(m / w) for m, w in zip(measured, work, strict=True)]
