@@ -155,7 +155,7 @@ def predict(rows: Rows, c: GemmConstants) -> Array:
     toll: Array = 1.0
     if hw.row_reach_bytes is not None:
         toll = 1 + c.row_toll / (1 + (hw.row_reach_bytes / (k * size)) ** 3)
-    most = np.where(batch > 1, 1, c.split_max)
+    most = np.where(batch > 1, 1, np.minimum(c.split_max, np.ceil(k / c.split_min_k)))
     best = np.full((3, len(m)), np.inf)  # seconds, compute, start
     for height, width in MATRIX_TILES if engine.matrix else SIMT_TILES:
         multiply = 2 * height * width / engine.flop_per_clock

@@ -267,7 +267,7 @@ def _best(
     toll = _row_toll(k, engine, hw, constants)
     fixed = constants.fixed_cycles / hw.clock_hz
     power, overlap = constants.feed_overlap, constants.memory_overlap
-    most = 1 if batch > 1 else constants.split_max  # whatever k: so that a longer k never takes less time
+    most = 1 if batch > 1 else min(constants.split_max, -(-k // constants.split_min_k))
     most_count = _FILLS[-1] * units if most > 1 else 0  # beyond, tiles alone fill the units
     split_fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
     best: _Run | None = None
@@ -340,6 +340,7 @@ def _split(
         loop = (multiply**power + feed**power) ** (1 / power)
         loop = max(loop, rounds * tile.slowest)
         written = rounds * tile.epilogue * 2 * constants.split_passes
+        # Not below the least part, though it may end beyond k: so a longer k never takes less time.
         part = max(constants.split_min_k, math.ceil(k / split / step) * step)
         compute = (loop * part + written) / clock
         seconds = start + _join(compute, memory_s, constants.memory_overlap)

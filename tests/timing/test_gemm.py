@@ -38,20 +38,20 @@ def larger(machine: GemmMachine, times: int) -> GemmMachine:
 
 
 @given(sizes, sizes, st.integers(1, 9000), st.integers(0, 9000), dtypes)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @example(2, 2, 281, 39, "fp32")  # where another part of a split k becomes possible
 def test_longer_k_never_takes_less_time(m: int, n: int, k: int, more: int, dtype: str) -> None:
     assert gemm_time(m, n, k + more, dtype=dtype, hw=BIG).seconds >= gemm_time(m, n, k, dtype=dtype, hw=BIG).seconds
 
 
 @given(sizes, sizes, sizes, dtypes)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_more_rows_never_take_less_time(m: int, n: int, k: int, dtype: str) -> None:
     assert gemm_time(2 * m, n, k, dtype=dtype, hw=BIG).seconds >= gemm_time(m, n, k, dtype=dtype, hw=BIG).seconds
 
 
 @given(sizes, sizes, sizes, st.booleans(), dtypes)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_the_transposed_product_takes_the_same_time(m: int, n: int, k: int, cold: bool, dtype: str) -> None:
     one = gemm_time(m, n, k, dtype=dtype, hw=BIG, bytes_cold=cold)
     other = gemm_time(n, m, k, dtype=dtype, hw=BIG, bytes_cold=cold)
@@ -60,14 +60,15 @@ def test_the_transposed_product_takes_the_same_time(m: int, n: int, k: int, cold
 
 
 @given(sizes, sizes, sizes, st.integers(2, 4), dtypes)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@example(2, 353, 281, 3, "fp32")  # more units than parts of k worth having
 def test_a_chip_with_more_units_is_not_slower(m: int, n: int, k: int, times: int, dtype: str) -> None:
     more = gemm_time(m, n, k, dtype=dtype, hw=larger(BIG, times)).seconds
     assert more <= gemm_time(m, n, k, dtype=dtype, hw=BIG).seconds
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), sizes, st.integers(1, 64), dtypes)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 def test_never_faster_than_the_roofline(m: int, n: int, k: int, batch: int, dtype: str) -> None:
     engine = BIG.engine(dtype)
     flop_s = 2 * m * n * k * batch / (engine.flop_per_clock * engine.clock_hz * BIG.unit_count)
@@ -80,7 +81,7 @@ def test_never_faster_than_the_roofline(m: int, n: int, k: int, batch: int, dtyp
 
 
 @given(sizes, sizes, sizes, dtypes)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_operands_in_cache_are_not_slower(m: int, n: int, k: int, dtype: str) -> None:
     warm = gemm_time(m, n, k, dtype=dtype, hw=BIG, bytes_cold=False)
     cold = gemm_time(m, n, k, dtype=dtype, hw=BIG)
