@@ -21,7 +21,7 @@ from costmodel.validate import (
     pooled,
 )
 
-__all__ = ["CONVENTIONS", "accuracy_document", "accuracy_json", "groups_table", "rows_table"]
+__all__ = ["CONVENTIONS", "accuracy_document", "accuracy_json", "groups_table", "rows_table", "unusable_table"]
 
 CONVENTIONS = (
     "error: predicted / measured - 1; median and p90 are of its absolute value, bias is its own (signed) median",
@@ -54,7 +54,7 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
     )
     blocks.append(groups_table(by_owner(judged), "By the class of kernels that takes most of the predicted time"))
     blocks += [_worst_table(judged, worst)] * bool(worst)
-    blocks += [_unusable_table(validation)] * bool(validation.unusable)
+    blocks += [unusable_table(validation)] * bool(validation.unusable)
     blocks.append(Notes(CONVENTIONS, title="Conventions"))
     return Document("Predicted against measured", tuple(blocks))
 
@@ -180,7 +180,7 @@ def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
     )
 
 
-def _unusable_table(validation: Validation) -> Table:
+def unusable_table(validation: Validation) -> Table:
     """Reasons with their counts, the files they occur in and a few examples."""
     counts = Counter((row.reason, row.file) for row in validation.unusable)
     examples: dict[tuple[str, str], list[str]] = {}
