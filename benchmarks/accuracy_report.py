@@ -161,26 +161,30 @@ def _panel_of(item: Judged) -> str:
 
 
 def _panel(axis: Any, title: str, items: Sequence[Judged], colours: Mapping[str, str]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     shown = _thinned(items, lambda item: (item.measured_s, item.predicted_s))
     for device, colour in colours.items():
         points = [
             (1e3 * i.measured_s, 1e3 * i.predicted_s) for i in shown if i.row.device == device and i.predicted_s > 0
         ]
         if points:
-            axis.scatter(*zip(*points, strict=True), s=5, color=colour, alpha=0.55, linewidths=0)
+            axis.scatter(*zip(*points, strict=True), s=7, color=colour, alpha=0.55, linewidths=0)
     ends = [1e3 * min(i.measured_s for i in shown), 1e3 * max(i.measured_s for i in shown)]
     axis.plot(ends, ends, color=GREY, linewidth=0.8)
     for factor in (0.75, 1.25):
         axis.plot(ends, [factor * end for end in ends], color=GREY, linewidth=0.6, linestyle=":")
     axis.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_minor_formatter(NullFormatter())
     axis.set_title(f"{title}: {len(items):,} rows", fontsize=9)
 
 
 def _thinned(items: Sequence[Judged], key: Callable[[Judged], Any]) -> list[Judged]:
     """At most POINTS_A_PANEL of them, evenly over the measured times: what a figure can show and a page can load."""
     ordered = sorted(items, key=key)
-    step = max(1, -(-len(ordered) // POINTS_A_PANEL))
-    return ordered[::step]
+    count = min(len(ordered), POINTS_A_PANEL)
+    return [ordered[i * len(ordered) // count] for i in range(count)]
 
 
 def _legend(figure: Any, colours: Mapping[str, str]) -> None:

@@ -292,12 +292,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     for factor in (first, second):
         if not _gemm_ready(factor):
             yield _copy(operator.op, factor)
-    fused = (
-        bias is None
-        or operator.name != "linear"
-        or len(first.shape) == 2
-        or (len(first.shape) == 3 and is_contiguous(first))
-    )
+    fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
     kernel = _contraction(operator, "gemm" if batch == 1 else "batched_gemm", gemm=(rows, n, k, batch))
     if not fused:
         kernel = replace(

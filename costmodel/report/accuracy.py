@@ -28,7 +28,7 @@ CONVENTIONS = (
     "Spearman: rank correlation of predicted and measured time",
     "covered: share of rows whose predicted interval holds the measured time; width: mean of (high - low) / predicted",
     "uncosted: mean share of the predicted time that operators without a formula take",
-    "FLOPs × one fitted scale: the scale with the least median |log error| on the very rows it is scored on",
+    "FLOPs × one fitted scale: that with the least median |log error| on the very rows of the setting (first table)",
     "datasheet roofline: sum over operators of max(FLOP / peak, bytes / bandwidth), operators as written in the "
     "dtype of the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
     "operators timed as eager calls: max(floor, floor - 11.5 µs + kernel), the floor read off the smallest calls of "

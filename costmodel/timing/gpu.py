@@ -5,6 +5,7 @@ Every constant has a physical meaning, a unit and an origin; how well the whole 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,21 +14,33 @@ from typing import NamedTuple
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
-from costmodel.timing.gemm import gemm_time
+from costmodel.timing.gemm import GEMM, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
-from costmodel.timing.streaming import RATE_CLASSES, streaming_time
+from costmodel.timing.streaming import RATE_CLASSES, STREAMING, streaming_time
 
 __all__ = ["GPU", "GpuConstants", "KernelSeconds", "gpu_kernel_time"]
 
 
 class KernelSeconds(NamedTuple):
-    """Device seconds of a kernel: the whole, arithmetic, memory traffic, and what depends on neither."""
+    """Device seconds of a kernel: arithmetic and memory traffic, which overlap, and what depends on neither.
 
-    seconds: float
+    ``overlap`` is the exponent p of their sum (compute^p + memory^p)^(1/p): infinite where the longer hides
+    the other.
+    """
+
     compute_s: float
     memory_s: float
     fixed_s: float
+    overlap: float = math.inf
+
+    def seconds(self, memory_share: float = 1.0) -> float:
+        """The whole, when only ``memory_share`` of the memory time is needed (the rest came from L2)."""
+        memory = self.memory_s * memory_share
+        longer, shorter = max(self.compute_s, memory), min(self.compute_s, memory)
+        if longer > 0 and self.overlap != math.inf:
+            longer *= (1 + (shorter / longer) ** self.overlap) ** (1 / self.overlap)
+        return self.fixed_s + longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +95,8 @@ def _streaming(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
         rows=elements / kernel.row_length if kernel.row_length else None,
         row_length=kernel.row_length or None,
     )
-    return KernelSeconds(found.seconds * kernel.count, found.compute_s, found.memory_s, found.fixed_s)
+    overlap = STREAMING.layer_norm_overlap if kind == "layer_norm" else math.inf
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.count, overlap)
 
 
 def _matrix_product(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
@@ -91,7 +105,8 @@ def _matrix_product(kernel: Kernel, hardware: HardwareProfile, constants: GpuCon
     _, machine = machines(hardware)
     m, n, k, batch = kernel.gemm
     found = gemm_time(m, n, k, batch, dtype=kernel.dtype, hw=machine, traffic_bytes=kernel.bytes)
-    return KernelSeconds(found.seconds * kernel.count, found.compute_s, found.memory_s, found.fixed_s)
+    fixed = found.fixed_s * kernel.count
+    return KernelSeconds(found.compute_s, found.memory_s, fixed, GEMM.memory_overlap)
 
 
 def _dense_convolution(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
@@ -103,7 +118,7 @@ def _dense_convolution(kernel: Kernel, hardware: HardwareProfile, constants: Gpu
     shape = ConvShape(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=pairs[0], stride=pairs[1],
                       padding=pairs[2], dilation=pairs[3], groups=rest[8])  # fmt: skip
     found = convolution_time(shape, machine=machines(hardware)[0])
-    return KernelSeconds(found.seconds, found.compute_s, found.memory_s, found.fixed_s)
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s)
 
 
 def _depthwise(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
@@ -111,8 +126,7 @@ def _depthwise(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
     share = getattr(constants, kernel.variant or "depthwise_native")
     compute = kernel.matrix_flops / (share * machine.vector_flop_per_s)
     stream = _streaming(kernel, hardware, constants)
-    body = max(compute, stream.memory_s)
-    return KernelSeconds(body + stream.fixed_s, compute, stream.memory_s, stream.fixed_s)
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
 def _attention(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
@@ -125,21 +139,20 @@ def _attention(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
     peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
     compute = 4 * padded * wide / (constants.attention_efficiency * peak)
     stream = _streaming(kernel, hardware, constants)
-    return KernelSeconds(max(compute, stream.memory_s) + stream.fixed_s, compute, stream.memory_s, stream.fixed_s)
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
 def _resample_serial(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
     stream = _streaming(kernel, hardware, constants)
     serial = kernel.row_length * constants.resample_plane_s
-    return KernelSeconds(max(stream.seconds, serial), serial, stream.memory_s, stream.fixed_s)
+    return KernelSeconds(serial, stream.memory_s, stream.fixed_s)
 
 
 def _roofline(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
     stream = _streaming(kernel, hardware, constants)
     peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
     compute = kernel.matrix_flops / (0.8 * peak)
-    fixed = stream.fixed_s * kernel.count
-    return KernelSeconds(max(compute, stream.memory_s) + fixed, compute, stream.memory_s, fixed)
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
 Rule = Callable[[Kernel, HardwareProfile, GpuConstants], KernelSeconds]

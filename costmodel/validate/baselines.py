@@ -1,6 +1,6 @@
 """What simpler models say of the same rows: the yardsticks that predictions are held against.
 
-``flops``     FLOPs times one scale, fitted to the group it is scored on (the best that FLOPs alone can do)
+``flops``     FLOPs times one scale, fitted to the rows of each setting (the best that FLOPs alone can do)
 ``roofline``  every operator at the datasheet's roofs: sum of max(FLOP / peak, B / bandwidth)
 ``roofs_85``  every operator at 85 % of both roofs, and 3 µs for each kernel
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from costmodel.validate.judged import Judged
 from costmodel.validate.rows import ModelRow, OperatorRow
@@ -37,40 +38,47 @@ class Group:
 
 def grouped(judged: Iterable[Judged]) -> list[Group]:
     """A group for each (device, dtype, layout, mode, phase); for operators also op, algorithm and timing."""
-    return [_group(_keys(rows[0]), rows) for _, rows in _sorted(judged, lambda item: item.row.group)]
+    found = list(judged)
+    scales = _scales(found)
+    return [_group(_keys(rows[0]), rows, scales) for _, rows in _sorted(found, lambda item: item.row.group)]
 
 
 def pooled(judged: Sequence[Judged]) -> list[Group]:
-    """Coarser groups: whole models by mode over all devices; operators by op over devices and algorithms, rows at the
-    floor left out."""
+    """Coarser groups: whole models by mode over all devices; operators by device and op over algorithms, and by op
+    over all devices, rows at the floor left out."""
 
-    def models(item: Judged) -> tuple[str, ...]:
-        return (item.row.mode,) if isinstance(item.row, ModelRow) else ()
-
-    def operators(item: Judged) -> tuple[str, ...]:
+    def key(item: Judged, *, by_device: bool) -> tuple[tuple[str, str], ...]:
         row = item.row
-        return (row.device, row.dtype, row.op) if isinstance(row, OperatorRow) and not row.at_floor else ()
+        if isinstance(row, ModelRow):
+            return (("mode", row.mode),)
+        if row.at_floor:
+            return ()
+        device = (("device", row.device), ("dtype", row.dtype)) if by_device else ()
+        return (*device, ("op", row.op))
 
-    found = [_group({"mode": key[0]}, rows) for key, rows in _sorted(judged, models) if key]
-    for key, rows in _sorted(judged, operators):
-        if key:
-            found.append(_group(dict(zip(("device", "dtype", "op"), key, strict=True)), rows))
-    for op, rows in _sorted(judged, lambda item: operators(item)[2:]):
-        if op:
-            found.append(_group({"op": op[0]}, rows))
-    return found
+    scales = _scales(judged)
+    by_device = _sorted(
+        [item for item in judged if isinstance(item.row, OperatorRow)], lambda i: key(i, by_device=True)
+    )
+    over_all = _sorted(judged, lambda item: key(item, by_device=False))
+    return [_group(dict(keys), rows, scales) for keys, rows in [*by_device, *over_all] if keys]
 
 
 def by_family(judged: Iterable[Judged]) -> list[Group]:
-    """Whole models by family of architectures, the worst median first; empty where no row names a family."""
-    named = [item for item in judged if isinstance(item.row, ModelRow) and item.row.family]
-    groups = [_group({"family": key[0]}, rows) for key, rows in _sorted(named, lambda item: (item.row.family,))]  # type: ignore[union-attr]
+    """Whole models by family of architectures, the worst median first; rows that name none are left out."""
+    named = [(item.row.family, item) for item in judged if isinstance(item.row, ModelRow) and item.row.family]
+    scales = _scales([item for _, item in named])
+    families: dict[str, list[Judged]] = {}
+    for family, item in named:
+        families.setdefault(family, []).append(item)
+    groups = [_group({"family": family}, rows, scales) for family, rows in sorted(families.items())]
     return sorted(groups, key=lambda group: -group.score.median_ape)
 
 
-def by_owner(judged: Iterable[Judged]) -> list[Group]:
+def by_owner(judged: Sequence[Judged]) -> list[Group]:
     """Rows by the class of kernels that takes most of their predicted time, the largest class first."""
-    groups = [_group({"owner": key[0]}, rows) for key, rows in _sorted(judged, lambda item: (item.owner,))]
+    scales = _scales(judged)
+    groups = [_group({"owner": key[0]}, rows, scales) for key, rows in _sorted(judged, lambda item: (item.owner,))]
     return sorted(groups, key=lambda group: -group.score.n)
 
 
@@ -90,13 +98,19 @@ def fail_budget(groups: Iterable[Group], max_median: float | None, max_p90: floa
     return failed
 
 
-def _sorted(
-    judged: Iterable[Judged], key: Callable[[Judged], tuple[str, ...]]
-) -> list[tuple[tuple[str, ...], list[Judged]]]:
-    groups: dict[tuple[str, ...], list[Judged]] = {}
+def _sorted(judged: Iterable[Judged], key: Callable[[Judged], tuple[Any, ...]]) -> list[tuple[Any, list[Judged]]]:
+    groups: dict[tuple[Any, ...], list[Judged]] = {}
     for item in judged:
         groups.setdefault(key(item), []).append(item)
     return sorted(groups.items())
+
+
+def _scales(judged: Iterable[Judged]) -> dict[tuple[str, ...], float]:
+    """The one scale of FLOPs for each setting, by the rows' group: coarser and finer tables take it from there."""
+    return {
+        key: fitted_scale([row.flops for row in rows], [row.measured_s for row in rows])
+        for key, rows in _sorted(judged, lambda item: item.row.group)
+    }
 
 
 def _keys(item: Judged) -> dict[str, str | bool | None]:
@@ -109,20 +123,20 @@ def _keys(item: Judged) -> dict[str, str | bool | None]:
     return keys | {"op": row.op, "algorithm": row.algorithm, "timing": row.timing, "at_floor": row.at_floor}
 
 
-def _group(keys: Mapping[str, str | bool | None], rows: Sequence[Judged]) -> Group:
+def _group(
+    keys: Mapping[str, str | bool | None], rows: Sequence[Judged], scales: Mapping[tuple[str, ...], float]
+) -> Group:
     measured = [row.measured_s for row in rows]
-    flops = [row.flops for row in rows]
-    scale = fitted_scale(flops, measured)
+    widths = [(row.high_s - row.low_s) / row.predicted_s for row in rows if row.predicted_s]
     count = len(rows)
     return Group(
         keys=keys,
         score=score([row.predicted_s for row in rows], measured),
         interval_coverage=sum(row.is_covered for row in rows) / count,
-        interval_width=sum((row.high_s - row.low_s) / row.predicted_s if row.predicted_s else 0.0 for row in rows)
-        / count,
+        interval_width=sum(widths) / count,
         uncosted_share=sum(row.uncosted_share for row in rows) / count,
         baselines={
-            "flops": score([scale * work for work in flops], measured),
+            "flops": score([scales[row.row.group] * row.flops for row in rows], measured),
             "roofline": score([row.roofline_s for row in rows], measured),
             "roofs_85": score([row.roofs_85_s for row in rows], measured),
         },

@@ -9,8 +9,9 @@ operators, and no prediction of a kernel depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from costmodel.validate.rows import OperatorRow
 from costmodel.validate.statistics import quantile
@@ -21,28 +22,40 @@ __all__ = ["AFTER_LAUNCH_S", "call_time", "with_floors"]
 #: their floor for it: kernels show from about 11.5 µs on.
 AFTER_LAUNCH_S = 11.5e-6
 
-_SMALLEST = 0.05  # share of rows, by elements, whose calls are taken to be all host
+_SMALLEST = 0.05  # share of rows, by elements, whose calls are taken to be nearly all host
+_HOST_SHARE = 0.5  # of their time that must be host at least, else the file has no operator small enough to tell
 _PARTS = 10  # of the file, to see whether the host slows down while it is written
 _FEW = 10  # rows in each part, below which the floor is one number
 
+#: Least time of a row's kernel in seconds: its datasheet roofline, which no time model has a part in.
+KernelTime: TypeAlias = "Callable[[OperatorRow], float]"
 
-def with_floors(rows: Iterable[OperatorRow]) -> list[OperatorRow]:
+
+def with_floors(rows: Iterable[OperatorRow], kernel_s: KernelTime, *, default_s: float = 5e-6) -> list[OperatorRow]:
     """Rows in their order, those timed as eager calls with the floor of their file, device and operator.
 
     Where small operators are spread all over a file the floor is a line over the rows' order (hosts slow down in
-    long runs, by 0.3 ms in NeuSight's convolutions); else it is the 5th percentile of the smallest 5 %.
+    long runs, by 0.3 ms in NeuSight's convolutions); else it is the 5th percentile of the smallest 5 %, less what
+    shows of their kernels. An operator of which the file has large calls alone takes the median floor of the others
+    on the same device, or a lead of ``default_s`` where there are none.
     """
     found = list(rows)
     calls: dict[tuple[str, str, str], list[int]] = {}
     for index, row in enumerate(found):
         if row.timing == "eager_call":
             calls.setdefault((row.file, row.device, row.op), []).append(index)
-    for indices in calls.values():
-        floors = _floors([found[i] for i in indices])
-        for index, floor in zip(indices, floors, strict=True):
-            lead = max(floor - AFTER_LAUNCH_S, 0.0)
-            found[index] = replace(found[index], floor_s=floor, lead_s=lead)
+    floors = {key: _floors([found[i] for i in indices], kernel_s) for key, indices in calls.items()}
+    for key, indices in calls.items():
+        own = floors[key] or [_elsewhere(floors, key[:2], default_s)] * len(indices)
+        for index, floor in zip(indices, own, strict=True):
+            found[index] = replace(found[index], floor_s=floor, lead_s=max(floor - AFTER_LAUNCH_S, 0.0))
     return found
+
+
+def _elsewhere(floors: dict[tuple[str, str, str], list[float]], place: tuple[str, str], default_s: float) -> float:
+    """The median floor of other operators of the same file and device."""
+    known = [values[0] for key, values in floors.items() if key[:2] == place and values]
+    return quantile(known, 0.5) if known else default_s + AFTER_LAUNCH_S
 
 
 def call_time(row: OperatorRow, kernel_s: float) -> float:
@@ -52,17 +65,22 @@ def call_time(row: OperatorRow, kernel_s: float) -> float:
     return max(row.floor_s, row.lead_s + kernel_s)
 
 
-def _floors(rows: Sequence[OperatorRow]) -> list[float]:
+def _floors(rows: Sequence[OperatorRow], kernel_s: KernelTime) -> list[float]:
+    """The floor at each row; empty where even the smallest calls are mostly kernel."""
     elements = [_elements(row) for row in rows]
     limit = quantile(elements, _SMALLEST)
-    small = [(i / len(rows), rows[i].latency_s) for i, size in enumerate(elements) if size <= limit]
-    parts = [[point for point in small if int(point[0] * _PARTS) == part] for part in range(_PARTS)]
+    small = [index for index, size in enumerate(elements) if size <= limit]
+    shown = {index: max(kernel_s(rows[index]) - AFTER_LAUNCH_S, 0.0) for index in small}
+    if quantile([shown[index] / rows[index].latency_s for index in small], 0.5) > 1 - _HOST_SHARE:
+        return []
+    points = [(index / len(rows), max(rows[index].latency_s - shown[index], 0.0)) for index in small]
+    parts = [[point for point in points if int(point[0] * _PARTS) == part] for part in range(_PARTS)]
+    least = quantile([floor for _, floor in points], 0.05)
     if min(map(len, parts)) < _FEW:
-        return [quantile([latency for _, latency in small], 0.05)] * len(rows)
+        return [least] * len(rows)
     middles = [(part + 0.5) / _PARTS for part in range(_PARTS)]
-    start, slope = _line(middles, [quantile([latency for _, latency in part], 0.05) for part in parts])
-    least = min(latency for _, latency in small)
-    return [max(least, start + slope * index / len(rows)) for index in range(len(rows))]
+    start, slope = _line(middles, [quantile([floor for _, floor in part], 0.05) for part in parts])
+    return [max(start + slope * index / len(rows), least / 2) for index in range(len(rows))]
 
 
 def _elements(row: OperatorRow) -> int:

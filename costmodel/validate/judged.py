@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from costmodel.analysis import Analysis
+from costmodel.errors import CostmodelError
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel
 from costmodel.validate.baselines import baselines_of
@@ -15,7 +16,7 @@ from costmodel.validate.host_time import call_time
 from costmodel.validate.operators import operator_graph
 from costmodel.validate.rows import MeasuredRow, OperatorRow
 
-__all__ = ["Judged", "judge", "judge_operator", "kernel_time_only"]
+__all__ = ["Judged", "judge", "judge_operator", "kernel_time_only", "operator_roofline_s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,22 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
 
 def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     """Hold the prediction of one operator against its row, both as the row's way of timing shows them."""
-    analysis = Analysis(
+    found = judge(row, _operator_analysis(row, hardware))
+    times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
+    shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
+    return replace(found, **shown)
+
+
+def operator_roofline_s(row: OperatorRow, hardware: HardwareProfile) -> float:
+    """Time of the row's operator at the datasheet's roofs, in seconds; 0 where its shapes do not fit."""
+    try:
+        return baselines_of(_operator_analysis(row, hardware)).roofline_s
+    except CostmodelError:
+        return 0.0
+
+
+def _operator_analysis(row: OperatorRow, hardware: HardwareProfile) -> Analysis:
+    return Analysis(
         name=row.model,
         source="a measured operator",
         record=operator_graph(row),
@@ -90,10 +106,6 @@ def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
         execution=execution_of(row, {}),
         closed_forms={},
     )
-    found = judge(row, analysis)
-    times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
-    shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
-    return replace(found, **shown)
 
 
 def _time_shares(analysis: Analysis) -> dict[str, float]:

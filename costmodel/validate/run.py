@@ -17,7 +17,7 @@ from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHard
 from costmodel.hardware import HardwareProfile, load
 from costmodel.validate.conditions import execution_of
 from costmodel.validate.host_time import with_floors
-from costmodel.validate.judged import Judged, judge, judge_operator
+from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
 from costmodel.validate.rows import Measured, MeasuredRow, ModelRow, OperatorRow, Unusable
 
 __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
@@ -64,7 +64,10 @@ def validate(
     started = time.perf_counter()
     machines, rows, unusable = _with_machines(measured.rows, hardware or {})
     models: list[MeasuredRow] = [row for row in rows if isinstance(row, ModelRow)]
-    operators = with_floors(row for row in rows if isinstance(row, OperatorRow))
+    operators = with_floors(
+        (row for row in rows if isinstance(row, OperatorRow)),
+        lambda row: operator_roofline_s(row, machines[row.device]),
+    )
     chosen = sample([*models, *operators], limit, seed)
     judged: list[Judged] = []
     for outcome in _outcomes(_tasks(chosen), trace, machines, jobs, progress, len(chosen)):
