@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
@@ -15,6 +16,7 @@ from costmodel.validate import (
     ModelRow,
     Score,
     Validation,
+    by_class,
     by_family,
     by_owner,
     grouped,
@@ -49,10 +51,11 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
         groups_table(grouped(judged), "By group"),
         groups_table(pooled(judged), "Pooled; rows at the floor left out"),
     ]
-    blocks += [groups_table(by_family(judged), "By family of architectures, the worst first")] * any(
+    blocks += [_with_owner(groups_table(by_family(judged), "By family of architectures, the worst first"))] * any(
         isinstance(item.row, ModelRow) and item.row.family for item in judged
     )
     blocks.append(groups_table(by_owner(judged), "By the class of kernels that takes most of the predicted time"))
+    blocks += [_classes_table(judged)] * any(len(item.time_shares) > 1 for item in judged)
     blocks += [_worst_table(judged, worst)] * bool(worst)
     blocks += [unusable_table(validation)] * bool(validation.unusable)
     blocks.append(Notes(CONVENTIONS, title="Conventions"))
@@ -93,6 +96,13 @@ def groups_table(groups: Sequence[Group], title: str) -> Table:
     )
 
 
+def _with_owner(table: Table) -> Table:
+    """The same groups, with the class of kernels that takes most of their time."""
+    first, *rest = table.columns
+    owner = text_column("likely_owner", "likely owner", shortest=16, importance=85)
+    return replace(table, columns=(first, owner, *rest))
+
+
 def _key_column(key: str) -> Column:
     return text_column(
         key,
@@ -123,7 +133,7 @@ def _baseline_columns() -> Iterable[Column]:
 
 
 def _group_row(group: Group) -> Row:
-    row: dict[str, Any] = {**group.keys, **_score_json(group.score)}
+    row: dict[str, Any] = {**group.keys, **_score_json(group.score), "likely_owner": group.owner}
     row |= {name: getattr(group, name) for name in ("interval_coverage", "interval_width", "uncosted_share")}
     for name, score in group.baselines.items():
         row |= {
@@ -132,6 +142,23 @@ def _group_row(group: Group) -> Row:
             f"{name}_p90_ape": score.p90_ape,
         }
     return row
+
+
+def _classes_table(judged: Sequence[Judged], least_share: float = 0.002) -> Table:
+    """Classes of kernels that take a share of the time worth naming, and the errors that go with them."""
+    keys = ("name", "n", "mean_share", "weighted_bias", "weighted_ape")
+    found = [{key: getattr(item, key) for key in keys} for item in by_class(judged)]
+    return Table(
+        title="Errors weighted by each class's share of the predicted time",
+        columns=(
+            text_column("name", "class of kernels", importance=99),
+            Column(key="n", heading="rows", render="{:,}".format, importance=90),
+            share_column("mean_share", "of the time", importance=95),
+            _signed_share_column("weighted_bias", "mean error", importance=98),
+            share_column("weighted_ape", "mean |error|", importance=97),
+        ),
+        rows=tuple(row for row in found if row["mean_share"] >= least_share),
+    )
 
 
 def _worst_table(judged: Sequence[Judged], count: int) -> Table:
@@ -215,6 +242,7 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
         "groups": [_group_json(group) for group in grouped(judged)],
         "pooled": [_group_json(group) for group in pooled(judged)],
         "families": [_group_json(group) for group in by_family(judged)],
+        "classes": [asdict(item) for item in by_class(judged)],
         "owners": [_group_json(group) for group in by_owner(judged)],
         "rows": [_judged_json(item) for item in judged],
         "unusable": [
@@ -233,6 +261,7 @@ def _group_json(group: Group) -> dict[str, Any]:
         "interval_coverage": group.interval_coverage,
         "interval_width": group.interval_width,
         "uncosted_share": group.uncosted_share,
+        "likely_owner": group.owner,
         "baselines": {name: _score_json(score) for name, score in group.baselines.items()},
     }
 

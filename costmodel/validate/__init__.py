@@ -10,7 +10,7 @@ from __future__ import annotations
 from costmodel.validate.baselines import BASELINES
 from costmodel.validate.cells import Flags
 from costmodel.validate.conditions import check_names
-from costmodel.validate.groups import Group, by_family, by_owner, fail_budget, grouped, pooled
+from costmodel.validate.groups import ClassError, Group, by_class, by_family, by_owner, fail_budget, grouped, pooled
 from costmodel.validate.judged import Judged
 from costmodel.validate.not_modelled import NOT_MODELLED
 from costmodel.validate.reading import read_measured
@@ -21,6 +21,7 @@ from costmodel.validate.statistics import Score
 __all__ = [
     "BASELINES",
     "NOT_MODELLED",
+    "ClassError",
     "Flags",
     "Group",
     "Judged",
@@ -30,6 +31,7 @@ __all__ = [
     "Score",
     "Unusable",
     "Validation",
+    "by_class",
     "by_family",
     "by_owner",
     "check_names",

@@ -10,7 +10,7 @@ from costmodel.validate.judged import Judged
 from costmodel.validate.rows import ModelRow, OperatorRow
 from costmodel.validate.statistics import Score, fitted_scale, score
 
-__all__ = ["Group", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
+__all__ = ["ClassError", "Group", "by_class", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
 
 _MODEL_KEYS = ("device", "dtype", "layout", "mode", "phase")
 
@@ -29,6 +29,8 @@ class Group:
     interval_width: float
     uncosted_share: float
     baselines: Mapping[str, Score]
+    owner: str = ""
+    """The class of kernels that takes most of the rows' predicted time: the likely owner of their error."""
 
     @property
     def at_floor(self) -> bool:
@@ -80,6 +82,46 @@ def by_owner(judged: Sequence[Judged]) -> list[Group]:
     scales = _scales(judged)
     groups = [_group({"owner": key[0]}, rows, scales) for key, rows in _sorted(judged, lambda item: (item.owner,))]
     return sorted(groups, key=lambda group: -group.score.n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassError:
+    """A class of kernels: in how many rows it runs, its mean share of the predicted time over all rows, and the errors
+    of those rows weighted by the share that it takes of each. A class whose rows err more the more of it they run is
+    where to look."""
+
+    name: str
+    n: int
+    mean_share: float
+    weighted_bias: float
+    weighted_ape: float
+
+
+def by_class(judged: Sequence[Judged]) -> list[ClassError]:
+    """Every class of kernels, the one with the largest share of the time first."""
+    found = []
+    for name, mean_share in class_shares(judged).items():
+        rows = [(item.time_shares[name], item.error) for item in judged if name in item.time_shares]
+        whole = sum(share for share, _ in rows) or 1.0
+        found.append(
+            ClassError(
+                name=name,
+                n=len(rows),
+                mean_share=mean_share,
+                weighted_bias=sum(share * error for share, error in rows) / whole,
+                weighted_ape=sum(share * abs(error) for share, error in rows) / whole,
+            )
+        )
+    return sorted(found, key=lambda item: (-item.mean_share, item.name))
+
+
+def class_shares(judged: Sequence[Judged]) -> dict[str, float]:
+    """Mean share of the predicted time of each class of kernels."""
+    shares: dict[str, float] = {}
+    for item in judged:
+        for name, share in item.time_shares.items():
+            shares[name] = shares.get(name, 0.0) + share / len(judged)
+    return shares
 
 
 def fail_budget(groups: Iterable[Group], max_median: float | None, max_p90: float | None) -> list[str]:
@@ -135,6 +177,7 @@ def _group(
         interval_coverage=sum(row.is_covered for row in rows) / count,
         interval_width=sum(widths) / count,
         uncosted_share=sum(row.uncosted_share for row in rows) / count,
+        owner=max(class_shares(rows).items(), key=lambda pair: pair[1], default=("", 0.0))[0],
         baselines={
             "flops": score([scales[row.row.group] * row.flops for row in rows], measured),
             "roofline": score([row.roofline_s for row in rows], measured),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from costmodel.validate import (
     Flags,
     Judged,
     ModelRow,
+    by_class,
     by_family,
     by_owner,
     check_names,
@@ -264,6 +266,17 @@ def test_families_worst_first_and_classes_largest_first() -> None:
     bad = [judged(3.0, 1.0, family="bad")]
     assert [group.keys["family"] for group in by_family([*good, *bad])] == ["bad", "good"]
     assert sum(group.score.n for group in by_owner([*good, *bad])) == 3
+
+
+def test_errors_weighted_by_the_share_of_a_class() -> None:
+    """One row errs by +100 % with three quarters in a, the other not at all with a quarter in a."""
+    wrong = replace(judged(2.0, 1.0), time_shares={"a": 0.75, "b": 0.25})
+    right = replace(judged(1.0, 1.0), time_shares={"a": 0.25, "b": 0.75})
+    first, second = sorted(by_class([wrong, right]), key=lambda item: item.name)
+    assert (first.name, first.n, first.mean_share, second.mean_share) == ("a", 2, 0.5, 0.5)
+    assert (first.weighted_bias, second.weighted_bias) == (pytest.approx(0.75), pytest.approx(0.25))
+    assert grouped([wrong])[0].owner == "a"
+    assert grouped([right])[0].owner == "b"
 
 
 def test_budgets_name_the_groups_that_fail() -> None:
