@@ -9,7 +9,6 @@ import pytest
 
 from costmodel.errors import InputError
 from costmodel.hardware import load
-from costmodel.kernels import Execution
 from costmodel.validate import (
     Flags,
     Judged,
@@ -134,10 +133,32 @@ def test_conditions_reach_the_execution() -> None:
     assert (execution.batch, execution.dtype, execution.phase) == (8, "fp16", "inference")
     assert dict(execution.sizes) == {}  # the graph does not leave the height open
     assert dict(execution_of(row, {"height": None}).sizes) == {"height": 32}
-    if "torch_version" in Execution.__dataclass_fields__:
-        assert execution.torch_version == "2.9.1"
-    if "fast_norm" in Execution.__dataclass_fields__:
-        assert execution.fast_norm is False
+    assert execution.torch_version == "2.9.1"
+    assert execution.fast_norm is False
+
+
+@pytest.mark.parametrize(
+    ("request_", "torch", "expected"),
+    [
+        ("timm:resnet50", "2.9.1", (True, True)),
+        ("timm:resnet50", "2.10.0", (True, True)),
+        ("timm:resnet50", "2.4.0", (True, False)),
+        ("timm:resnet50", "", (True, False)),
+        ("hf:bert", "2.9.1", (False, False)),
+    ],
+)
+def test_what_timms_own_script_does_is_assumed_of_timms_models(
+    request_: str, torch: str, expected: tuple[bool, bool]
+) -> None:
+    (row,) = rows_of(1, request=request_, torch=torch)
+    execution = execution_of(row, {})
+    assert (execution.fast_norm, execution.reparameterized) == expected
+
+
+def test_a_condition_that_is_no_truth_value_is_refused() -> None:
+    (row,) = rows_of(1, conditions={"fast_norm": "perhaps"})
+    with pytest.raises(InputError, match="fast_norm: 'perhaps'"):
+        execution_of(row, {})
 
 
 def test_an_unknown_condition_is_refused() -> None:
