@@ -14,7 +14,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import Execution, KernelPlan, lower
 from costmodel.tensor import TensorSpec
-from costmodel.timing import Estimate, estimate_kernel
+from costmodel.timing import Estimate, estimate_plan, step_interval
 
 if TYPE_CHECKING:
     import networkx
@@ -186,21 +186,20 @@ class Analysis:
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """Times of the plan's distinct kernels."""
-        return [estimate_kernel(kernel, self.hardware) for kernel in self.plan.kernels]
+        """Times of the plan's launches, in program order."""
+        return estimate_plan(self.plan, self.bound, self.hardware)
 
     @cached_property
     def latency(self) -> float:
         """Predicted time of one step, in seconds."""
-        estimates = self.estimates
-        return sum(estimates[launch.kernel].latency_s for launch in self.plan.launches)
+        return sum(estimate.latency_s for estimate in self.estimates)
 
     @cached_property
     def totals(self) -> Totals:
         """Sums over one step."""
         cost, kernels = self.node_costs.total, self.plan.kernels
         run = [kernels[launch.kernel] for launch in self.plan.launches]
-        times = [self.estimates[launch.kernel] for launch in self.plan.launches]
+        low, high = step_interval(self.plan, self.estimates)
         return Totals(
             flops=cost.flops,  # type: ignore[arg-type]
             matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
@@ -214,8 +213,8 @@ class Analysis:
             workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
             peak_memory_bytes=self.peak_memory_bytes,
             latency_s=self.latency,
-            latency_low_s=sum(t.low_s for t in times),
-            latency_high_s=sum(t.high_s for t in times),
+            latency_low_s=low,
+            latency_high_s=high,
             kernels=sum(k.count for k in run),
         )
 
@@ -238,8 +237,8 @@ class Analysis:
     @cached_property
     def _node_rows(self) -> list[Row]:
         launched: dict[int, list[int]] = {}
-        for launch in self.plan.launches:
-            launched.setdefault(launch.nodes[0], []).append(launch.kernel)
+        for position, launch in enumerate(self.plan.launches):
+            launched.setdefault(launch.nodes[0], []).append(position)
         owned = self._parameters_by_node()
         return [
             self._node_row(index, launched.get(index, []), owned.get(index, 0))
@@ -265,10 +264,10 @@ class Analysis:
                     owned[index] = owned.get(index, 0) + storage_of[storage]
         return owned
 
-    def _node_row(self, index: int, kernels: list[int], params: int) -> Row:
+    def _node_row(self, index: int, launches: list[int], params: int) -> Row:
         node, cost = self.bound.nodes[index], self.node_costs.of_node(index)
-        run = [self.plan.kernels[k] for k in kernels]
-        times = [self.estimates[k] for k in kernels]
+        run = [self.plan.kernels[self.plan.launches[p].kernel] for p in launches]
+        times = [self.estimates[p] for p in launches]
         latency = sum(t.latency_s for t in times)
         main = max(range(len(run)), key=lambda k: times[k].latency_s) if run else None
         return Row(
@@ -311,8 +310,7 @@ class Analysis:
     def bounds(self) -> dict[str, float]:
         """Share of the predicted time by what bounds it."""
         shares: dict[str, float] = {}
-        for launch in self.plan.launches:
-            estimate = self.estimates[launch.kernel]
+        for estimate in self.estimates:
             shares[estimate.bound] = shares.get(estimate.bound, 0.0) + estimate.latency_s
         whole = self.latency or 1.0
         return {bound: seconds / whole for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}

@@ -142,7 +142,15 @@ def imported_files(*named: str | Path) -> dict[str, str]:
     Files of installed packages and of the standard library are left to their versions.
     """
     installed = tuple({sys.prefix, sys.base_prefix, str(Path(__file__).parent)})
-    loaded = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    own = {Path(f).resolve() for f in loaded if f.endswith(".py") and "site-packages" not in f and not f.startswith(installed)}
+    loaded = {
+        file
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and (file := getattr(module, "__file__", None))
+    }
+    own = {
+        Path(f).resolve()
+        for f in loaded
+        if f.endswith(".py") and "site-packages" not in f and not f.startswith(installed)
+    }
     own |= {Path(f).resolve() for f in named if Path(f).is_file()}
     return {str(f): _digest(f) for f in sorted(own)}

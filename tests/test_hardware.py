@@ -17,6 +17,7 @@ import pytest
 from costmodel import hardware
 from costmodel.errors import ProfileError, UnknownHardwareError
 from costmodel.hardware import HardwareProfile, load
+from costmodel.hardware.catalogue import _load_as_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -287,6 +288,7 @@ def test_import_needs_nothing_heavy() -> None:
 def test_loading_one_machine_reads_one_file_and_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = Path.read_text
+    _load_as_of.cache_clear()
     monkeypatch.setattr(Path, "read_text", lambda self, **kw: read.append(self.name) or original(self, **kw))
     load("a100-sxm-80gb")
     assert read == ["a100-sxm-80gb.toml"]

@@ -225,9 +225,9 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
 def _packed_groups(groups: int, channels: int) -> int:
     """How many groups one tile of a tensor-core kernel takes side by side, the products between them wasted.
 
-    Narrow groups are laid block-diagonally until about 64 channels fill the depth of a tile.
+    Narrow groups are laid block-diagonally until about 32 channels fill the depth of a tile.
     """
-    return max(1, min(groups, 64 // max(channels, 1)))
+    return max(1, min(groups, 32 // max(channels, 1)))
 
 
 def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
@@ -245,7 +245,14 @@ def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
     stride = operator.arguments.get("stride", 1)
     strides = {stride} if isinstance(stride, int) else set(stride)
     channels, columns = x.shape[1], x.shape[-1]
-    if len(x.shape) == 4 and height == width and height in (1, 3, 5) and channels >= 32 and columns >= 7 and x.dtype == "float16":
+    if (
+        len(x.shape) == 4
+        and height == width
+        and height in (1, 3, 5)
+        and channels >= 32
+        and columns >= 7
+        and x.dtype == "float16"
+    ):
         if strides == {1}:
             return "depthwise_nchw"
         if strides == {2} and (channels >= 512 or (channels >= 256 and columns >= 28)):
@@ -258,7 +265,9 @@ def _window(operator: Operator) -> tuple[int, ...] | None:
     x, weight = operator.input, operator.arguments["weight"]
     if len(x.shape) != 4 or len(weight.shape) != 4:
         return None
-    pairs = [operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
+    pairs = [
+        operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    ]
     if any(isinstance(p, str) for p in pairs):
         pairs[1] = [(k - 1) // 2 for k in weight.shape[2:]] if pairs[1] == "same" else 0
     flat = [v for p in pairs for v in ([p, p] if isinstance(p, int) else (list(p) * 2)[:2])]
@@ -347,31 +356,51 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
 def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:
     """Two batched products with a softmax between them; the scores lie in memory.
 
-    Up to torch 2.4 they have the dtype of the operands, in later releases fp32
-    (aten/src/ATen/native/transformers/attention.cpp).
+    Up to torch 2.4 all of it has the dtype of the operands. Later releases cast half-precision operands to fp32,
+    multiply in fp32 (TF32 where that is allowed), and take ``_safe_softmax``, which looks for fully masked rows:
+    ``eq``, ``all`` and ``where`` besides the softmax (aten/src/ATen/native/transformers/attention.cpp).
     """
     query, key, value = (operator.arguments[n] for n in ("query", "key", "value"))
-    scores, deep = batch * length * keys, value.shape[-1]
-    narrow = scores * query.itemsize
-    kept = scores * (4 if operator.execution.at_least_torch(2, 5) else query.itemsize)
-
-    def matrix_product(n: int, k: int, read: int, written: int) -> Kernel:
-        flops, geometry = 2 * batch * length * n * k, (length, n, k, batch)
-        return _contraction(
-            operator,
-            "batched_gemm",
-            gemm=geometry,
-            vector_flops=0,
-            matrix_flops=flops,
-            bytes_read=read,
-            bytes_written=written,
-        )
-
-    yield matrix_product(keys, width, query.nbytes + key.nbytes, narrow)
+    deep = value.shape[-1]
+    widened = operator.execution.at_least_torch(2, 5) and query.itemsize < 4
+    size = 4 if widened else query.itemsize
+    scores = batch * length * keys
+    if widened:
+        for operand in (query, key, value):
+            yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
+    yield _scores_product(operator, (length, keys, width, batch), size, widened)
     flops: int = operator.cost.vector_flops  # type: ignore[assignment]
-    softmax = Kernel(op=operator.op, algorithm="softmax", access="softmax", row_length=keys, vector_flops=flops)
-    yield replace(softmax, bytes_read=kept, bytes_written=kept)
-    yield matrix_product(deep, keys, narrow + value.nbytes, operator.out.nbytes)  # type: ignore[arg-type]
+    softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
+    yield replace(softmax, access="softmax", row_length=keys, vector_flops=flops)
+    if widened:
+        yield _pass(operator, "elementwise", scores * size, scores, scores)
+        yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
+        yield _pass(operator, "elementwise", scores * size, scores * size, scores)
+    yield _scores_product(operator, (length, deep, keys, batch), size, widened)
+    if widened:
+        yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
+
+
+def _pass(operator: Operator, algorithm: str, read: Any, written: Any, elements: Any) -> Kernel:
+    access = "reduction" if algorithm == "reduction" else "elementwise"
+    return Kernel(
+        op=operator.op, algorithm=algorithm, bytes_read=read, bytes_written=written, elements=elements, access=access
+    )
+
+
+def _scores_product(operator: Operator, gemm: tuple[int, int, int, int], size: int, widened: bool) -> Kernel:
+    """One of the two batched products of the math path, operands of ``size`` bytes."""
+    m, n, k, batch = gemm
+    read, written = size * batch * (m * k + k * n), size * batch * m * n
+    kernel = _contraction(
+        operator, "batched_gemm", gemm=gemm, vector_flops=0, matrix_flops=2 * batch * m * n * k,
+        bytes_read=read, bytes_written=written, elements=batch * m * n,
+    )  # fmt: skip
+    if not widened:
+        return kernel
+    dtype = contraction_dtype(operator.op, operator.execution, "float32", operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for("batched_gemm", dtype, operator.hardware)
+    return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
 
 
 # -- normalization, pooling, movement --------------------------------------------------------------
@@ -405,6 +434,12 @@ def _max_pool(operator: Operator) -> Iterator[Kernel]:
 @_rule("cat", "stack")
 def _cat(operator: Operator) -> Iterator[Kernel]:
     yield operator.kernel("copy", access="cat")
+
+
+@_rule("im2col", "col2im")
+def _unfold(operator: Operator) -> Iterator[Kernel]:
+    """PyTorch starts one kernel for each sample of the batch (aten/src/ATen/native/cuda/Im2Col.cu)."""
+    yield operator.kernel("copy", count=max(operator.input.shape[0], 1))
 
 
 @_rule("upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")

@@ -23,7 +23,8 @@ class Execution:
     products in FP32), ``tf32`` allows both, ``fp16``/``bf16`` mean ``model.to(dtype)``, ``amp_*`` mean
     ``torch.autocast`` around fp32 weights. ``torch_version``: the release that runs, where it is known;
     ``fast_norm``: timm's own normalization layers stay in the lower precision under autocast;
-    ``reparameterized``: branches that a model can fold (RepVGG, MobileOne, ...) are folded.
+    ``tf32_matmul``: ``torch.backends.cuda.matmul.allow_tf32`` is on; ``reparameterized``:
+    branches that a model can fold (RepVGG, MobileOne, ...) are folded.
     """
 
     batch: int = 1
@@ -35,6 +36,7 @@ class Execution:
     torch_version: str = ""
     fast_norm: bool = False
     reparameterized: bool = False
+    tf32_matmul: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

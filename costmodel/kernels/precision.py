@@ -79,7 +79,7 @@ def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: boo
     """
     if operand == "float32":
         through_cudnn = "conv" in op or op in {"aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"}
-        return "tf32" if has_tf32 and (execution.dtype == "tf32" or through_cudnn) else "fp32"
+        return "tf32" if has_tf32 and (execution.dtype == "tf32" or execution.tf32_matmul or through_cudnn) else "fp32"
     return {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(operand, "fp32")
 
 
@@ -136,7 +136,7 @@ class _Autocast:
         if not self.execution.fast_norm or not node.module_type.startswith("timm."):
             return False
         parent = node.module.rpartition(".")[0]
-        in_vit = parent in self._vit_modules or not parent and bool(self._vit_modules)
+        in_vit = parent in self._vit_modules or (not parent and bool(self._vit_modules))
         return self.execution.at_least_torch(2, 7) or not in_vit
 
     @cached_property

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 
-__all__ = ["ELEMENT_BYTES", "GemmEngine", "GemmMachine"]
+__all__ = ["ELEMENT_BYTES", "GemmEngine", "GemmMachine", "running_clock"]
 
 ELEMENT_BYTES: Mapping[str, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 
@@ -25,8 +25,8 @@ _L2_BYTES_PER_CLOCK: Mapping[str, float] = {"HBM": 35.0, "GDDR": 15.0}
 _SLOT_POWER_W = 75.0
 #: Clock that a GeForce board holds in long tensor-core work over the boost clock on its box [1]: NVIDIA states the
 #: clock that every board reaches, GPU Boost raises it until power or temperature stops it. Whole timm models on
-#: RTX 3090 and 4090 give 1.08 to 1.12 each; data-center boards are sold at the clock they run at.
-_GEFORCE_CLOCK = 1.10
+#: RTX 3090 and 4090 give 1.05 to 1.10 each; data-center boards are sold at the clock they run at.
+_GEFORCE_CLOCK = 1.09
 #: Share of the FFMA rate that SGEMM reaches before the feed of large tiles (7 % for 128x128) [1]: plain and batched
 #: products, by compute capability. Fitted to NeuSight's linear (weight read transposed) and bmm (not transposed) on
 #: P100, V100 and A100; above 1 the feed brings it below the peak again.
@@ -115,6 +115,11 @@ class GemmMachine:
         )
 
 
+def running_clock(profile: HardwareProfile) -> float:
+    """Clock of long tensor-core work over the one that the peaks are stated for [1]."""
+    return _GEFORCE_CLOCK if "GeForce" in profile.title else 1.0
+
+
 def _l2_rate(profile: HardwareProfile) -> float:
     level = profile.find_memory_level("l2")
     if level is not None and level.measured_bandwidth_bytes_per_s:
@@ -142,8 +147,8 @@ def _engines(profile: HardwareProfile) -> dict[str, GemmEngine]:
             continue
         clock = peak.clock_hz or profile.clock_hz
         per_clock = peak.flop_per_clock or peak.flop_per_s / (profile.unit_count * clock)
-        if matrix is not None and "GeForce" in profile.title:
-            clock *= _GEFORCE_CLOCK
+        if matrix is not None:
+            clock *= running_clock(profile)
         found[dtype] = GemmEngine(
             flop_per_clock=per_clock,
             clock_hz=clock,

@@ -15,7 +15,7 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gemm import GEMM, gemm_time
-from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.timing.gemm_machine import GemmMachine, running_clock
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import RATE_CLASSES, STREAMING, streaming_time
 
@@ -52,7 +52,7 @@ class GpuConstants:
     cuDNN's NCHW kernel, ``depthwise_native`` PyTorch's own.
     """
 
-    depthwise_nhwc: float = 0.19
+    depthwise_nhwc: float = 0.21
     depthwise_nhwc_large: float = 0.014
     depthwise_nchw: float = 0.07
     depthwise_native: float = 0.045
@@ -135,8 +135,10 @@ def _attention(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
     length, keys, width, batch = kernel.gemm
     step = constants.attention_length_step
     padded = -(-length // step) * step * -(-keys // step) * step * batch
-    wide = -(-width // constants.attention_width_step) * constants.attention_width_step + constants.attention_width_extra
-    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
+    wide = (
+        -(-width // constants.attention_width_step) * constants.attention_width_step + constants.attention_width_extra
+    )
+    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s * running_clock(hardware)
     compute = 4 * padded * wide / (constants.attention_efficiency * peak)
     stream = _streaming(kernel, hardware, constants)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)

@@ -13,8 +13,27 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.tensor import Role
 from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time
+from costmodel.timing.host import host_seconds
+from costmodel.timing.roofline import Estimate
 
-__all__ = ["STEP", "CacheConstants", "L2Reuse"]
+__all__ = ["STEP", "CacheConstants", "L2Reuse", "Step"]
+
+#: Relative spread (one standard deviation) of the time of a kernel, by algorithm [1]: how far whole timm models that
+#: are rich in it scatter around the prediction. Errors of one algorithm go together, those of different ones do not.
+SPREAD = {
+    "gemm": 0.06,
+    "batched_gemm": 0.20,
+    "implicit_gemm": 0.12,
+    "grouped_implicit_gemm": 0.25,
+    "direct_depthwise": 0.25,
+    "elementwise": 0.08,
+    "normalization": 0.10,
+    "cast": 0.08,
+    "flash_attention": 0.12,
+    "efficient_attention": 0.2,
+    "unknown": 0.5,
+}
+SPREAD_ELSEWHERE = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +62,16 @@ class L2Reuse:
         self.touched = 0.0  # B since the step began
         self.written_at: dict[int, float] = {}  # storage -> touched when its writer began
         self.node = -1
+        self.previous = 0.0
 
     def memory_share(self, kernel: Kernel, node: int) -> float:
         """Share of the kernel's memory time that DRAM still has to serve; then count its traffic."""
         began = self.touched
         hits = 0.0
         if node != self.node:
-            self.inputs_began = began
-            for tensor in self.graph.nodes[node].inputs:
-                hits += self._hits(self.graph.tensors[tensor].storage, self.graph.specs[self.graph.tensors[tensor].spec].nbytes)
+            for index in self.graph.nodes[node].inputs:
+                tensor = self.graph.tensors[index]
+                hits += self._hits(tensor.storage, self.graph.specs[tensor.spec].nbytes)  # type: ignore[arg-type]
         else:  # a later kernel of the same operator reads what the one before wrote
             hits = kernel.bytes_read * self._left(began - self.previous)
         self.node, self.previous = node, began
@@ -69,19 +89,51 @@ class L2Reuse:
         return nbytes * self._left(self.touched - written)
 
     def _left(self, distance: float) -> float:
-        """Share of a tensor that is still in L2 after ``distance`` bytes.
-
-        """
+        """Share of a tensor that is still in L2 after ``distance`` bytes."""
         c = self.constants
         return min(1.0, max(0.0, (c.gone - distance / self.capacity) / (c.gone - c.full)))
 
 
-def step_times(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[tuple[KernelSeconds, float]]:
-    """For each launch, the parts of its kernel's time and its seconds."""
-    parts = [gpu_kernel_time(kernel, hardware) for kernel in plan.kernels]
-    reuse = L2Reuse(graph, hardware)
-    times = []
-    for launch in plan.launches:
-        share = reuse.memory_share(plan.kernels[launch.kernel], launch.nodes[0])
-        times.append((parts[launch.kernel], parts[launch.kernel].seconds(share)))
-    return times
+class Step:
+    """Estimates of all launches of a step: two queues, the host's and the device's.
+
+    The host issues operators one after the other; a kernel starts when it has been issued and the one before it
+    has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
+    """
+
+    def __init__(self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> None:
+        self.plan, self.graph, self.hardware = plan, graph, hardware
+
+    def estimates(self) -> list[Estimate]:
+        """One estimate a launch, in program order. Seconds."""
+        parts = [gpu_kernel_time(kernel, self.hardware) for kernel in self.plan.kernels]
+        reuse = L2Reuse(self.graph, self.hardware)
+        issued = self._issue_times()
+        found, ended = [], 0.0
+        for launch in self.plan.launches:
+            kernel, part = self.plan.kernels[launch.kernel], parts[launch.kernel]
+            share = reuse.memory_share(kernel, launch.nodes[0])
+            busy = part.seconds(share)
+            start = max(ended, issued[launch.nodes[-1]])
+            waited, ended = start - ended, start + busy
+            found.append(_estimate(kernel, part, share, busy, waited))
+        return found
+
+    def _issue_times(self) -> list[float]:
+        """When the host has issued each node; a compiled step is issued by one call, kernel by kernel."""
+        clock, times = 0.0, []
+        for node in self.graph.nodes:
+            clock += host_seconds(node.op, self.hardware)
+            times.append(clock)
+        return times
+
+
+def _estimate(kernel: Kernel, part: KernelSeconds, share: float, busy: float, waited: float) -> Estimate:
+    memory = part.memory_s * share
+    longest = max(waited, part.compute_s, memory, part.fixed_s)
+    bound = "compute" if longest == part.compute_s else "memory" if longest == memory else "launch"
+    latency = waited + busy
+    spread = SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE)
+    return Estimate(
+        part.compute_s, memory, waited + part.fixed_s, latency, spread * latency, bound if latency else "free"
+    )
