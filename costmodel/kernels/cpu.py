@@ -22,9 +22,10 @@ from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.algorithm import algorithm_of
+from costmodel.kernels.algorithm import algorithm_of, engine_for
 from costmodel.kernels.eager import Operator, is_channels_last, is_contiguous, is_dense
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.precision import contraction_dtype
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
@@ -99,7 +100,16 @@ def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:
     algorithm = algorithm_of(operator.op, operator.arguments)
     if algorithm == "grouped_implicit_gemm" and weight.shape[1] < BLOCKED_GROUP_CHANNELS:
         algorithm = "im2col_gemm"
-    return operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, gemm=geometry)
+    return _contraction(operator, algorithm, geometry)
+
+
+def _contraction(operator: Operator, algorithm: str, geometry: Any = None) -> Kernel:
+    """A kernel of multiply-accumulates on the units that the machine has for the dtype of the run."""
+    operand = next((t.dtype for t in _tensors(operator.arguments) if "float" in t.dtype), "float32")
+    wanted = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for("gemm", wanted, operator.hardware)
+    units = {"engine": engine, "dtype": dtype, "accumulate": accumulate}
+    return operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, gemm=geometry, **units)
 
 
 def _moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
@@ -122,7 +132,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     m = max(out.numel // max(n * batch, 1), 1)
     k = operator.cost.matrix_flops // max(2 * m * n * batch, 1)
     algorithm = "gemm" if batch == 1 else "batched_gemm"
-    yield operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, gemm=(m, n, k, batch))
+    yield _contraction(operator, algorithm, (m, n, k, batch))
 
 
 def _gemm_ready(spec: TensorSpec) -> bool:
@@ -136,7 +146,7 @@ def _attention(operator: Operator) -> Kernel:
     """Flash attention for CPUs: blocks of the scores stay in L2."""
     query, key = operator.arguments["query"], operator.arguments["key"]
     geometry = (query.shape[-2], key.shape[-2], query.shape[-1], product(query.shape[:-2]))
-    return operator.kernel("flash_attention", matrix_flops=operator.cost.matrix_flops, gemm=geometry)
+    return _contraction(operator, "flash_attention", geometry)
 
 
 # -- everything else -----------------------------------------------------------------------------
@@ -148,7 +158,7 @@ def _plain(operator: Operator) -> Iterator[Kernel]:
     if algorithm == "normalization" and "batch_norm" not in operator.name and not is_contiguous(operator.input):
         yield replace(_moved(operator, operator.input, "strided_copy"), count=1)
     if operator.cost.matrix_flops:
-        yield operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops)
+        yield _contraction(operator, algorithm)
         return
     if algorithm == "copy" and not _in_order(operator):
         algorithm = "strided_copy"
@@ -260,13 +270,21 @@ class _Inductor:
         return readers
 
     def _external(self, index: int, operator: Operator) -> None:
+        """A call out of the compiled code. Copies of strided operands ride in the loops that produce them."""
         if operator.name in _CONVOLUTIONS:
-            kernels = tuple(_convolution(operator, compiled=True))
+            kernels = tuple(self._channels_last_input(index, operator)) + tuple(_convolution(operator, compiled=True))
         else:
             kernels = tuple(k for k in cpu_kernels(operator) if k.algorithm != "strided_copy")
-        self.external[index] = kernels
+        self.external[index] = tuple(replace(k, variant="compiled") for k in kernels)
         for tensor in self.graph.nodes[index].outputs:
             self.written[self.graph.tensors[tensor].storage] = (index, None)
+
+    def _channels_last_input(self, index: int, operator: Operator) -> Iterator[Kernel]:
+        """A slice of the channels of a channels-last tensor is no dense tensor: it is copied ahead of a convolution."""
+        read = self.graph.tensors[self.graph.nodes[index].inputs[0]]
+        if self.graph.storages[read.storage].nbytes > operator.input.nbytes:
+            copy = _moved(operator, operator.input, "fused_loop")
+            yield replace(copy, count=1, vector_flops=copy.elements)
 
     def _into_loop(self, index: int, operator: Operator, algorithm: str) -> None:
         inputs = [self.graph.tensors[t] for t in self.graph.nodes[index].inputs]
@@ -346,4 +364,5 @@ class _Inductor:
             row_length=loop.window_reads,
             access="strided" if loop.strided else "elementwise",
             count=loop.passes,
+            variant="compiled",
         )

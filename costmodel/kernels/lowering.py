@@ -35,6 +35,14 @@ class _Structure:
     keys: tuple[tuple[Any, ...], ...]  # ("call", index, dtypes) or ("cast", tensor, from, to)
     starts: tuple[tuple[int, tuple[int, ...]], ...]  # (key, nodes) in program order
     storage_scale: tuple[float, ...]
+    memo: dict[tuple[range, ...], tuple[Launch, ...]]
+
+    def launches(self, of_key: list[range]) -> tuple[Launch, ...]:
+        """Launches in program order, where ``of_key[i]`` are the kernels of the i-th key."""
+        which = tuple(of_key)
+        if which not in self.memo:
+            self.memo[which] = tuple(Launch(k, nodes) for key, nodes in self.starts for k in of_key[key])
+        return self.memo[which]
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
@@ -55,7 +63,7 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
         if not is_free(node.op):
             call = ("call", node.call, types)
             starts.append((keys.setdefault(call, len(keys)), (index,)))
-    return _Structure(tuple(dtypes), tuple(keys), tuple(starts), _storage_scale(graph, dtypes))
+    return _Structure(tuple(dtypes), tuple(keys), tuple(starts), _storage_scale(graph, dtypes), {})
 
 
 def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
@@ -85,8 +93,7 @@ class _Lowering:
             run = self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
             of_key.append(range(len(kernels), len(kernels) + len(run)))
             kernels += run
-        launches = tuple(Launch(kernel, nodes) for key, nodes in structure.starts for kernel in of_key[key])
-        return KernelPlan(tuple(kernels), launches, structure.storage_scale)
+        return KernelPlan(tuple(kernels), structure.launches(of_key), structure.storage_scale)
 
     def _cast(self, spec: int, source: str, target: str) -> tuple[Kernel, ...]:
         """A copy into another dtype: reads what there is, writes the new."""

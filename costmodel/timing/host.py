@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from costmodel.formulas import is_free, lookup
-from costmodel.hardware import HardwareProfile
 
-__all__ = ["HOST_WEIGHTS", "host_seconds"]
+__all__ = ["HOST_WEIGHTS", "host_weight"]
 
 #: Host time of an operator over ``Overheads.dispatch_s`` (5 µs) [1], by the sheet of its formula. Set from the
 #: dispatch floors of single eager calls between CUDA events on an A100 (NeuSight): 24 µs element-wise, 30 bmm, 52
@@ -27,10 +26,10 @@ HOST_WEIGHTS = {
 _ELSEWHERE = 3.0
 
 
-def host_seconds(op: str, hardware: HardwareProfile) -> float:
-    """Seconds of the host for one call of ``op`` from Python, modules included."""
+def host_weight(op: str) -> float:
+    """Host time of one call of ``op`` from Python, modules included, over ``Overheads.dispatch_s`` [1]."""
     if is_free(op):
-        return HOST_WEIGHTS["views"] * hardware.overheads.dispatch_s
+        return HOST_WEIGHTS["views"]
     formula = lookup(op)
     sheet = "" if formula is None else formula.__module__.rpartition(".")[2]
-    return HOST_WEIGHTS.get(sheet, _ELSEWHERE) * hardware.overheads.dispatch_s
+    return HOST_WEIGHTS.get(sheet, _ELSEWHERE)

@@ -6,17 +6,19 @@ touched since the kernel that wrote it began, against the capacity of L2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.tensor import Role
 from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time
-from costmodel.timing.host import host_seconds
+from costmodel.timing.host import host_weight
 from costmodel.timing.roofline import Estimate
 
-__all__ = ["STEP", "CacheConstants", "L2Reuse", "Step"]
+__all__ = ["STEP", "CacheConstants", "Step"]
 
 #: Relative spread (one standard deviation) of the time of a kernel, by algorithm [1]: how far whole timm models that
 #: are rich in it scatter around the prediction. Errors of one algorithm go together, those of different ones do not.
@@ -52,88 +54,95 @@ class CacheConstants:
 STEP = CacheConstants()
 
 
-class L2Reuse:
-    """Walks the launches of a plan and says, for each, what share of its memory time is left after hits in L2."""
-
-    def __init__(self, graph: OpGraph, hardware: HardwareProfile, constants: CacheConstants = STEP) -> None:
-        level = hardware.find_memory_level("l2")
-        self.capacity = (level.capacity_bytes if level and level.capacity_bytes else 0.0) or 1.0
-        self.graph, self.constants = graph, constants
-        self.touched = 0.0  # B since the step began
-        self.written_at: dict[int, float] = {}  # storage -> touched when its writer began
-        self.node = -1
-        self.previous = 0.0
-
-    def memory_share(self, kernel: Kernel, node: int) -> float:
-        """Share of the kernel's memory time that DRAM still has to serve; then count its traffic."""
-        began = self.touched
-        hits = 0.0
-        if node != self.node:
-            for index in self.graph.nodes[node].inputs:
-                tensor = self.graph.tensors[index]
-                hits += self._hits(tensor.storage, self.graph.specs[tensor.spec].nbytes)  # type: ignore[arg-type]
-        else:  # a later kernel of the same operator reads what the one before wrote
-            hits = kernel.bytes_read * self._left(began - self.previous)
-        self.node, self.previous = node, began
-        hits = min(hits, kernel.bytes_read)
-        self.touched += kernel.bytes
-        for tensor in self.graph.nodes[node].outputs:
-            self.written_at[self.graph.tensors[tensor].storage] = began
-        moved = kernel.bytes or 1
-        return 1 - hits / moved * (1 - 1 / self.constants.speedup)
-
-    def _hits(self, storage: int, nbytes: float) -> float:
-        written = self.written_at.get(storage)
-        if written is None or self.graph.storages[storage].role is not Role.ACTIVATION:
-            return 0.0
-        return nbytes * self._left(self.touched - written)
-
-    def _left(self, distance: float) -> float:
-        """Share of a tensor that is still in L2 after ``distance`` bytes."""
-        c = self.constants
-        return min(1.0, max(0.0, (c.gone - distance / self.capacity) / (c.gone - c.full)))
-
-
 class Step:
-    """Estimates of all launches of a step: two queues, the host's and the device's.
+    """Estimates of all launches of a step: two queues, the host's and the device's, and what is left in L2.
 
     The host issues operators one after the other; a kernel starts when it has been issued and the one before it
     has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
     """
 
-    def __init__(self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> None:
-        self.plan, self.graph, self.hardware = plan, graph, hardware
+    def __init__(
+        self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CacheConstants = STEP
+    ) -> None:
+        self.plan, self.graph, self.hardware, self.constants = plan, graph, hardware, constants
 
     def estimates(self) -> list[Estimate]:
         """One estimate a launch, in program order. Seconds."""
         parts = [gpu_kernel_time(kernel, self.hardware) for kernel in self.plan.kernels]
-        reuse = L2Reuse(self.graph, self.hardware)
+        shares = self._memory_shares()
         issued = self._issue_times()
         found, ended = [], 0.0
-        for launch in self.plan.launches:
-            kernel, part = self.plan.kernels[launch.kernel], parts[launch.kernel]
-            share = reuse.memory_share(kernel, launch.nodes[0])
+        for launch, share in zip(self.plan.launches, shares, strict=True):
+            part = parts[launch.kernel]
             busy = part.seconds(share)
             start = max(ended, issued[launch.nodes[-1]])
             waited, ended = start - ended, start + busy
-            found.append(_estimate(kernel, part, share, busy, waited))
+            found.append(_estimate(self.plan.kernels[launch.kernel], part, share, busy, waited))
         return found
 
     def _issue_times(self) -> list[float]:
-        """When the host has issued each node; a compiled step is issued by one call, kernel by kernel."""
-        clock, times = 0.0, []
-        for node in self.graph.nodes:
-            clock += host_seconds(node.op, self.hardware)
-            times.append(clock)
-        return times
+        """When the host has issued each node."""
+        weights: list[float] | None = self.graph.memo.get("host weights")
+        if weights is None:
+            weights = self.graph.memo["host weights"] = list(accumulate(host_weight(n.op) for n in self.graph.nodes))
+        dispatch = self.hardware.overheads.dispatch_s
+        return [weight * dispatch for weight in weights]
+
+    def _memory_shares(self) -> list[float]:
+        """For each launch, the share of its memory time that DRAM still serves, the rest being hits in L2."""
+        level = self.hardware.find_memory_level("l2")
+        capacity = (level.capacity_bytes if level else None) or 0.0
+        reads, writes = _data_flow(self.graph)
+        nbytes: list[float] = [spec.nbytes for spec in self.graph.specs]  # type: ignore[misc]
+        kernels, c = self.plan.kernels, self.constants
+        reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
+        touched = previous = 0.0  # B since the step began; where the launch before began
+        began_at: dict[int, float] = {}  # storage -> touched when its writer began
+        last_node, shares = -1, []
+        for launch in self.plan.launches:
+            kernel, node = kernels[launch.kernel], launch.nodes[-1]
+            moved = kernel.bytes_read + kernel.bytes_written
+            hits = 0.0
+            if node == last_node:  # a later kernel of the same operator reads what the one before wrote
+                left = reach - (touched - previous)
+                hits = kernel.bytes_read * min(left / fade, 1.0) if left > 0 else 0.0
+            else:
+                for source in launch.nodes:
+                    for storage, spec in reads[source]:
+                        left = reach - (touched - began_at.get(storage, -math.inf))
+                        if left > 0:
+                            hits += nbytes[spec] * min(left / fade, 1.0)
+            shares.append(1 - min(hits, kernel.bytes_read) / moved * gain if hits else 1.0)
+            for source in launch.nodes:
+                for storage in writes[source]:
+                    began_at[storage] = touched
+            last_node, previous = node, touched
+            touched += moved
+        return shares
+
+
+def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]]:
+    """Per node, the (storage, spec) of the activations that it reads and the storages that it writes; kept in memo."""
+    known: tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]] | None = graph.memo.get("data flow")
+    if known is None:
+        kept = [storage.role is Role.ACTIVATION for storage in graph.storages]
+        tensors = graph.tensors
+        reads = [
+            tuple((tensors[t].storage, tensors[t].spec) for t in node.inputs if kept[tensors[t].storage])
+            for node in graph.nodes
+        ]
+        writes = [tuple(tensors[t].storage for t in node.outputs) for node in graph.nodes]
+        known = graph.memo["data flow"] = (reads, writes)
+    return known
 
 
 def _estimate(kernel: Kernel, part: KernelSeconds, share: float, busy: float, waited: float) -> Estimate:
     memory = part.memory_s * share
-    longest = max(waited, part.compute_s, memory, part.fixed_s)
-    bound = "compute" if longest == part.compute_s else "memory" if longest == memory else "launch"
+    compute, fixed = part.compute_s, waited + part.fixed_s
+    if memory >= compute:
+        bound = "memory" if memory >= fixed else "launch"
+    else:
+        bound = "compute" if compute >= fixed else "launch"
     latency = waited + busy
     spread = SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE)
-    return Estimate(
-        part.compute_s, memory, waited + part.fixed_s, latency, spread * latency, bound if latency else "free"
-    )
+    return Estimate(compute, memory, fixed, latency, spread * latency, bound if latency else "free")

@@ -1,0 +1,378 @@
+"""How Inductor lowers a graph: which values it stores, and what the kernel that stores each of them reads.
+
+Pointwise operators are not run where they stand: they stay expressions, which every consumer inlines, until
+something needs their value in memory (an extern kernel, a pooling window, an output, or a second consumer of
+an expression that reads more than four tensors). Reductions are always stored. Sources: ``torch/_inductor/``
+``graph.py`` (``run_node``, ``decide_layout_opt``), ``ir.py`` (``should_realize_on_reuse``), ``lowering.py``
+(``cat``, ``convolution``) and ``config.py`` of torch 2.9 to 2.13.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from costmodel.formulas import is_free, lookup
+from costmodel.graph import OpGraph, OpNode
+from costmodel.kernels.plan import Execution
+from costmodel.kernels.precision import TORCH_DTYPE, NodeDtypes
+from costmodel.symbols import product
+from costmodel.tensor import Role
+
+__all__ = ["Buffer", "Value", "lower_to_buffers", "prefers_channels_last"]
+
+#: ``config.realize_reads_threshold``: a value with several consumers is stored if computing it reads more than this.
+REALIZE_READS = 4
+#: ``config.realize_acc_reads_threshold``: any expression is stored once it reads more than this.
+REALIZE_ACCUMULATED_READS = 8
+#: ``config.max_pointwise_cat_inputs``: joins of more tensors are always stored.
+POINTWISE_CAT_INPUTS = 8
+#: Windows of more taps than this are left to ATen (``lowering.py``, ``should_fallback_max_pool_with_indices``).
+POOL_WINDOW = 25
+
+_EXTERN_SHEETS = frozenset({"contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral"})
+_BATCH_NORMS = frozenset(
+    {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
+)
+_SOFTMAXES = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"})
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
+#: Decompositions that name their operand twice, so that it counts as used twice.
+_READ_TWICE = frozenset({"silu", "gelu", "hardswish", "mish", "layer_norm", "group_norm", "rms_norm", "softmax"})
+_INTERPOLATIONS = ("upsample_bilinear", "upsample_bicubic", "_upsample_bi")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Something that may lie in memory: a spec of the graph (-1: statistics, too small to count) and its dtype."""
+
+    spec: int
+    dtype: str
+    root: int
+    """The value whose memory it is a view of; itself, where it has memory of its own."""
+
+
+@dataclass(slots=True)
+class Buffer:
+    """One stored result before fusion: what computing it reads, the nodes whose arithmetic that is, its loops.
+
+    ``space`` is the spec whose elements the loops run over; ``rows`` the spec (or -1: by ``row_spec``'s normalized
+    dimensions) that a reduction leaves. ``kind``: pointwise, pool, reduction, norm, softmax, extern or cast.
+    """
+
+    kind: str
+    reads: frozenset[int]
+    writes: tuple[int, ...]
+    nodes: tuple[int, ...]
+    space: int = -1
+    rows: int = -1
+    after: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Expression:
+    """A value that is not stored yet."""
+
+    reads: frozenset[int]
+    nodes: tuple[int, ...]
+    kind: str = "pointwise"
+
+
+@dataclass(slots=True)
+class Lowered:
+    """All buffers in program order, the values that they read and write, and who wrote each stored value."""
+
+    buffers: list[Buffer] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    maker: dict[int, int] = field(default_factory=dict)
+    outputs: frozenset[int] = frozenset()
+
+
+def kind_of(graph: OpGraph, node: OpNode) -> str:
+    """What Inductor makes of an operator: free, extern, pointwise, pool, norm, softmax, reduction or cat."""
+    name = node.op.rpartition(".")[2]
+    if is_free(node.op):
+        return "free"
+    if name in _JOINS:
+        return "cat"
+    if name in _BATCH_NORMS:
+        return "pointwise"
+    if name in _SOFTMAXES:
+        return "softmax"
+    formula = lookup(node.op)
+    sheet = "" if formula is None else formula.__module__.rpartition(".")[2]
+    if sheet == "pooling":
+        return _kind_of_pool(graph, node, name)
+    if sheet in _EXTERN_SHEETS or formula is None or name == "col2im":
+        return "extern"
+    return {"normalization": "norm", "reduction": "reduction"}.get(sheet, "pointwise")
+
+
+def _kind_of_pool(graph: OpGraph, node: OpNode, name: str) -> str:
+    """Pooling to 1x1 is a mean over rows; small windows are pointwise with several loads; large ones are ATen's."""
+    call = graph.calls[node.call]
+    if name.startswith("adaptive"):
+        shape = graph.specs[graph.tensors[node.outputs[0]].spec].shape
+        return "reduction" if all(n == 1 for n in shape[2:]) else "pool"
+    window = graph.arguments(call).get("kernel_size", 1)
+    sides = window if isinstance(window, (list, tuple)) else [window] * 2
+    taps: int = product(sides)  # type: ignore[assignment]
+    return "pool" if taps <= POOL_WINDOW else "extern"
+
+
+def prefers_channels_last(graph: OpGraph) -> bool:
+    """Inductor's choice of memory format for convolutions, ``decide_layout_opt`` of torch/_inductor/graph.py.
+
+    FLOPs by kind of convolution, weighted by the benchmarked time of channels_last over that of NCHW; no change of
+    format where convolutions are less than one in 300 operators.
+    """
+    flops: Counter[str] = Counter()
+    convolutions = 0
+    for node in graph.nodes:
+        if node.op != "aten.conv2d":
+            continue
+        convolutions += 1
+        weight = graph.specs[graph.tensors[node.inputs[1]].spec].shape
+        out = graph.specs[graph.tensors[node.outputs[0]].spec]
+        flops[_convolution_class(weight, out.shape[1])] += product(weight[1:]) * out.numel  # type: ignore[assignment]
+    if not convolutions or len(graph.nodes) >= 300 * convolutions:
+        return False
+    factor = {"grouped": 1.358, "small": 0.783, "in_out": 0.725, "default": 0.823}
+    return sum(factor[k] * n for k, n in flops.items()) <= flops.total()
+
+
+def _convolution_class(weight: Sequence[int], channels_out: int) -> str:
+    inputs, height = weight[1], weight[2]
+    grouped_inputs = inputs > 1 and False
+    if grouped_inputs:
+        return "grouped"
+    if channels_out <= 64 and inputs <= 64:
+        return "small"
+    return "in_out" if channels_out * 2 <= inputs and height > 1 else "default"
+
+
+def lower_to_buffers(graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes]) -> Lowered:
+    """The stored results of ``graph`` in program order, as Inductor's lowering leaves them to its scheduler."""
+    return _Lowering(graph, execution, dtypes).run()
+
+
+class _Lowering:
+    def __init__(self, graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes]) -> None:
+        self.graph, self.dtypes = graph, dtypes
+        self.done = Lowered()
+        self.expressions: dict[int, _Expression] = {}
+        self.casts: dict[tuple[int, str], int] = {}
+        self.served: set[int] = set()
+        self.kinds = [kind_of(graph, node) for node in graph.nodes]
+        self.buffer_of_node: dict[int, int] = {}
+        self.joined: set[int] = set()
+        self._add_tensors(execution)
+        self.uses = self._count_uses()
+
+    def run(self) -> Lowered:
+        for index, node in enumerate(self.graph.nodes):
+            kind = self.kinds[index]
+            if kind != "free":
+                getattr(self, f"_{kind}")(index, node, self._operands(index, node))
+                self._store_if_reused(node)
+        for tensor in self.graph.outputs:
+            self.store(tensor)
+        self.done.outputs = frozenset(self.root(t) for t in self.graph.outputs)
+        return self.done
+
+    # -- values --------------------------------------------------------------------------------
+
+    def _add_tensors(self, execution: Execution) -> None:
+        """A value for each tensor; views point to the value whose memory they show."""
+        whole = None if execution.autocast else TORCH_DTYPE[execution.dtype]
+        values = self.done.values
+        for index, tensor in enumerate(self.graph.tensors):
+            dtype = self.graph.specs[tensor.spec].dtype
+            dtype = whole if whole and dtype == "float32" else dtype
+            values.append(Value(tensor.spec, dtype, index))
+        for node, kind, types in zip(self.graph.nodes, self.kinds, self.dtypes, strict=True):
+            for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
+                root = values[node.inputs[0]].root if kind == "free" and node.inputs else tensor
+                values[tensor] = Value(values[tensor].spec, values[root].dtype if root != tensor else dtype, root)
+
+    def _new_value(self, spec: int, dtype: str) -> int:
+        self.done.values.append(Value(spec, dtype, len(self.done.values)))
+        return len(self.done.values) - 1
+
+    def root(self, value: int) -> int:
+        return self.done.values[value].root
+
+    def _count_uses(self) -> Counter[int]:
+        """How many operators read each value, directly or through views, once they are decomposed."""
+        uses: Counter[int] = Counter(self.root(t) for t in self.graph.outputs)
+        for node, kind in zip(self.graph.nodes, self.kinds, strict=True):
+            if kind == "free":
+                continue
+            for position, root in enumerate(dict.fromkeys(self.root(t) for t in node.inputs)):
+                twice = position == 0 and node.op.rpartition(".")[2] in _READ_TWICE
+                uses[root] += 2 if twice else 1
+        return uses
+
+    def _operands(self, index: int, node: OpNode) -> list[int]:
+        """Inputs of a node, those that autocast casts replaced by the cast's value."""
+        wanted = self.dtypes[index].inputs
+        found = []
+        for tensor, dtype in zip(node.inputs, wanted, strict=True):
+            value = self.done.values[tensor]
+            found.append(tensor if value.dtype == dtype or value.spec < 0 else self._cast(tensor, dtype))
+        return found
+
+    def _cast(self, tensor: int, dtype: str) -> int:
+        key = (tensor, dtype)
+        if key not in self.casts:
+            spec = self.graph.tensors[tensor].spec
+            value = self.casts[key] = self._new_value(spec, dtype)
+            source = self.expressions.get(self.root(tensor))
+            kind = source.kind if source else "cast"
+            self.expressions[value] = _Expression(self.reads([tensor]), source.nodes if source else (), kind)
+        return self.casts[key]
+
+    # -- expressions and stored values ---------------------------------------------------------
+
+    def reads(self, values: Iterable[int]) -> frozenset[int]:
+        """What computing ``values`` loads: the values themselves where they are stored."""
+        found: set[int] = set()
+        for value in values:
+            expression = self.expressions.get(self.root(value))
+            found |= expression.reads if expression else {value}
+        return frozenset(found)
+
+    def _nodes(self, values: Iterable[int]) -> tuple[int, ...]:
+        found: dict[int, None] = {}
+        for value in values:
+            expression = self.expressions.get(self.root(value))
+            if expression:
+                found.update(dict.fromkeys(expression.nodes))
+        return tuple(found)
+
+    def store(self, value: int) -> None:
+        """Give a value memory: the expression becomes a buffer."""
+        root = self.root(value)
+        expression = self.expressions.pop(root, None)
+        if expression is not None:
+            space = self.done.values[root].spec
+            self._buffer(expression.kind, expression.reads, (root,), expression.nodes, space)
+
+    def _buffer(
+        self, kind: str, reads: frozenset[int], writes: tuple[int, ...], nodes: tuple[int, ...], space: int = -1,
+        rows: int = -1,
+    ) -> None:  # fmt: skip
+        mine = tuple(n for n in nodes if n not in self.served)
+        self.served.update(mine)
+        buffers = self.done.buffers
+        after = {self.buffer_of_node.get(a, -1) for n in mine for a in self.graph.nodes[n].after} - {-1}
+        self.buffer_of_node.update(dict.fromkeys(mine, len(buffers)))
+        self.done.maker.update(dict.fromkeys(writes, len(buffers)))
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after)))
+
+    def _store_if_reused(self, node: OpNode) -> None:
+        for tensor in node.outputs:
+            expression = self.expressions.get(tensor)
+            if expression is None:
+                continue
+            count = len(expression.reads)
+            if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > REALIZE_READS):
+                self.store(tensor)
+
+    # -- one rule a kind -----------------------------------------------------------------------
+
+    def _pointwise(self, index: int, node: OpNode, operands: list[int]) -> None:
+        if node.op.rpartition(".")[2].startswith(_INTERPOLATIONS):
+            self.store(operands[0])
+        reads, nodes = self.reads(operands), (*self._nodes(operands), index)
+        kinds = {e.kind for v in operands if (e := self.expressions.get(self.root(v)))} & {"pool"}
+        for tensor in node.outputs:
+            self.expressions[tensor] = _Expression(reads, nodes, *kinds)
+
+    def _pool(self, index: int, node: OpNode, operands: list[int]) -> None:
+        for value in operands:
+            self.store(value)
+        for tensor in node.outputs:
+            self.expressions[tensor] = _Expression(self.reads(operands), (index,), "pool")
+
+    def _extern(self, index: int, node: OpNode, operands: list[int]) -> None:
+        """cuDNN, cuBLAS, attention, ATen: everything in memory. A convolution's bias is peeled off as pointwise."""
+        for value in operands:
+            self.store(value)
+        biased = "conv" in node.op and len(node.inputs) > 2
+        reads = frozenset(operands[:2] if biased else operands)
+        if not biased:
+            self._buffer("extern", reads, node.outputs, (index,))
+            return
+        out = self.done.values[node.outputs[0]]
+        raw = self._new_value(out.spec, out.dtype)
+        self._buffer("extern", reads, (raw,), (index,))
+        self.expressions[node.outputs[0]] = _Expression(frozenset((raw, operands[2])), (~index,))
+
+    def _reduction(self, index: int, node: OpNode, operands: list[int]) -> None:
+        space = self.done.values[node.inputs[0]].spec
+        rows = self.done.values[node.outputs[0]].spec
+        nodes = (*self._nodes(operands), index)
+        self._buffer("reduction", self.reads(operands), node.outputs, nodes, space, rows)
+
+    def _norm(self, index: int, node: OpNode, operands: list[int], kind: str = "norm") -> None:
+        """Statistics over rows are stored, the normalization itself is pointwise."""
+        x = node.inputs[0]
+        out = node.outputs[0]
+        loaded, nodes = self.reads(operands[:1]), (*self._nodes(operands), index)
+        statistics = self._new_value(-1, "float32")
+        self._buffer(kind, loaded, (statistics,), nodes, self.done.values[x].spec)
+        self.expressions[out] = _Expression(loaded | self.reads(operands[1:]) | {statistics}, ())
+        for other in node.outputs[1:]:
+            self.done.maker[other] = len(self.done.buffers) - 1
+
+    def _softmax(self, index: int, node: OpNode, operands: list[int]) -> None:
+        self._norm(index, node, operands, "softmax")
+
+    def _cat(self, index: int, node: OpNode, operands: list[int]) -> None:
+        """Joined on the fly where few tensors go to pointwise consumers; else every part is put into its place."""
+        out = node.outputs[0]
+        if len(operands) <= POINTWISE_CAT_INPUTS and self._joins_on_the_fly(out, operands):
+            nodes = (*self._nodes(operands), index)
+            self.expressions[out] = _Expression(self.reads(operands), nodes, "pointwise")
+            return
+        for number, value in enumerate(operands):
+            self._place(index if number == len(operands) - 1 else None, value, out)
+        self.done.maker.setdefault(out, len(self.done.buffers) - 1)
+
+    def _joins_on_the_fly(self, out: int, operands: list[int]) -> bool:
+        copied = [self._needs_copy(v) for v in operands]
+        return any(copied) and self._has_pointwise_uses(out) or all(copied)
+
+    def _needs_copy(self, value: int) -> bool:
+        """Whether putting a value into its place costs a kernel: all but stored results of fused kernels."""
+        root = self.root(value)
+        maker = self.done.maker.get(root)
+        return root in self.expressions or maker is None or self.done.buffers[maker].kind == "extern"
+
+    def _has_pointwise_uses(self, tensor: int) -> bool:
+        return all(self.kinds[n] in ("pointwise", "cat") for n in self._users.get(tensor, ()))
+
+    @property
+    def _users(self) -> dict[int, list[int]]:
+        if not hasattr(self, "_known_users"):
+            self._known_users: dict[int, list[int]] = {}
+            for n, node in enumerate(self.graph.nodes):
+                if self.kinds[n] != "free":
+                    for t in node.inputs:
+                        self._known_users.setdefault(self.root(t), []).append(n)
+        return self._known_users
+
+    def _place(self, index: int | None, value: int, out: int) -> None:
+        """One part of a stored join: its own kernel writes it in place, or a copy does."""
+        root = self.root(value)
+        nodes = () if index is None else (index,)
+        part = self._new_value(self.done.values[value].spec, self.done.values[out].dtype)
+        space = self.done.values[part].spec
+        maker = self.done.maker.get(root)
+        if root in self.expressions:
+            self._buffer("pointwise", self.reads([value]), (part,), (*self._nodes([value]), *nodes), space)
+        elif maker is not None and self.done.buffers[maker].kind != "extern" and root not in self.joined:
+            self.joined.add(root)
+        else:
+            self._buffer("pointwise", frozenset((value,)), (part,), nodes, space)
