@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from costmodel.formulas import is_free, lookup
 from costmodel.graph import OpGraph, OpNode
@@ -78,14 +79,25 @@ class _Expression:
     kind: str = "pointwise"
 
 
-@dataclass(slots=True)
+@dataclass
 class Lowered:
     """All buffers in program order, the values that they read and write, and who wrote each stored value."""
 
     buffers: list[Buffer] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    maker: dict[int, int] = field(default_factory=dict)
-    outputs: frozenset[int] = frozenset()
+    makers: dict[int, list[int]] = field(default_factory=dict)
+    """Root value -> buffers that write it; several for a join."""
+    kept: set[int] = field(default_factory=set)
+    """Roots that somebody reads outside every kernel: outputs of the graph, parts of a join."""
+
+    @cached_property
+    def readers(self) -> dict[int, set[int]]:
+        """Root value -> buffers that read it."""
+        found: dict[int, set[int]] = {value.root: set() for value in self.values}
+        for index, buffer in enumerate(self.buffers):
+            for value in buffer.reads:
+                found[self.values[value].root].add(index)
+        return found
 
 
 def kind_of(graph: OpGraph, node: OpNode) -> str:
@@ -134,21 +146,21 @@ def prefers_channels_last(graph: OpGraph) -> bool:
         convolutions += 1
         weight = graph.specs[graph.tensors[node.inputs[1]].spec].shape
         out = graph.specs[graph.tensors[node.outputs[0]].spec]
-        flops[_convolution_class(weight, out.shape[1])] += product(weight[1:]) * out.numel  # type: ignore[assignment]
+        groups = graph.arguments(graph.calls[node.call]).get("groups", 1)
+        flops[_convolution_class(weight, groups)] += product(weight[1:]) * out.numel  # type: ignore[assignment]
     if not convolutions or len(graph.nodes) >= 300 * convolutions:
         return False
     factor = {"grouped": 1.358, "small": 0.783, "in_out": 0.725, "default": 0.823}
     return sum(factor[k] * n for k, n in flops.items()) <= flops.total()
 
 
-def _convolution_class(weight: Sequence[int], channels_out: int) -> str:
-    inputs, height = weight[1], weight[2]
-    grouped_inputs = inputs > 1 and False
-    if grouped_inputs:
+def _convolution_class(weight: Sequence[int], groups: int) -> str:
+    outputs, inputs, height = weight[:3]
+    if groups > 1 and inputs > 1:
         return "grouped"
-    if channels_out <= 64 and inputs <= 64:
+    if outputs <= 64 and inputs <= 64:
         return "small"
-    return "in_out" if channels_out * 2 <= inputs and height > 1 else "default"
+    return "in_out" if outputs * 2 <= inputs and height > 1 else "default"
 
 
 def lower_to_buffers(graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes]) -> Lowered:
@@ -177,7 +189,7 @@ class _Lowering:
                 self._store_if_reused(node)
         for tensor in self.graph.outputs:
             self.store(tensor)
-        self.done.outputs = frozenset(self.root(t) for t in self.graph.outputs)
+        self.done.kept.update(self.root(t) for t in self.graph.outputs)
         return self.done
 
     # -- values --------------------------------------------------------------------------------
@@ -265,9 +277,11 @@ class _Lowering:
         mine = tuple(n for n in nodes if n not in self.served)
         self.served.update(mine)
         buffers = self.done.buffers
-        after = {self.buffer_of_node.get(a, -1) for n in mine for a in self.graph.nodes[n].after} - {-1}
+        waits = {a for n in mine for a in self.graph.nodes[max(n, ~n)].after}
+        after = {self.buffer_of_node[a] for a in waits if a in self.buffer_of_node}
         self.buffer_of_node.update(dict.fromkeys(mine, len(buffers)))
-        self.done.maker.update(dict.fromkeys(writes, len(buffers)))
+        for value in writes:
+            self.done.makers.setdefault(self.root(value), []).append(len(buffers))
         buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after)))
 
     def _store_if_reused(self, node: OpNode) -> None:
@@ -324,7 +338,7 @@ class _Lowering:
         self._buffer(kind, loaded, (statistics,), nodes, self.done.values[x].spec)
         self.expressions[out] = _Expression(loaded | self.reads(operands[1:]) | {statistics}, ())
         for other in node.outputs[1:]:
-            self.done.maker[other] = len(self.done.buffers) - 1
+            self.done.makers[other] = [len(self.done.buffers) - 1]
 
     def _softmax(self, index: int, node: OpNode, operands: list[int]) -> None:
         self._norm(index, node, operands, "softmax")
@@ -336,9 +350,12 @@ class _Lowering:
             nodes = (*self._nodes(operands), index)
             self.expressions[out] = _Expression(self.reads(operands), nodes, "pointwise")
             return
-        for number, value in enumerate(operands):
-            self._place(index if number == len(operands) - 1 else None, value, out)
-        self.done.maker.setdefault(out, len(self.done.buffers) - 1)
+        for value in operands:
+            self._place(value, out)
+        last = self.done.makers[out][-1]
+        self.done.buffers[last].nodes += (index,)
+        self.buffer_of_node[index] = last
+        self.served.add(index)
 
     def _joins_on_the_fly(self, out: int, operands: list[int]) -> bool:
         copied = [self._needs_copy(v) for v in operands]
@@ -347,8 +364,14 @@ class _Lowering:
     def _needs_copy(self, value: int) -> bool:
         """Whether putting a value into its place costs a kernel: all but stored results of fused kernels."""
         root = self.root(value)
-        maker = self.done.maker.get(root)
-        return root in self.expressions or maker is None or self.done.buffers[maker].kind == "extern"
+        return root in self.expressions or self._fused_maker(root) is None
+
+    def _fused_maker(self, root: int) -> int | None:
+        """The fused kernel that stores a value, unless it is in the place of another join already."""
+        makers = self.done.makers.get(root, ())
+        if len(makers) != 1 or root in self.joined or self.done.buffers[makers[0]].kind == "extern":
+            return None
+        return makers[0]
 
     def _has_pointwise_uses(self, tensor: int) -> bool:
         return all(self.kinds[n] in ("pointwise", "cat") for n in self._users.get(tensor, ()))
@@ -363,16 +386,15 @@ class _Lowering:
                         self._known_users.setdefault(self.root(t), []).append(n)
         return self._known_users
 
-    def _place(self, index: int | None, value: int, out: int) -> None:
+    def _place(self, value: int, out: int) -> None:
         """One part of a stored join: its own kernel writes it in place, or a copy does."""
-        root = self.root(value)
-        nodes = () if index is None else (index,)
-        part = self._new_value(self.done.values[value].spec, self.done.values[out].dtype)
-        space = self.done.values[part].spec
-        maker = self.done.maker.get(root)
-        if root in self.expressions:
-            self._buffer("pointwise", self.reads([value]), (part,), (*self._nodes([value]), *nodes), space)
-        elif maker is not None and self.done.buffers[maker].kind != "extern" and root not in self.joined:
+        root, maker = self.root(value), self._fused_maker(self.root(value))
+        if maker is not None:
             self.joined.add(root)
-        else:
-            self._buffer("pointwise", frozenset((value,)), (part,), nodes, space)
+            self.done.kept.add(root)
+            self.done.makers.setdefault(out, []).append(maker)
+            return
+        spec = self.done.values[value].spec
+        part = self._new_value(spec, self.done.values[out].dtype)
+        self.done.values[part] = replace(self.done.values[part], root=out)
+        self._buffer("pointwise", self.reads([value]), (part,), self._nodes([value]), spec)

@@ -1,0 +1,368 @@
+"""compiled_plan(): the kernels of ``torch.compile`` (Inductor) on a GPU.
+
+Contractions are the libraries' kernels as in eager mode, in channels_last and without bias and conversion kernels.
+Everything between them is generated: stored results with the same loops that feed each other or read the same tensor
+become one kernel, which reads each outside tensor once and writes only what somebody outside reads
+(``torch/_inductor/scheduler.py``, ``can_fuse`` and ``fuse_nodes_once``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from costmodel.cost import Cost
+from costmodel.formulas import cost_of, default_cost
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels.eager import Operator, eager_kernels
+from costmodel.kernels.fusion_rules import Buffer, Lowered, lower_to_buffers, prefers_channels_last
+from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.precision import NodeDtypes, assign_dtypes
+from costmodel.symbols import product
+from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
+
+__all__ = ["compiled_plan"]
+
+#: ``config.max_fusion_size``: most stored results in one kernel.
+MAX_FUSION_SIZE = 64
+#: Kernels of eager mode that compiled code does without: copies fuse, layouts agree, bias is pointwise.
+_NOT_RUN = frozenset({"contiguous_copy", "nchw_to_nhwc", "nhwc_to_nchw", "bias"})
+
+
+def compiled_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+    """Kernels of one compiled step of ``graph`` (bound to numbers), in an order that respects their data flow.
+
+    A launch names every node whose arithmetic it does; a convolution with a bias is named twice, by its own kernel
+    and by the one that adds the bias. Nodes whose result nobody uses are in no launch. Raises FormulaError when a
+    formula fails.
+    """
+    structure = _structure(graph, execution)
+    sizes = _Sizes(graph, execution, hardware, structure)
+    kernels: list[Kernel] = []
+    of_recipe: list[range] = []
+    for recipe in structure.recipes:
+        run = sizes.extern(recipe) if recipe.kind == "extern" else (sizes.fused(recipe),)
+        of_recipe.append(range(len(kernels), len(kernels) + len(run)))
+        kernels += run
+    launches = tuple(Launch(k, nodes) for recipe, nodes in structure.starts for k in of_recipe[recipe])
+    return KernelPlan(tuple(kernels), launches, structure.storage_scale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """All that decides a kernel but sizes. Tensors are (spec, bytes of an element); calls (call, dtypes, share)."""
+
+    kind: str
+    space: int
+    rows: int
+    reads: tuple[tuple[int, tuple[int, ...], int], ...]
+    """Per outside tensor: its spec, the specs of the parts read (empty: all of it), bytes of an element."""
+    writes: tuple[tuple[int, int], ...]
+    calls: tuple[tuple[int, NodeDtypes, bool], ...]
+    """Nodes served: call, dtypes, and whether only the bias of that call."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Structure:
+    recipes: tuple[_Recipe, ...]
+    starts: tuple[tuple[int, tuple[int, ...]], ...]
+    storage_scale: tuple[float, ...]
+    channels_last: bool
+
+
+def _structure(graph: OpGraph, execution: Execution) -> _Structure:
+    """Groups depend on sizes only by which specs have equally many elements, so they are kept for that pattern."""
+    counts: list[Any] = [product(spec.shape) for spec in graph.specs]
+    first: dict[Any, int] = {}
+    pattern = hash(tuple(first.setdefault(n, len(first)) for n in counts))
+    key = ("fusion", execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7), pattern)
+    known: _Structure | None = graph.memo.get(key)
+    if known is None:
+        known = graph.memo[key] = _find_structure(graph, execution, counts)
+    return known
+
+
+def _find_structure(graph: OpGraph, execution: Execution, counts: Sequence[int]) -> _Structure:
+    dtypes = assign_dtypes(graph, execution)
+    lowered = lower_to_buffers(graph, execution, dtypes)
+    channels_last = prefers_channels_last(graph)
+    groups = _Scheduler(lowered, counts, channels_last).run()
+    recipes: dict[_Recipe, int] = {}
+    starts = []
+    for group in groups:
+        recipe = _recipe(graph, lowered, group, dtypes)
+        nodes = tuple(dict.fromkeys(max(n, ~n) for b in group for n in lowered.buffers[b].nodes))
+        starts.append((recipes.setdefault(recipe, len(recipes)), nodes))
+    return _Structure(tuple(recipes), tuple(starts), _storage_scale(graph, lowered), channels_last)
+
+
+def _storage_scale(graph: OpGraph, lowered: Lowered) -> tuple[float, ...]:
+    """Bytes of each storage in this run over its bytes as traced; nothing where the value is never stored."""
+    scale = [1.0] * len(graph.storages)
+    for index, tensor in enumerate(graph.tensors):
+        value = lowered.values[index]
+        if tensor.producer is not None and value.root == index:
+            traced = ITEMSIZE_BYTES.get(graph.storages[tensor.storage].dtype, 1)
+            scale[tensor.storage] = ITEMSIZE_BYTES.get(value.dtype, 1) / traced
+    return tuple(scale)
+
+
+# -- the scheduler -------------------------------------------------------------------------------
+
+
+class _Scheduler:
+    """Joins buffers into groups; each group is one kernel."""
+
+    def __init__(self, lowered: Lowered, counts: Sequence[int], channels_last: bool) -> None:
+        self.lowered, self.counts, self.channels_last = lowered, counts, channels_last
+        buffers = lowered.buffers
+        self.group = list(range(len(buffers)))
+        self.members = [[i] for i in self.group]
+        self.inputs = [self._inputs(b) for b in buffers]
+        self.before = self._ancestors()
+        self.loops = [(self._count(b.space), self._rows(b)) for b in buffers]
+
+    def _count(self, spec: int) -> int:
+        return self.counts[spec] if spec >= 0 else 0
+
+    def _rows(self, buffer: Buffer) -> int:
+        """What a reduction leaves; a normalization keeps its loops, so its rows never pair with other kernels."""
+        return self._count(buffer.rows) if buffer.kind == "reduction" else (-1 if buffer.kind in _ROWS else 0)
+
+    def _inputs(self, buffer: Buffer) -> set[int]:
+        makers = self.lowered.makers
+        found = {m for v in buffer.reads for m in makers.get(self.lowered.values[v].root, ())}
+        return found | set(buffer.after)
+
+    def _ancestors(self) -> list[int]:
+        """Per buffer, a bit for each buffer that must have run before it."""
+        before: list[int] = []
+        for inputs in self.inputs:
+            bits = 0
+            for i in inputs:
+                bits |= before[i] | 1 << i if i < len(before) else 0
+            before.append(bits)
+        return before
+
+    def run(self) -> list[list[int]]:
+        readers: dict[int, list[int]] = {}
+        for j, buffer in enumerate(self.lowered.buffers):
+            if buffer.kind == "extern":
+                continue
+            for i in sorted(self.inputs[j], reverse=True):
+                self._try(i, j)
+            for value in buffer.reads:
+                root = self.lowered.values[value].root
+                for i in reversed(readers.get(root, ())[-4:]):
+                    self._try(i, j)
+                if self.lowered.makers.get(root):
+                    readers.setdefault(root, []).append(j)
+        return self._in_order()
+
+    def _try(self, i: int, j: int) -> None:
+        a, b = self.group[i], self.group[j]
+        if a == b or "extern" in (self.lowered.buffers[i].kind, self.lowered.buffers[j].kind):
+            return
+        if len(self.members[a]) + len(self.members[b]) > MAX_FUSION_SIZE:
+            return
+        loops = self._joint_loops(self.loops[a], self.loops[b])
+        if loops is not None and not self._between(a, b) and not self._between(b, a):
+            self._join(a, b, loops)
+
+    def _joint_loops(self, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int] | None:
+        """Loops that serve both: the same elements, or the rows that a reduction leaves."""
+        if a[0] == b[0] and (a[1] == b[1] or not a[1] or not b[1]):
+            if self.channels_last and max(a[1], b[1]) > 0 and not SPATIAL and (not a[1] or not b[1]):
+                return None
+            return a[0], a[1] or b[1]
+        for wide, narrow in ((a, b), (b, a)):
+            if wide[1] > 0 and wide[1] == narrow[0] and not narrow[1]:
+                return wide
+        return None
+
+    def _bits(self, group: int) -> int:
+        return sum(1 << m for m in self.members[group])
+
+    def _between(self, a: int, b: int) -> bool:
+        """Whether a path leads from group ``a`` to group ``b`` through a third."""
+        target = self._bits(a)
+        both = target | self._bits(b)
+        for member in self.members[b]:
+            for i in self.inputs[member]:
+                if not both >> i & 1 and self.before[i] & target:
+                    return True
+        return False
+
+    def _join(self, a: int, b: int, loops: tuple[int, int]) -> None:
+        a, b = min(a, b), max(a, b)
+        for member in self.members[b]:
+            self.group[member] = a
+        self.members[a] += self.members[b]
+        self.members[b] = []
+        self.loops[a] = loops
+        inside = self._bits(a)
+        merged = inside
+        for member in self.members[a]:
+            merged |= self.before[member]
+        for member in self.members[a]:
+            self.before[member] = merged & ~(1 << member)
+        for k in range(min(self.members[a]), len(self.before)):
+            if self.before[k] & inside and not inside >> k & 1:
+                self.before[k] |= merged
+
+    def _in_order(self) -> list[list[int]]:
+        """Groups so that each comes after what it reads, otherwise in program order."""
+        done: set[int] = set()
+        order: list[list[int]] = []
+        for root in dict.fromkeys(self.group):
+            stack = [root]
+            while stack:
+                group = stack[-1]
+                waits = {self.group[i] for m in self.members[group] for i in self.inputs[m]} - done - {group}
+                if waits:
+                    stack.append(min(waits))
+                    continue
+                stack.pop()
+                if group not in done:
+                    done.add(group)
+                    order.append(sorted(self.members[group]))
+        return order
+
+
+SPATIAL = True
+_ROWS = frozenset({"norm", "softmax"})
+
+
+# -- recipes and sizes ---------------------------------------------------------------------------
+
+
+def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence[NodeDtypes]) -> _Recipe:
+    buffers = [lowered.buffers[b] for b in group]
+    kinds = {b.kind for b in buffers}
+    kind = next((k for k in ("extern", "norm", "softmax", "reduction", "pool", "pointwise") if k in kinds), "cast")
+    main = max((b for b in buffers if b.kind == kind), key=lambda b: b.space)
+    nodes = dict.fromkeys(n for b in buffers for n in b.nodes)
+    calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
+    if kind == "extern":
+        return _Recipe(kind, -1, -1, (), (), calls)
+    return _Recipe(kind, main.space, main.rows, _reads(lowered, group), _writes(lowered, group), calls)
+
+
+def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int], ...]:
+    inside = set(group)
+    parts: dict[int, set[int]] = {}
+    for b in group:
+        for value in lowered.buffers[b].reads:
+            parts.setdefault(lowered.values[value].root, set()).add(value)
+    found = []
+    for root, values in parts.items():
+        memory = lowered.values[root]
+        makers = lowered.makers.get(root, ())
+        if memory.spec < 0 or (makers and inside.issuperset(makers)):
+            continue
+        specs = () if root in values else tuple(lowered.values[v].spec for v in values)
+        found.append((memory.spec, specs, ITEMSIZE_BYTES.get(memory.dtype, 1)))
+    return tuple(sorted(found))
+
+
+def _writes(lowered: Lowered, group: list[int]) -> tuple[tuple[int, int], ...]:
+    inside = set(group)
+    found = []
+    for b in group:
+        for value in lowered.buffers[b].writes:
+            known = lowered.values[value]
+            if known.spec >= 0 and (known.root in lowered.kept or not inside.issuperset(lowered.readers[known.root])):
+                found.append((known.spec, ITEMSIZE_BYTES.get(known.dtype, 1)))
+    return tuple(sorted(found))
+
+
+class _Sizes:
+    """Numbers for the recipes of one binding."""
+
+    def __init__(
+        self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure
+    ) -> None:
+        self.graph, self.execution, self.hardware, self.structure = graph, execution, hardware, structure
+        self.known: dict[Any, tuple[Operator, Cost]] = {}
+
+    def operator(self, call_index: int, types: NodeDtypes) -> Operator:
+        """The call with run-time dtypes."""
+        from costmodel.kernels.lowering import _retyped
+
+        key = (call_index, types)
+        if key not in self.known:
+            call = self.graph.calls[call_index]
+            arguments, results = self.graph.arguments(call), self.graph.results(call)
+            if not types.as_traced:
+                arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
+            self.known[key] = self._operator(call.op, arguments, results)
+        return self.known[key]
+
+    def _operator(self, op: str, arguments: dict[str, Any], results: Any) -> Operator:
+        cost = cost_of(op, arguments, results)
+        cost = default_cost(arguments, results) if cost is None else cost
+        return Operator(op, arguments, results, cost, self.execution, self.hardware)
+
+    def extern(self, recipe: _Recipe) -> tuple[Kernel, ...]:
+        """A library's kernel on operands that lie as it wants them."""
+        ((call, types, _),) = recipe.calls
+        operator = self.operator(call, types)
+        if "conv" in operator.op:
+            arguments = {**operator.arguments, "bias": None}
+            results = operator.results
+            if self.structure.channels_last:
+                arguments = {**arguments, "input": _channels_last(operator.input)}
+                results = _channels_last(operator.out)
+            operator = self._operator(operator.op, arguments, results)
+        return tuple(k for k in eager_kernels(operator) if k.algorithm not in _NOT_RUN)
+
+    def fused(self, recipe: _Recipe) -> Kernel:
+        """A generated kernel: bytes of what crosses its border."""
+        specs = self.graph.specs
+        elements: Any = specs[recipe.space].numel
+        op = ""
+        flops: Any = 0
+        for call, types, bias in recipe.calls:
+            operator = self.operator(call, types)
+            op = operator.op
+            flops += operator.out.numel if bias else operator.cost.vector_flops
+        read = sum(self._read(whole, parts, size, elements, recipe.kind) for whole, parts, size in recipe.reads)
+        written: Any = sum(specs[spec].numel * size for spec, size in recipe.writes)
+        access, row = self._access(recipe, elements)
+        return Kernel(
+            op=op or "aten._to_copy", algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
+            bytes_written=written, access=access, elements=elements, row_length=row,
+        )  # fmt: skip
+
+    def _read(self, whole: int, parts: tuple[int, ...], size: int, elements: int, kind: str) -> Any:
+        """Bytes of one outside tensor: all of it, or its parts; a lookup takes no more than the loops ask for."""
+        numel: Any = self.graph.specs[whole].numel
+        if parts:
+            numel = min(numel, sum(self.graph.specs[p].numel for p in parts))  # type: ignore[type-var]
+        return size * (min(numel, elements) if kind == "pointwise" else numel)
+
+    def _access(self, recipe: _Recipe, elements: int) -> tuple[str, int]:
+        if recipe.kind in _ROWS:
+            return "elementwise", 0
+        return {"pool": "pooling", "reduction": "reduction"}.get(recipe.kind, "elementwise"), 0
+
+
+_ALGORITHM = {
+    "norm": "fused_normalization",
+    "softmax": "fused_softmax",
+    "reduction": "fused_reduction",
+    "pool": "fused_pool",
+    "pointwise": "fused_elementwise",
+    "cast": "cast",
+}
+
+
+def _channels_last(spec: TensorSpec) -> TensorSpec:
+    """The same tensor as (N, H, W, C)."""
+    if len(spec.shape) != 4:
+        return spec
+    _, channels, height, width = spec.shape
+    strides = (channels * height * width, 1, width * channels, channels)
+    return replace(spec, strides=strides)
