@@ -40,19 +40,28 @@ _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "m
 _CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _PRODUCTS = {"linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot"}
 _ATTENTION = {"scaled_dot_product_attention"}
-#: Vector instructions (or, for divisions and roots, cycles of the vector unit) of an element's share of a loop, by
-#: operator; 1 for the rest. Batch norm is not folded: Inductor takes the root and the quotient of the variance anew
-#: for every element (24 + 16 cycles a 512-bit vector, Agner Fog's tables for Skylake-X, and five loads). Elementary
-#: functions are SLEEF's polynomials. Layer norm is Welford's update, with a quotient, and a second pass.
-INSTRUCTIONS: Mapping[str, float] = MappingProxyType(
+#: Cycles of the vector unit that one vector of elements costs in a loop, by operator; 1 for the rest. Batch norm is
+#: not folded: Inductor takes root and quotient of the variance anew for every element (24 + 16 cycles a 512-bit
+#: vector in Agner Fog's tables for Skylake-X, and five loads). Elementary functions are SLEEF's polynomials.
+VECTOR_CYCLES: Mapping[str, float] = MappingProxyType(
     {
         **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), 45.0),
-        **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm"), 40.0),
-        **dict.fromkeys(("softmax", "_softmax", "_safe_softmax", "log_softmax"), 40.0),
-        **dict.fromkeys(("sigmoid", "silu", "tanh", "exp", "softplus", "log", "sin", "cos"), 30.0),
-        **dict.fromkeys(("gelu", "erf", "mish", "pow"), 45.0),
+        **dict.fromkeys(("softmax", "_softmax", "_safe_softmax", "log_softmax"), 150.0),
+        **dict.fromkeys(("sigmoid", "silu", "tanh", "exp", "softplus", "log", "sin", "cos", "pow", "mish"), 120.0),
+        **dict.fromkeys(("gelu", "erf"), 160.0),
         **dict.fromkeys(("div", "sqrt", "rsqrt", "linalg_vector_norm"), 16.0),
-        **dict.fromkeys(("hardswish", "hardsigmoid", "var", "var_mean", "std"), 5.0),
+        **dict.fromkeys(("hardswish", "hardsigmoid"), 5.0),
+    }
+)
+#: Cycles a single element costs in loops that Inductor leaves scalar, or as good as: Welford's update divides once an
+#: element; masks, computed indices and rows shorter than a vector defeat vectorization. With the elementary
+#: functions above these are fitted to timm's compiled models on one AVX-512 machine, rounded.
+SCALAR_CYCLES: Mapping[str, float] = MappingProxyType(
+    {
+        **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm"), 22.0),
+        **dict.fromkeys(("cat", "stack"), 10.0),
+        **dict.fromkeys(("clone", "constant_pad_nd", "roll", "im2col", "col2im", "reflection_pad2d", "index"), 16.0),
+        **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), 25.0),
     }
 )
 #: Algorithms whose operators Inductor turns into loops of its own.
@@ -237,6 +246,8 @@ class _Inductor:
         self.external: dict[int, tuple[Kernel, ...]] = {}
         self.operators: dict[int, Operator] = {}
         self.readers = self._count_readers()
+        peak = hardware.find_peak("vector", "fp32")
+        self.lanes = (peak.flop_per_clock if peak and peak.flop_per_clock else 32) / 4  # two pipes, two FLOP each
 
     def run(self) -> KernelPlan:
         for index, node in enumerate(self.graph.nodes):
@@ -327,7 +338,7 @@ class _Inductor:
     def _count(self, loop: _Loop, index: int, operator: Operator, algorithm: str) -> None:
         loop.nodes.append(index)
         elements = max(t.numel for t in (operator.out, *_tensors(operator.arguments)))
-        loop.vector_flops += int(elements * INSTRUCTIONS.get(operator.name, 1.0))
+        loop.vector_flops += int(elements * self._cycles(operator.name))
         loop.elements += elements
         if algorithm == "pool":
             loop.window_reads += operator.out.numel * _window_elements(operator)  # type: ignore[operator]
@@ -336,6 +347,10 @@ class _Inductor:
         loop.passes += len(self.graph.nodes[index].inputs) if joins else not pointwise
         loop.inlines &= pointwise
         loop.strided |= algorithm in ("elementwise", "copy") and not _in_order(operator)
+
+    def _cycles(self, name: str) -> float:
+        """Cycles of an element times the lanes of a vector."""
+        return SCALAR_CYCLES[name] * self.lanes if name in SCALAR_CYCLES else VECTOR_CYCLES.get(name, 1.0)
 
     def _plan(self) -> KernelPlan:
         steps = {**self.external, **{start: (self._kernel(loop),) for start, loop in self.loops.items()}}

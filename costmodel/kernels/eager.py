@@ -365,6 +365,9 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
     widened = operator.execution.at_least_torch(2, 5) and query.itemsize < 4
     size = 4 if widened else query.itemsize
     scores = batch * length * keys
+    for operand in (query, key, value):
+        if not widened and not _gemm_ready(operand):
+            yield _copy(operator.op, operand)
     if widened:
         for operand in (query, key, value):
             yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)

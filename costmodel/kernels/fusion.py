@@ -231,7 +231,8 @@ class _Scheduler:
         return order
 
 
-SPATIAL = True
+import os
+SPATIAL = os.environ.get("FZ_SP","0")=="1"
 _ROWS = frozenset({"norm", "softmax"})
 
 

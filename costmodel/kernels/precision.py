@@ -34,8 +34,7 @@ FP32 = frozenset(
     f"aten.{name}"
     for name in """__rpow__ __rdiv__ __rtruediv__ acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal
     rsqrt sinh tan pow softplus layer_norm native_layer_norm group_norm native_group_norm cosine_similarity cdist dist
-    renorm logsumexp upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
-    _upsample_bilinear2d_aa upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa nuclear_norm pdist
+    renorm logsumexp nuclear_norm pdist
     smooth_l1_loss mse_loss nll_loss l1_loss huber_loss""".split()
 )
 

@@ -70,3 +70,248 @@ ELEMENTS_PER_S: Mapping[str, float] = MappingProxyType(
         "cat": 0.9e9,
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuConstants:
+    """Constants shared by all CPUs. "Milan" is the two-core guest of :data:`COLD_S`, "i9" timm's compiled models."""
+
+    #: Shares of the fp32 peak that large kernels reach [1], beside their fixed time and memory time.
+    gemm_share: float = 0.70  # Milan 157 of 224 GFLOP/s, i9 0.72
+    batched_share: float = 0.45  # Milan 101 of 224
+    attention_share: float = 0.31  # Milan 75 of 224, i9 0.29
+    pointwise_convolution_share: float = 0.70  # 1x1; oneDNN's kernel alone on Milan 115-160 of 224
+    convolution_share: float = 0.62  # k x k; oneDNN's kernel alone on Milan 130-155 of 224
+    grouped_share: float = 0.38  # Milan 86 of 224
+    im2col_share: float = 0.04  # Milan 9 of 224: groups of fewer than 8 channels
+    depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan 0.18-0.25 (3x3), 0.3-0.4 (5x5)
+    depthwise_large_share: float = 0.03  # windows of 7x7 and more
+    #: Share of the achievable DRAM bandwidth at which MKL packs weights, read once a step [1].
+    weight_share: float = 0.5
+    #: The same for a matrix-vector product: it only reads [1].
+    vector_weight_share: float = 0.8
+    #: The same for oneDNN's reorder of weights (bytes read and written) and the convolution's own cold read after it.
+    reorder_share: float = 0.75
+    #: Rate of the shared caches over the achievable DRAM bandwidth [1]: Milan 64-70 against 24 GB/s.
+    cache_speedup: float = 2.8
+    #: Fixed time of a compiled loop: code out of cache, fork and join of the threads [s].
+    loop_s: float = 7e-6
+    #: Fixed time of calls out of compiled code [s]: Python wrapper, dispatcher, primitive look-up.
+    compiled_convolution_s: float = 55e-6
+    compiled_product_s: float = 15e-6
+    #: Fixed time of a compiled step: guards and the checks of the inputs [s].
+    compiled_step_s: float = 0.7e-3
+    #: Vector instructions a cycle that loops sustain [1]; two multiply-add pipes give at most 2.
+    instructions_per_cycle: float = 1.0
+    #: Elements that a pooling loop reads a second and core: its index arithmetic keeps it scalar [1/s].
+    pool_elements_per_s: float = 0.6e9
+    #: Share of a cold fixed time that is left in a hot loop [1], and the working set, in capacities of the last-level
+    #: cache, from which an operator is wholly cold: round robins over tiny operators only, and over all (Milan).
+    hot_share: float = 0.26
+    cold_from: float = 2.0
+
+
+CPU = CpuConstants()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuMachine:
+    """The figures of a CPU that the time of kernels reads; all stand in a datasheet."""
+
+    cores: int
+    vector_flop_per_s: float  # fp32, all cores: 2 pipes x lanes x 2 FLOP a cycle
+    dram_bytes_per_s: float  # achievable
+    cache_bytes: float  # all private L2 and the shared L3
+    last_level_bytes: float  # L3, or all L2 where there is none
+
+    @classmethod
+    def from_profile(cls, profile: HardwareProfile) -> CpuMachine:
+        """The machine of a hardware profile. Raises ProfileError where it has no fp32 vector peak."""
+        sizes = {}
+        for level in profile.memory:
+            if level.name in ("l2", "l3") and level.capacity_bytes:
+                sizes[level.name] = level.capacity_bytes * (profile.unit_count if level.per_unit else 1)
+        return cls(
+            cores=profile.unit_count,
+            vector_flop_per_s=profile.peak("vector", "fp32").flop_per_s,
+            dram_bytes_per_s=profile.dram_bytes_per_s * profile.achievable_dram_fraction,
+            cache_bytes=sum(sizes.values()) or 1.0,
+            last_level_bytes=sizes.get("l3") or sizes.get("l2") or 1.0,
+        )
+
+    def missing(self, working_set: float) -> float:
+        """Share of a working set [B], walked again and again, that the caches do not hold.
+
+        >>> machine = CpuMachine(cores=2, vector_flop_per_s=1e11, dram_bytes_per_s=2e10, cache_bytes=100.0,
+        ...                      last_level_bytes=80.0)
+        >>> machine.missing(50), machine.missing(100), machine.missing(200)
+        (0.0, 0.5, 1.0)
+        """
+        return min(1.0, max(0.0, working_set / self.cache_bytes - 0.5))
+
+    def memory_s(self, nbytes: float, missing: float, constants: CpuConstants) -> float:
+        """Seconds to move ``nbytes``, of which the share ``missing`` comes from or goes to DRAM."""
+        return nbytes / self.dram_bytes_per_s * (missing + (1 - missing) / constants.cache_speedup)
+
+
+@lru_cache(maxsize=64)
+def cpu_machine(hardware: HardwareProfile) -> CpuMachine:
+    """The figures that the rules read, derived once for each profile."""
+    return CpuMachine.from_profile(hardware)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a rule needs beside the kernel."""
+
+    machine: CpuMachine
+    hardware: HardwareProfile
+    constants: CpuConstants
+    weights_missing: float  # share of the weights that DRAM serves
+
+    def compute_s(self, kernel: Kernel, share: float) -> float:
+        """Seconds of a contraction at this share of the peak of its units."""
+        peak = self.hardware.find_peak(kernel.engine, kernel.dtype, kernel.accumulate)
+        return kernel.matrix_flops / (share * (peak.flop_per_s if peak else self.machine.vector_flop_per_s))
+
+    def activations_s(self, nbytes: float) -> float:
+        """Seconds to move activations: from the caches as far as the kernel's own fit there."""
+        return self.machine.memory_s(nbytes, self.machine.missing(nbytes), self.constants)
+
+
+def cpu_kernel_time(
+    kernel: Kernel, hardware: HardwareProfile, constants: CpuConstants = CPU, *, weights_missing: float = 1.0
+) -> KernelSeconds:
+    """Seconds of ``kernel``; its parts add, but for convolutions and loops, whose arithmetic hides cached traffic.
+
+    ``weights_missing`` is the share of the weights that DRAM must serve: 1 unless a whole step fits in the caches.
+    Raises ProfileError where the profile has no fp32 vector peak.
+    """
+    context = _Context(cpu_machine(hardware), hardware, constants, weights_missing)
+    return _RULES.get(kernel.algorithm, _plain)(kernel, context)
+
+
+def _fixed_s(kernel: Kernel, constants: CpuConstants) -> float:
+    """Fixed time of all starts of a kernel; 0 for a reorder, which lies inside the call of its convolution."""
+    if kernel.count == 0:
+        return 0.0
+    if kernel.algorithm in ("fused_loop", "pool") and kernel.variant == "compiled":
+        return constants.loop_s * kernel.count
+    kind = _kind(kernel)
+    if kernel.variant == "compiled":
+        heavy = kind in ("convolution", "depthwise")
+        return (constants.compiled_convolution_s if heavy else constants.compiled_product_s) * kernel.count
+    return COLD_S.get(kind, COLD_S["other"]) * kernel.count
+
+
+def _kind(kernel: Kernel) -> str:
+    """The row of :data:`COLD_S` that a kernel falls under."""
+    name = kernel.op.rpartition(".")[2]
+    if "conv" in name:
+        return "depthwise" if kernel.algorithm == "direct_depthwise" else "convolution"
+    if kernel.algorithm == "flash_attention":
+        return "attention"
+    if kernel.algorithm in ("gemm", "batched_gemm"):
+        return "product" if kernel.algorithm == "gemm" else "bmm"
+    if kernel.algorithm in COLD_S:
+        return kernel.algorithm
+    return name.removeprefix("native_").removeprefix("_")
+
+
+def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
+    c = context.constants
+    share = {
+        "gemm": c.pointwise_convolution_share,
+        "implicit_gemm": c.convolution_share,
+        "grouped_implicit_gemm": c.grouped_share,
+        "im2col_gemm": c.im2col_share,
+    }.get(kernel.algorithm, c.depthwise_share)
+    if kernel.algorithm == "direct_depthwise" and kernel.gemm and kernel.gemm[2] >= 49:
+        share = c.depthwise_large_share
+    return KernelSeconds(context.compute_s(kernel, share), context.activations_s(kernel.bytes), _fixed_s(kernel, c))
+
+
+def _weights(kernel: Kernel, context: _Context) -> KernelSeconds:
+    """A copy of weights in another order."""
+    c, machine = context.constants, context.machine
+    return KernelSeconds(0.0, machine.memory_s(kernel.bytes, context.weights_missing, c) / c.reorder_share, 0.0)
+
+
+def _matrix_product(kernel: Kernel, context: _Context) -> KernelSeconds:
+    """Arithmetic, weights from memory and activations one after another."""
+    if "conv" in kernel.op:
+        return _convolution(kernel, context)
+    c, machine = context.constants, context.machine
+    m, n, k, batch = kernel.gemm or (1, 0, 0, 1)
+    stored = n * k * (kernel.bytes_read // max(m * k + n * k, 1) or 1) if kernel.algorithm == "gemm" else 0
+    stored = min(stored, kernel.bytes_read)
+    share = c.vector_weight_share if m <= 4 else c.weight_share
+    memory = machine.memory_s(stored, context.weights_missing, c) / share + context.activations_s(kernel.bytes - stored)
+    compute = context.compute_s(kernel, c.gemm_share if kernel.algorithm == "gemm" else c.batched_share)
+    return KernelSeconds(0.0 if m <= 4 else compute, memory, _fixed_s(kernel, c), 1.0)
+
+
+def _attention(kernel: Kernel, context: _Context) -> KernelSeconds:
+    compute = context.compute_s(kernel, context.constants.attention_share)
+    return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, context.constants), 1.0)
+
+
+def _loop(kernel: Kernel, context: _Context) -> KernelSeconds:
+    """A fused C++ loop: vector instructions, or cached traffic if that takes longer."""
+    c, machine = context.constants, context.machine
+    compute = kernel.vector_flops / (c.instructions_per_cycle * machine.vector_flop_per_s / 4)
+    if kernel.algorithm == "pool":
+        compute += kernel.row_length / (c.pool_elements_per_s * machine.cores)
+    return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, c))
+
+
+def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
+    """An eager operator of its own: traffic, and elements at the rate of its kind."""
+    rate = next((ELEMENTS_PER_S[k] for k in (kernel.algorithm, _kind(kernel)) if k in ELEMENTS_PER_S), 0.0)
+    elements = kernel.elements * max(kernel.row_length, 1)
+    compute = elements / (rate * context.machine.cores) if rate else 0.0
+    if kernel.matrix_flops:
+        compute += context.compute_s(kernel, context.constants.batched_share)
+    return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, context.constants))
+
+
+def _pool(kernel: Kernel, context: _Context) -> KernelSeconds:
+    return _loop(kernel, context) if kernel.variant == "compiled" else _plain(kernel, context)
+
+
+def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:
+    return KernelSeconds(0.0, context.activations_s(kernel.bytes), 0.0)
+
+
+_RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxyType(
+    {
+        **dict.fromkeys(("implicit_gemm", "grouped_implicit_gemm", "im2col_gemm", "direct_depthwise"), _convolution),
+        **dict.fromkeys(("reorder_weights", "copy_weights"), _weights),
+        **dict.fromkeys(("gemm", "batched_gemm"), _matrix_product),
+        "reorder_activations": _reorder,
+        "flash_attention": _attention,
+        "fused_loop": _loop,
+        "pool": _pool,
+    }
+)
+
+
+def cpu_step_times(
+    plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CpuConstants = CPU
+) -> list[tuple[KernelSeconds, float]]:
+    """For each launch, the parts of its kernel's time and its seconds; the first bears what a compiled step costs."""
+    machine = cpu_machine(hardware)
+    touched = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
+    missing = machine.missing(min(touched, graph.parameter_bytes + machine.cache_bytes / 4))
+    warm = constants.hot_share + (1 - constants.hot_share) * min(
+        1.0, touched / (constants.cold_from * machine.last_level_bytes)
+    )
+    parts = []
+    for kernel in plan.kernels:
+        found = cpu_kernel_time(kernel, hardware, constants, weights_missing=missing)
+        parts.append(found if kernel.variant == "compiled" else found._replace(fixed_s=found.fixed_s * warm))
+    times = [(parts[launch.kernel], parts[launch.kernel].seconds()) for launch in plan.launches]
+    if times and any(kernel.variant == "compiled" for kernel in plan.kernels):
+        first = times[0][0]._replace(fixed_s=times[0][0].fixed_s + constants.compiled_step_s)
+        times[0] = (first, first.seconds())
+    return times
