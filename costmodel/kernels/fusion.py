@@ -16,7 +16,7 @@ from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.eager import Operator, eager_kernels
+from costmodel.kernels.eager import Operator, eager_kernels, is_dense
 from costmodel.kernels.fusion_rules import Buffer, Lowered, lower_to_buffers, prefers_channels_last
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
@@ -128,8 +128,10 @@ class _Scheduler:
         return self.counts[spec] if spec >= 0 else 0
 
     def _rows(self, buffer: Buffer) -> int:
-        """What a reduction leaves; a normalization keeps its loops, so its rows never pair with other kernels."""
-        return self._count(buffer.rows) if buffer.kind == "reduction" else (-1 if buffer.kind in _ROWS else 0)
+        """What a reduction leaves: 0 for no reduction, -1 for a normalization, which keeps its loops."""
+        if buffer.kind == "reduction":
+            return self._count(buffer.rows)
+        return {"norm": -1, "softmax": -1, "statistics": -2}.get(buffer.kind, 0)
 
     def _inputs(self, buffer: Buffer) -> set[int]:
         makers = self.lowered.makers
@@ -173,9 +175,7 @@ class _Scheduler:
 
     def _joint_loops(self, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int] | None:
         """Loops that serve both: the same elements, or the rows that a reduction leaves."""
-        if a[0] == b[0] and (a[1] == b[1] or not a[1] or not b[1]):
-            if self.channels_last and max(a[1], b[1]) > 0 and not SPATIAL and (not a[1] or not b[1]):
-                return None
+        if a[0] == b[0] and (a[1] == b[1] or min(a[1], b[1]) == -1 and max(a[1], b[1]) == 0):
             return a[0], a[1] or b[1]
         for wide, narrow in ((a, b), (b, a)):
             if wide[1] > 0 and wide[1] == narrow[0] and not narrow[1]:
@@ -231,8 +231,6 @@ class _Scheduler:
         return order
 
 
-import os
-SPATIAL = os.environ.get("FZ_SP","0")=="1"
 _ROWS = frozenset({"norm", "softmax"})
 
 
@@ -242,7 +240,9 @@ _ROWS = frozenset({"norm", "softmax"})
 def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence[NodeDtypes]) -> _Recipe:
     buffers = [lowered.buffers[b] for b in group]
     kinds = {b.kind for b in buffers}
-    kind = next((k for k in ("extern", "norm", "softmax", "reduction", "pool", "pointwise") if k in kinds), "cast")
+    kind = next(
+        (k for k in ("extern", "norm", "softmax", "statistics", "reduction", "pool", "pointwise") if k in kinds), "cast"
+    )
     main = max((b for b in buffers if b.kind == kind), key=lambda b: b.space)
     nodes = dict.fromkeys(n for b in buffers for n in b.nodes)
     calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
@@ -282,9 +282,7 @@ def _writes(lowered: Lowered, group: list[int]) -> tuple[tuple[int, int], ...]:
 class _Sizes:
     """Numbers for the recipes of one binding."""
 
-    def __init__(
-        self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure
-    ) -> None:
+    def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure) -> None:
         self.graph, self.execution, self.hardware, self.structure = graph, execution, hardware, structure
         self.known: dict[Any, tuple[Operator, Cost]] = {}
 
@@ -311,13 +309,24 @@ class _Sizes:
         ((call, types, _),) = recipe.calls
         operator = self.operator(call, types)
         if "conv" in operator.op:
-            arguments = {**operator.arguments, "bias": None}
-            results = operator.results
-            if self.structure.channels_last:
-                arguments = {**arguments, "input": _channels_last(operator.input)}
-                results = _channels_last(operator.out)
-            operator = self._operator(operator.op, arguments, results)
-        return tuple(k for k in eager_kernels(operator) if k.algorithm not in _NOT_RUN)
+            return self._convolution(operator)
+        kernels = [k for k in eager_kernels(operator) if k.algorithm not in _NOT_RUN]
+        if len(kernels) > 1 and operator.name == "scaled_dot_product_attention":
+            kernels = [k for k in kernels[:-1] if k.algorithm not in ("elementwise", "reduction")] + [
+                k for k in kernels[-1:] if k.matrix_flops
+            ]
+        return tuple(kernels)
+
+    def _convolution(self, operator: Operator) -> tuple[Kernel, ...]:
+        """Without bias, in Inductor's layout; cuDNN still copies a slice of a larger tensor before it."""
+        arguments, results = {**operator.arguments, "bias": None}, operator.results
+        sliced = not is_dense(operator.input)
+        if self.structure.channels_last:
+            arguments = {**arguments, "input": _channels_last(operator.input)}
+            results = _channels_last(operator.out)
+        kernels = eager_kernels(self._operator(operator.op, arguments, results))
+        copy = (_copy(operator.op, operator.input),) if sliced else ()
+        return copy + tuple(k for k in kernels if k.algorithm not in _NOT_RUN)
 
     def fused(self, recipe: _Recipe) -> Kernel:
         """A generated kernel: bytes of what crosses its border."""
@@ -347,17 +356,27 @@ class _Sizes:
     def _access(self, recipe: _Recipe, elements: int) -> tuple[str, int]:
         if recipe.kind in _ROWS:
             return "elementwise", 0
-        return {"pool": "pooling", "reduction": "reduction"}.get(recipe.kind, "elementwise"), 0
+        return {"pool": "pooling", "reduction": "reduction", "statistics": "reduction"}.get(
+            recipe.kind, "elementwise"
+        ), 0
 
 
 _ALGORITHM = {
     "norm": "fused_normalization",
     "softmax": "fused_softmax",
+    "statistics": "fused_reduction",
     "reduction": "fused_reduction",
     "pool": "fused_pool",
     "pointwise": "fused_elementwise",
     "cast": "cast",
 }
+
+
+def _copy(op: str, spec: TensorSpec) -> Kernel:
+    """Every element read and written once."""
+    nbytes: Any = spec.numel * spec.itemsize
+    elements: Any = spec.numel
+    return Kernel(op=op, algorithm="contiguous_copy", bytes_read=nbytes, bytes_written=nbytes, elements=elements)
 
 
 def _channels_last(spec: TensorSpec) -> TensorSpec:

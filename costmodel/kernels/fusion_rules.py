@@ -36,6 +36,7 @@ _EXTERN_SHEETS = frozenset({"contraction", "convolution", "attention", "recurren
 _BATCH_NORMS = frozenset(
     {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
 )
+_GROUP_NORMS = frozenset({"group_norm", "native_group_norm", "instance_norm"})
 _SOFTMAXES = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"})
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 #: Decompositions that name their operand twice, so that it counts as used twice.
@@ -117,6 +118,8 @@ def kind_of(graph: OpGraph, node: OpNode) -> str:
         return _kind_of_pool(graph, node, name)
     if sheet in _EXTERN_SHEETS or formula is None or name == "col2im":
         return "extern"
+    if name in _GROUP_NORMS:
+        return "group_norm"
     return {"normalization": "norm", "reduction": "reduction"}.get(sheet, "pointwise")
 
 
@@ -178,6 +181,7 @@ class _Lowering:
         self.kinds = [kind_of(graph, node) for node in graph.nodes]
         self.buffer_of_node: dict[int, int] = {}
         self.joined: set[int] = set()
+        self.widened: set[int] = set()
         self._add_tensors(execution)
         self.uses = self._count_uses()
 
@@ -230,8 +234,8 @@ class _Lowering:
         wanted = self.dtypes[index].inputs
         found = []
         for tensor, dtype in zip(node.inputs, wanted, strict=True):
-            value = self.done.values[tensor]
-            found.append(tensor if value.dtype == dtype or value.spec < 0 else self._cast(tensor, dtype))
+            same = self.done.values[tensor].dtype == dtype or self.root(tensor) in self.widened
+            found.append(tensor if same else self._cast(tensor, dtype))
         return found
 
     def _cast(self, tensor: int, dtype: str) -> int:
@@ -291,7 +295,16 @@ class _Lowering:
                 continue
             count = len(expression.reads)
             if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > REALIZE_READS):
+                self._widen(tensor)
                 self.store(tensor)
+
+    def _widen(self, tensor: int) -> None:
+        """Where one operator reads a value twice, in fp32, its operand is stored after the conversion to fp32."""
+        value = self.done.values[tensor]
+        users = set(self._users.get(tensor, ()))
+        if value.dtype in ("float16", "bfloat16") and len(users) == 1 and self.uses[tensor] == 2:
+            self.done.values[tensor] = replace(value, dtype="float32")
+            self.widened.add(tensor)
 
     # -- one rule a kind -----------------------------------------------------------------------
 
@@ -342,6 +355,9 @@ class _Lowering:
 
     def _softmax(self, index: int, node: OpNode, operands: list[int]) -> None:
         self._norm(index, node, operands, "softmax")
+
+    def _group_norm(self, index: int, node: OpNode, operands: list[int]) -> None:
+        self._norm(index, node, operands, "statistics")
 
     def _cat(self, index: int, node: OpNode, operands: list[int]) -> None:
         """Joined on the fly where few tensors go to pointwise consumers; else every part is put into its place."""
