@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, cost_graph
 from costmodel.errors import InputError, librarian
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import Execution, KernelPlan, lower
+from costmodel.kernels import Execution, KernelPlan, lower, run_costs
 from costmodel.tensor import TensorSpec
 from costmodel.timing import Estimate, estimate_plan, step_interval
 
@@ -43,7 +44,11 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over one step. FLOP, elements, B and s; ``peak_memory_bytes`` = weights + most activations alive at once."""
+    """Sums over one step. FLOP, elements, B and s.
+
+    ``bytes_read`` and ``bytes_written`` are compulsory, ``traffic_bytes`` what the kernels move; ``peak_memory_bytes``
+    is weights and the most activations alive at once.
+    """
 
     flops: int
     matrix_flops: int
@@ -53,6 +58,7 @@ class Totals:
     param_bytes: int
     bytes_read: int
     bytes_written: int
+    traffic_bytes: int
     activations: int
     workspace_bytes: int
     peak_memory_bytes: int
@@ -77,6 +83,7 @@ class Row:
     params: int
     bytes_read: int
     bytes_written: int
+    traffic_bytes: int
     activations: int
     workspace_bytes: int
     latency_s: float
@@ -185,6 +192,13 @@ class Analysis:
         return lower(self.bound, self.execution, self.hardware)
 
     @cached_property
+    def run_costs(self) -> list[Cost]:
+        """Cost of every node in the dtypes of the run."""
+        if self.execution.dtype in ("fp32", "tf32"):
+            return [self.node_costs.of_call[node.call] for node in self.bound.nodes]
+        return run_costs(self.bound, self.execution)
+
+    @cached_property
     def estimates(self) -> list[Estimate]:
         """Times of the plan's launches, in program order."""
         return estimate_plan(self.plan, self.bound, self.hardware)
@@ -207,8 +221,9 @@ class Analysis:
             macs=cost.macs,  # type: ignore[arg-type]
             params=self.record.param_count,
             param_bytes=self.record.parameter_bytes,
-            bytes_read=sum(k.bytes_read for k in run),
-            bytes_written=sum(k.bytes_written for k in run),
+            bytes_read=sum(c.bytes_read for c in self.run_costs),  # type: ignore[misc]
+            bytes_written=sum(c.bytes_written for c in self.run_costs),  # type: ignore[misc]
+            traffic_bytes=sum(k.bytes for k in run),
             activations=cost.activations,  # type: ignore[arg-type]
             workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
             peak_memory_bytes=self.peak_memory_bytes,
@@ -269,7 +284,7 @@ class Analysis:
         run = [self.plan.kernels[self.plan.launches[p].kernel] for p in launches]
         times = [self.estimates[p] for p in launches]
         latency = sum(t.latency_s for t in times)
-        main = max(range(len(run)), key=lambda k: times[k].latency_s) if run else None
+        main = max(range(len(run)), key=lambda k: (run[k].matrix_flops, times[k].latency_s)) if run else None
         return Row(
             name=node.name,
             op=node.op,
@@ -280,8 +295,9 @@ class Analysis:
             vector_flops=cost.vector_flops,  # type: ignore[arg-type]
             macs=cost.macs,  # type: ignore[arg-type]
             params=params,
-            bytes_read=sum(k.bytes_read for k in run),
-            bytes_written=sum(k.bytes_written for k in run),
+            bytes_read=self.run_costs[index].bytes_read,  # type: ignore[arg-type]
+            bytes_written=self.run_costs[index].bytes_written,  # type: ignore[arg-type]
+            traffic_bytes=sum(k.bytes for k in run),
             activations=cost.activations,  # type: ignore[arg-type]
             workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
             latency_s=latency,
@@ -448,8 +464,8 @@ def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
 
 
 _SUMMED = (
-    "flops matrix_flops vector_flops macs params bytes_read bytes_written activations workspace_bytes latency_s share"
-    " kernels"
+    "flops matrix_flops vector_flops macs params bytes_read bytes_written traffic_bytes activations workspace_bytes"
+    " latency_s share kernels"
 ).split()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costmodel.kernels.lowering import lower
+from costmodel.kernels.lowering import lower, run_costs
 from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES, Execution, Kernel, KernelPlan, Launch
 
-__all__ = ["DTYPES", "LAYOUTS", "MODES", "Execution", "Kernel", "KernelPlan", "Launch", "lower"]
+__all__ = ["DTYPES", "LAYOUTS", "MODES", "Execution", "Kernel", "KernelPlan", "Launch", "lower", "run_costs"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -15,7 +16,7 @@ from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
-__all__ = ["lower"]
+__all__ = ["lower", "run_costs"]
 
 
 def lower(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
@@ -79,6 +80,29 @@ def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float,
     return tuple(scale)
 
 
+def run_costs(graph: OpGraph, execution: Execution) -> list[Cost]:
+    """Cost of every node in the dtypes of the run: compulsory traffic, whatever machine and kernels."""
+    structure = _structure(graph, execution)
+    known: dict[tuple[int, NodeDtypes], Cost] = {}
+    costs = []
+    for node, types in zip(graph.nodes, structure.dtypes, strict=True):
+        key = (node.call, types)
+        if key not in known:
+            known[key] = _typed_call(graph, node.call, types)[2]
+        costs.append(known[key])
+    return costs
+
+
+def _typed_call(graph: OpGraph, index: int, types: NodeDtypes) -> tuple[dict[str, Any], Any, Cost]:
+    """Arguments, results and cost of a call in the dtypes of the run."""
+    call = graph.calls[index]
+    arguments, results = graph.arguments(call), graph.results(call)
+    if not types.as_traced:
+        arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
+    cost = cost_of(call.op, arguments, results)
+    return arguments, results, default_cost(arguments, results) if cost is None else cost
+
+
 class _Lowering:
     """Lowers each distinct call of a structure once."""
 
@@ -102,14 +126,9 @@ class _Lowering:
         return (Kernel(op="aten._to_copy", algorithm="cast", bytes_read=read, bytes_written=written),)
 
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
-        call = self.graph.calls[index]
-        arguments, results = self.graph.arguments(call), self.graph.results(call)
-        if not types.as_traced:
-            arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
-        cost = cost_of(call.op, arguments, results)
-        if cost is None:
-            cost = default_cost(arguments, results)
-        return eager_kernels(Operator(call.op, arguments, results, cost, self.execution, self.hardware))
+        arguments, results, cost = _typed_call(self.graph, index, types)
+        op = self.graph.calls[index].op
+        return eager_kernels(Operator(op, arguments, results, cost, self.execution, self.hardware))
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -16,9 +16,9 @@ from costmodel.units import format_bytes, format_count, format_percent, format_q
 
 __all__ = ["analysis_document", "machines_document"]
 
-ROOFLINE = (
-    "times are predicted, nothing was run: every kernel takes the longest of its compute, memory and launch "
-    "time on this machine (a roofline)"
+PREDICTED = (
+    "times are predicted, nothing was run: a kernel takes what its arithmetic and its memory traffic need on this "
+    "machine, and waits for the host that issues it"
 )
 
 #: The bounds that take time, in the order of pages and data.
@@ -44,7 +44,7 @@ def analysis_document(
     remarks = sum_remarks(analysis.rows(by=by), analysis.totals)
     blocks += [Notes(tuple(remarks))] * bool(remarks)
     blocks.append(Paragraph(coverage_sentence(analysis.coverage)))
-    blocks.append(Notes((ROOFLINE, *analysis.conventions), title="Conventions"))
+    blocks.append(Notes((PREDICTED, *analysis.conventions), title="Conventions"))
     return Document(f"{analysis.model.name} on {analysis.hardware.title}", tuple(blocks))
 
 
@@ -59,7 +59,7 @@ def machines_document(analyses: Sequence[Any]) -> Document:
         (
             Paragraph(_conditions(first)),
             _machines_table(rows),
-            Notes((ROOFLINE, *first.conventions), title="Conventions"),
+            Notes((PREDICTED, *first.conventions), title="Conventions"),
         ),
     )
 
@@ -136,7 +136,9 @@ def _totals(totals: Any) -> Iterator[tuple[str, str]]:
     moved = totals.bytes_read + totals.bytes_written
     intensity = f", {totals.flops / moved:.1f} FLOP/B" if moved else ""
     traffic = f"{format_bytes(totals.bytes_read)} read, {format_bytes(totals.bytes_written)} written{intensity}"
-    yield "traffic", traffic + _at(moved, totals, "B/s")
+    carried = getattr(totals, "traffic_bytes", 0) or moved
+    copies = f"; kernels move {format_bytes(carried)}" if carried != moved else ""
+    yield "traffic", traffic + copies + _at(carried, totals, "B/s")
     yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
     yield "peak memory", format_bytes(totals.peak_memory_bytes, capacity=True)
     yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"

@@ -75,10 +75,10 @@ def machines(hardware: HardwareProfile) -> tuple[GpuMachine, GemmMachine]:
     return GpuMachine.from_profile(hardware), GemmMachine.from_profile(hardware)
 
 
-def gpu_kernel_time(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants = GPU) -> KernelSeconds:
+def gpu_kernel_time(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants | None = None) -> KernelSeconds:
     """Device time of ``kernel``, without the host's."""
     rule = _RULES.get(kernel.algorithm, _streaming)
-    return rule(kernel, hardware, constants)
+    return rule(kernel, hardware, constants or GPU)
 
 
 def _streaming(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:

@@ -62,9 +62,9 @@ class Step:
     """
 
     def __init__(
-        self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CacheConstants = STEP
+        self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CacheConstants | None = None
     ) -> None:
-        self.plan, self.graph, self.hardware, self.constants = plan, graph, hardware, constants
+        self.plan, self.graph, self.hardware, self.constants = plan, graph, hardware, constants or STEP
 
     def estimates(self) -> list[Estimate]:
         """One estimate a launch, in program order. Seconds."""

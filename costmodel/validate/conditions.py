@@ -23,13 +23,14 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     """Conditions that a row was measured under unless a column of it, or the user, says otherwise.
 
     Whoever publishes timings of convolutional networks lets cuDNN choose (``cudnn.benchmark``). timm's own script
-    besides keeps timm's normalization layers in the lower precision (``fast_norm``), and folds branches that can be
+    besides keeps timm's normalization layers in the lower precision (``fast_norm``), allows TF32 in matrix products,
+    and folds branches that can be
     folded in its files of torch 2.9 and later (RepGhostNet and GhostNetV3 are twice as fast there as in those of 2.4).
     """
     conditions: dict[str, Any] = {"cudnn_benchmark": True}
     if row.request.startswith("timm:"):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
-        conditions |= {"fast_norm": True, "reparameterized": release >= [2, 9]}
+        conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
     return conditions
 
 

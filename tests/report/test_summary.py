@@ -140,7 +140,7 @@ def test_closed_forms_findings_and_conventions_are_told(fake):
     notes = [block for block in document.blocks if isinstance(block, Notes)]
     assert notes[0].items[0].startswith("1.20 ms: 53 batch_norm")  # most seconds first
     assert notes[1].items == analysis.symbol_notes
-    assert set(analysis.conventions) <= set(notes[-1].items) and "roofline" in notes[-1].items[0]
+    assert set(analysis.conventions) <= set(notes[-1].items) and "predicted" in notes[-1].items[0]
 
 
 def test_full_coverage_is_one_sentence(fake):
