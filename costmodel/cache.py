@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import CacheWarning
-from costmodel.graph import OpGraph, from_json, to_json
+from costmodel.graph import OpGraph
+from costmodel.graph_json import from_json, to_json
 
 __all__ = ["CachedTrace", "cache_dir", "imported_files", "key", "read", "write"]
 

@@ -6,9 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from costmodel.graph import OpGraph
     from costmodel.sources import LoadedModel
+
+settings.register_profile("costmodel", deadline=None)  # the first example pays for imports, and machines are shared
+settings.load_profile("costmodel")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,3 +47,17 @@ def torch_macs() -> Callable[[LoadedModel], int]:
 def params() -> Callable[[LoadedModel], int]:
     """Weights of a module, shared ones once."""
     return lambda loaded: sum(p.numel() for p in loaded.module.parameters())
+
+
+@pytest.fixture(scope="session")
+def traced() -> Callable[..., OpGraph]:
+    """A module of one's own, traced at the batch of its inputs: ``traced(module, x, y, layout="nhwc")``, in numbers."""
+
+    def trace_module(module: nn.Module, *inputs: torch.Tensor, layout: str = "nchw") -> OpGraph:
+        from costmodel.sources import from_module
+        from costmodel.trace import trace
+
+        graph = trace(from_module(module.eval(), inputs), layout=layout)
+        return graph.bind({"batch": inputs[0].shape[0]} if "batch" in graph.symbols else {})
+
+    return trace_module

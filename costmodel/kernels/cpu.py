@@ -125,8 +125,14 @@ def _moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
     """Every element of ``spec`` read once and written once in another order, inside the operator's call."""
     nbytes: int = spec.nbytes  # type: ignore[assignment]
     elements: int = spec.numel  # type: ignore[assignment]
-    written = elements * spec.itemsize
-    return Kernel(op=operator.op, algorithm=algorithm, bytes_read=nbytes, bytes_written=written, elements=elements, count=0)  # fmt: skip
+    return Kernel(
+        op=operator.op,
+        algorithm=algorithm,
+        bytes_read=nbytes,
+        bytes_written=elements * spec.itemsize,
+        elements=elements,
+        count=0,
+    )
 
 
 def _matrix_product(operator: Operator) -> Iterator[Kernel]:

@@ -8,16 +8,16 @@ become one kernel, which reads each outside tensor once and writes only what som
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.eager import Operator, eager_kernels, is_dense
-from costmodel.kernels.fusion_rules import Buffer, Lowered, lower_to_buffers, prefers_channels_last
+from costmodel.kernels.fusion_kinds import prefers_channels_last
+from costmodel.kernels.fusion_rules import Buffer, Lowered, lower_to_buffers
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
@@ -52,7 +52,7 @@ def compiled_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfil
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """All that decides a kernel but sizes. Tensors are (spec, bytes of an element); calls (call, dtypes, share)."""
+    """All that decides a kernel but sizes; launches with equal recipes share their kernels."""
 
     kind: str
     space: int
@@ -60,8 +60,9 @@ class _Recipe:
     reads: tuple[tuple[int, tuple[int, ...], int], ...]
     """Per outside tensor: its spec, the specs of the parts read (empty: all of it), bytes of an element."""
     writes: tuple[tuple[int, int], ...]
+    """Per stored tensor: its spec, bytes of an element."""
     calls: tuple[tuple[int, NodeDtypes, bool], ...]
-    """Nodes served: call, dtypes, and whether only the bias of that call."""
+    """Per node served: call, dtypes, and whether it is only the bias of that call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
     """Groups depend on sizes only by which specs have equally many elements, so they are kept for that pattern."""
     counts: list[Any] = [product(spec.shape) for spec in graph.specs]
     first: dict[Any, int] = {}
-    pattern = hash(tuple(first.setdefault(n, len(first)) for n in counts))
+    pattern = tuple(first.setdefault(n, len(first)) for n in counts)
     key = ("fusion", execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7), pattern)
     known: _Structure | None = graph.memo.get(key)
     if known is None:
@@ -86,9 +87,9 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
 
 def _find_structure(graph: OpGraph, execution: Execution, counts: Sequence[int]) -> _Structure:
     dtypes = assign_dtypes(graph, execution)
-    lowered = lower_to_buffers(graph, execution, dtypes)
     channels_last = prefers_channels_last(graph)
-    groups = _Scheduler(lowered, counts, channels_last).run()
+    lowered = lower_to_buffers(graph, execution, dtypes, channels_last=channels_last)
+    groups = _Scheduler(lowered, counts).run()
     recipes: dict[_Recipe, int] = {}
     starts = []
     for group in groups:
@@ -112,26 +113,39 @@ def _storage_scale(graph: OpGraph, lowered: Lowered) -> tuple[float, ...]:
 # -- the scheduler -------------------------------------------------------------------------------
 
 
+class _Loops(NamedTuple):
+    """What a kernel iterates over: elements, rows that a reduction leaves (0: none), and whether it walks the
+    elements in the order of memory, as pointwise kernels do."""
+
+    elements: int
+    rows: int
+    in_order: bool
+
+
+#: Rows of a normalization: its result has as many elements as its operand.
+_NORMALIZED = -1
+
+
 class _Scheduler:
     """Joins buffers into groups; each group is one kernel."""
 
-    def __init__(self, lowered: Lowered, counts: Sequence[int], channels_last: bool) -> None:
-        self.lowered, self.counts, self.channels_last = lowered, counts, channels_last
+    def __init__(self, lowered: Lowered, counts: Sequence[int]) -> None:
+        self.lowered, self.counts = lowered, counts
         buffers = lowered.buffers
         self.group = list(range(len(buffers)))
         self.members = [[i] for i in self.group]
         self.inputs = [self._inputs(b) for b in buffers]
         self.before = self._ancestors()
-        self.loops = [(self._count(b.space), self._rows(b)) for b in buffers]
+        self.loops = [self._loops(b) for b in buffers]
 
     def _count(self, spec: int) -> int:
         return self.counts[spec] if spec >= 0 else 0
 
-    def _rows(self, buffer: Buffer) -> int:
-        """What a reduction leaves: 0 for no reduction, -1 for a normalization, which keeps its loops."""
-        if buffer.kind == "reduction":
-            return self._count(buffer.rows)
-        return {"norm": -1, "softmax": -1, "statistics": -2}.get(buffer.kind, 0)
+    def _loops(self, buffer: Buffer) -> _Loops:
+        if "reduction" in buffer.kind:
+            return _Loops(self._count(buffer.space), self._count(buffer.rows), buffer.kind == "reduction")
+        rows = _NORMALIZED if buffer.kind in ("norm", "softmax", "statistics") else 0
+        return _Loops(self._count(buffer.space), rows, buffer.kind != "statistics")
 
     def _inputs(self, buffer: Buffer) -> set[int]:
         makers = self.lowered.makers
@@ -173,12 +187,13 @@ class _Scheduler:
         if loops is not None and not self._between(a, b) and not self._between(b, a):
             self._join(a, b, loops)
 
-    def _joint_loops(self, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int] | None:
+    def _joint_loops(self, a: _Loops, b: _Loops) -> _Loops | None:
         """Loops that serve both: the same elements, or the rows that a reduction leaves."""
-        if a[0] == b[0] and (a[1] == b[1] or min(a[1], b[1]) == -1 and max(a[1], b[1]) == 0):
-            return a[0], a[1] or b[1]
+        if a.elements == b.elements and a.rows == b.rows and a.in_order == b.in_order:
+            return a
         for wide, narrow in ((a, b), (b, a)):
-            if wide[1] > 0 and wide[1] == narrow[0] and not narrow[1]:
+            same = wide.elements == narrow.elements and wide.in_order
+            if not narrow.rows and (same or (wide.rows and wide.rows == narrow.elements)):
                 return wide
         return None
 
@@ -195,7 +210,7 @@ class _Scheduler:
                     return True
         return False
 
-    def _join(self, a: int, b: int, loops: tuple[int, int]) -> None:
+    def _join(self, a: int, b: int, loops: _Loops) -> None:
         a, b = min(a, b), max(a, b)
         for member in self.members[b]:
             self.group[member] = a
@@ -208,7 +223,7 @@ class _Scheduler:
             merged |= self.before[member]
         for member in self.members[a]:
             self.before[member] = merged & ~(1 << member)
-        for k in range(min(self.members[a]), len(self.before)):
+        for k in range(len(self.before)):
             if self.before[k] & inside and not inside >> k & 1:
                 self.before[k] |= merged
 
@@ -231,18 +246,17 @@ class _Scheduler:
         return order
 
 
-_ROWS = frozenset({"norm", "softmax"})
-
-
 # -- recipes and sizes ---------------------------------------------------------------------------
+
+
+#: Kinds by how much they say of a kernel: the first that occurs in a group names it.
+_MAIN_KINDS = ("extern", "norm", "softmax", "statistics", "reduction", "outer_reduction", "pool", "pointwise")
 
 
 def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence[NodeDtypes]) -> _Recipe:
     buffers = [lowered.buffers[b] for b in group]
     kinds = {b.kind for b in buffers}
-    kind = next(
-        (k for k in ("extern", "norm", "softmax", "statistics", "reduction", "pool", "pointwise") if k in kinds), "cast"
-    )
+    kind = next((k for k in _MAIN_KINDS if k in kinds), "cast")
     main = max((b for b in buffers if b.kind == kind), key=lambda b: b.space)
     nodes = dict.fromkeys(n for b in buffers for n in b.nodes)
     calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
@@ -284,7 +298,7 @@ class _Sizes:
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure) -> None:
         self.graph, self.execution, self.hardware, self.structure = graph, execution, hardware, structure
-        self.known: dict[Any, tuple[Operator, Cost]] = {}
+        self.known: dict[tuple[int, NodeDtypes], Operator] = {}
 
     def operator(self, call_index: int, types: NodeDtypes) -> Operator:
         """The call with run-time dtypes."""
@@ -340,32 +354,28 @@ class _Sizes:
             flops += operator.out.numel if bias else operator.cost.vector_flops
         read = sum(self._read(whole, parts, size, elements, recipe.kind) for whole, parts, size in recipe.reads)
         written: Any = sum(specs[spec].numel * size for spec, size in recipe.writes)
-        access, row = self._access(recipe, elements)
         return Kernel(
             op=op or "aten._to_copy", algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
-            bytes_written=written, access=access, elements=elements, row_length=row,
+            bytes_written=written, access=_ACCESS.get(recipe.kind, "elementwise"), elements=elements,
         )  # fmt: skip
 
     def _read(self, whole: int, parts: tuple[int, ...], size: int, elements: int, kind: str) -> Any:
         """Bytes of one outside tensor: all of it, or its parts; a lookup takes no more than the loops ask for."""
         numel: Any = self.graph.specs[whole].numel
         if parts:
-            numel = min(numel, sum(self.graph.specs[p].numel for p in parts))  # type: ignore[type-var]
+            shown: Any = sum(self.graph.specs[p].numel for p in parts)
+            numel = min(numel, shown)
         return size * (min(numel, elements) if kind == "pointwise" else numel)
 
-    def _access(self, recipe: _Recipe, elements: int) -> tuple[str, int]:
-        if recipe.kind in _ROWS:
-            return "elementwise", 0
-        return {"pool": "pooling", "reduction": "reduction", "statistics": "reduction"}.get(
-            recipe.kind, "elementwise"
-        ), 0
 
-
+#: Rates of the time model. Rows that are normalized stay in registers and stream like pointwise kernels.
+_ACCESS = {"pool": "pooling", "reduction": "reduction", "outer_reduction": "reduction", "statistics": "reduction"}
 _ALGORITHM = {
     "norm": "fused_normalization",
     "softmax": "fused_softmax",
     "statistics": "fused_reduction",
     "reduction": "fused_reduction",
+    "outer_reduction": "fused_reduction",
     "pool": "fused_pool",
     "pointwise": "fused_elementwise",
     "cast": "cast",

@@ -10,18 +10,16 @@ an expression that reads more than four tensors). Reductions are always stored. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from costmodel.formulas import is_free, lookup
 from costmodel.graph import OpGraph, OpNode
+from costmodel.kernels.fusion_kinds import kind_of
 from costmodel.kernels.plan import Execution
 from costmodel.kernels.precision import TORCH_DTYPE, NodeDtypes
-from costmodel.symbols import product
-from costmodel.tensor import Role
 
-__all__ = ["Buffer", "Value", "lower_to_buffers", "prefers_channels_last"]
+__all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]
 
 #: ``config.realize_reads_threshold``: a value with several consumers is stored if computing it reads more than this.
 REALIZE_READS = 4
@@ -29,16 +27,6 @@ REALIZE_READS = 4
 REALIZE_ACCUMULATED_READS = 8
 #: ``config.max_pointwise_cat_inputs``: joins of more tensors are always stored.
 POINTWISE_CAT_INPUTS = 8
-#: Windows of more taps than this are left to ATen (``lowering.py``, ``should_fallback_max_pool_with_indices``).
-POOL_WINDOW = 25
-
-_EXTERN_SHEETS = frozenset({"contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral"})
-_BATCH_NORMS = frozenset(
-    {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
-)
-_GROUP_NORMS = frozenset({"group_norm", "native_group_norm", "instance_norm"})
-_SOFTMAXES = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"})
-_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 #: Decompositions that name their operand twice, so that it counts as used twice.
 _READ_TWICE = frozenset({"silu", "gelu", "hardswish", "mish", "layer_norm", "group_norm", "rms_norm", "softmax"})
 _INTERPOLATIONS = ("upsample_bilinear", "upsample_bicubic", "_upsample_bi")
@@ -58,8 +46,10 @@ class Value:
 class Buffer:
     """One stored result before fusion: what computing it reads, the nodes whose arithmetic that is, its loops.
 
-    ``space`` is the spec whose elements the loops run over; ``rows`` the spec (or -1: by ``row_spec``'s normalized
-    dimensions) that a reduction leaves. ``kind``: pointwise, pool, reduction, norm, softmax, extern or cast.
+    ``nodes`` holds ``~n`` where only the bias of convolution ``n`` is meant. ``space`` is the spec whose elements the
+    loops run over; ``rows`` the spec that a reduction leaves (-1: none, or a normalization, which keeps its loops).
+    ``kind``: pointwise, pool, reduction (over the fastest dimension), outer_reduction, norm, softmax, statistics
+    (of group norm), cast or extern.
     """
 
     kind: str
@@ -101,84 +91,21 @@ class Lowered:
         return found
 
 
-def kind_of(graph: OpGraph, node: OpNode) -> str:
-    """What Inductor makes of an operator: free, extern, pointwise, pool, norm, softmax, reduction or cat."""
-    name = node.op.rpartition(".")[2]
-    if is_free(node.op):
-        return "free"
-    if name in _JOINS:
-        return "cat"
-    if name in _BATCH_NORMS:
-        return "pointwise"
-    if name in _SOFTMAXES:
-        return "softmax"
-    formula = lookup(node.op)
-    sheet = "" if formula is None else formula.__module__.rpartition(".")[2]
-    if sheet == "pooling":
-        return _kind_of_pool(graph, node, name)
-    if sheet in _EXTERN_SHEETS or formula is None or name == "col2im":
-        return "extern"
-    if name in _GROUP_NORMS:
-        return "group_norm"
-    return {"normalization": "norm", "reduction": "reduction"}.get(sheet, "pointwise")
-
-
-def _kind_of_pool(graph: OpGraph, node: OpNode, name: str) -> str:
-    """Pooling to 1x1 is a mean over rows; small windows are pointwise with several loads; large ones are ATen's."""
-    call = graph.calls[node.call]
-    if name.startswith("adaptive"):
-        shape = graph.specs[graph.tensors[node.outputs[0]].spec].shape
-        return "reduction" if all(n == 1 for n in shape[2:]) else "pool"
-    window = graph.arguments(call).get("kernel_size", 1)
-    sides = window if isinstance(window, (list, tuple)) else [window] * 2
-    taps: int = product(sides)  # type: ignore[assignment]
-    return "pool" if taps <= POOL_WINDOW else "extern"
-
-
-def prefers_channels_last(graph: OpGraph) -> bool:
-    """Inductor's choice of memory format for convolutions, ``decide_layout_opt`` of torch/_inductor/graph.py.
-
-    FLOPs by kind of convolution, weighted by the benchmarked time of channels_last over that of NCHW; no change of
-    format where convolutions are less than one in 300 operators.
-    """
-    flops: Counter[str] = Counter()
-    convolutions = 0
-    for node in graph.nodes:
-        if node.op != "aten.conv2d":
-            continue
-        convolutions += 1
-        weight = graph.specs[graph.tensors[node.inputs[1]].spec].shape
-        out = graph.specs[graph.tensors[node.outputs[0]].spec]
-        groups = graph.arguments(graph.calls[node.call]).get("groups", 1)
-        flops[_convolution_class(weight, groups)] += product(weight[1:]) * out.numel  # type: ignore[assignment]
-    if not convolutions or len(graph.nodes) >= 300 * convolutions:
-        return False
-    factor = {"grouped": 1.358, "small": 0.783, "in_out": 0.725, "default": 0.823}
-    return sum(factor[k] * n for k, n in flops.items()) <= flops.total()
-
-
-def _convolution_class(weight: Sequence[int], groups: int) -> str:
-    outputs, inputs, height = weight[:3]
-    if groups > 1 and inputs > 1:
-        return "grouped"
-    if outputs <= 64 and inputs <= 64:
-        return "small"
-    return "in_out" if outputs * 2 <= inputs and height > 1 else "default"
-
-
-def lower_to_buffers(graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes]) -> Lowered:
+def lower_to_buffers(
+    graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes], *, channels_last: bool
+) -> Lowered:
     """The stored results of ``graph`` in program order, as Inductor's lowering leaves them to its scheduler."""
-    return _Lowering(graph, execution, dtypes).run()
+    return _Lowering(graph, execution, dtypes, channels_last).run()
 
 
 class _Lowering:
-    def __init__(self, graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes]) -> None:
+    def __init__(self, graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes], channels_last: bool) -> None:
         self.graph, self.dtypes = graph, dtypes
         self.done = Lowered()
         self.expressions: dict[int, _Expression] = {}
         self.casts: dict[tuple[int, str], int] = {}
         self.served: set[int] = set()
-        self.kinds = [kind_of(graph, node) for node in graph.nodes]
+        self.kinds = [kind_of(graph, node, channels_last) for node in graph.nodes]
         self.buffer_of_node: dict[int, int] = {}
         self.joined: set[int] = set()
         self.widened: set[int] = set()
@@ -207,9 +134,9 @@ class _Lowering:
             dtype = whole if whole and dtype == "float32" else dtype
             values.append(Value(tensor.spec, dtype, index))
         for node, kind, types in zip(self.graph.nodes, self.kinds, self.dtypes, strict=True):
-            for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
-                root = values[node.inputs[0]].root if kind == "free" and node.inputs else tensor
-                values[tensor] = Value(values[tensor].spec, values[root].dtype if root != tensor else dtype, root)
+            for out, dtype in zip(node.outputs, types.outputs, strict=True):
+                root = values[node.inputs[0]].root if kind == "free" and node.inputs else out
+                values[out] = Value(values[out].spec, values[root].dtype if root != out else dtype, root)
 
     def _new_value(self, spec: int, dtype: str) -> int:
         self.done.values.append(Value(spec, dtype, len(self.done.values)))
@@ -293,7 +220,7 @@ class _Lowering:
             expression = self.expressions.get(tensor)
             if expression is None:
                 continue
-            count = len(expression.reads)
+            count = sum(2 if self.done.values[v].spec < 0 else 1 for v in expression.reads)  # mean and variance
             if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > REALIZE_READS):
                 self._widen(tensor)
                 self.store(tensor)
@@ -336,11 +263,14 @@ class _Lowering:
         self._buffer("extern", reads, (raw,), (index,))
         self.expressions[node.outputs[0]] = _Expression(frozenset((raw, operands[2])), (~index,))
 
-    def _reduction(self, index: int, node: OpNode, operands: list[int]) -> None:
+    def _reduction(self, index: int, node: OpNode, operands: list[int], kind: str = "reduction") -> None:
         space = self.done.values[node.inputs[0]].spec
         rows = self.done.values[node.outputs[0]].spec
         nodes = (*self._nodes(operands), index)
-        self._buffer("reduction", self.reads(operands), node.outputs, nodes, space, rows)
+        self._buffer(kind, self.reads(operands), node.outputs, nodes, space, rows)
+
+    def _outer_reduction(self, index: int, node: OpNode, operands: list[int]) -> None:
+        self._reduction(index, node, operands, "outer_reduction")
 
     def _norm(self, index: int, node: OpNode, operands: list[int], kind: str = "norm") -> None:
         """Statistics over rows are stored, the normalization itself is pointwise."""
@@ -375,7 +305,7 @@ class _Lowering:
 
     def _joins_on_the_fly(self, out: int, operands: list[int]) -> bool:
         copied = [self._needs_copy(v) for v in operands]
-        return any(copied) and self._has_pointwise_uses(out) or all(copied)
+        return (any(copied) and self._has_pointwise_uses(out)) or all(copied)
 
     def _needs_copy(self, value: int) -> bool:
         """Whether putting a value into its place costs a kernel: all but stored results of fused kernels."""
@@ -392,15 +322,15 @@ class _Lowering:
     def _has_pointwise_uses(self, tensor: int) -> bool:
         return all(self.kinds[n] in ("pointwise", "cat") for n in self._users.get(tensor, ()))
 
-    @property
+    @cached_property
     def _users(self) -> dict[int, list[int]]:
-        if not hasattr(self, "_known_users"):
-            self._known_users: dict[int, list[int]] = {}
-            for n, node in enumerate(self.graph.nodes):
-                if self.kinds[n] != "free":
-                    for t in node.inputs:
-                        self._known_users.setdefault(self.root(t), []).append(n)
-        return self._known_users
+        """Root value -> nodes that read it, views left out."""
+        found: dict[int, list[int]] = {}
+        for n, node in enumerate(self.graph.nodes):
+            if self.kinds[n] != "free":
+                for t in node.inputs:
+                    found.setdefault(self.root(t), []).append(n)
+        return found
 
     def _place(self, value: int, out: int) -> None:
         """One part of a stored join: its own kernel writes it in place, or a copy does."""

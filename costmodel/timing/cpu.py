@@ -20,8 +20,9 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.timing.gpu import KernelSeconds
+from costmodel.timing.roofline import Estimate
 
-__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_times"]
+__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_estimates", "cpu_step_times"]
 
 #: Fixed time of an eager operator inside a model, its code cold [s]: round-robin micro-benchmarks over operators of
 #: all sizes on a two-core Zen 3 guest, torch 2.13. In a hot loop they are about a quarter of this. Names not here:
@@ -71,6 +72,11 @@ ELEMENTS_PER_S: Mapping[str, float] = MappingProxyType(
     }
 )
 
+_ITEMSIZE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+#: Standard deviation of a step's time over the prediction [1]: timm's compiled models on one machine scatter by about
+#: this, and so do repeated measurements on a shared guest (90th percentile 15 to 26 %).
+SPREAD = 0.13
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConstants:
@@ -80,24 +86,31 @@ class CpuConstants:
     gemm_share: float = 0.70  # Milan 157 of 224 GFLOP/s, i9 0.72
     batched_share: float = 0.45  # Milan 101 of 224
     attention_share: float = 0.31  # Milan 75 of 224, i9 0.29
-    pointwise_convolution_share: float = 0.70  # 1x1; oneDNN's kernel alone on Milan 115-160 of 224
-    convolution_share: float = 0.62  # k x k; oneDNN's kernel alone on Milan 130-155 of 224
+    pointwise_convolution_share: float = 0.68  # 1x1; Milan 0.60 (oneDNN's kernel alone 0.5-0.7), i9 0.73
+    convolution_share: float = 0.70  # k x k; Milan 0.58 (oneDNN's kernel alone 0.58-0.70), i9 0.80 at the base clock
     grouped_share: float = 0.38  # Milan 86 of 224
     im2col_share: float = 0.04  # Milan 9 of 224: groups of fewer than 8 channels
-    depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan 0.18-0.25 (3x3), 0.3-0.4 (5x5)
-    depthwise_large_share: float = 0.03  # windows of 7x7 and more
+    depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan: 3x3 0.18-0.25, 5x5 0.3-0.4, 7x7 0.14-0.2
+    #: Depthwise windows of 7x7 and more in compiled, channels-last graphs: i9; why so slow is not known.
+    compiled_depthwise_large_share: float = 0.03
+    #: Share of the rate of the caches at which activations are reordered, or packed for a matrix product [1]:
+    #: Milan 28-43 GB/s for reorders, 17 GB/s (more on i9) for the operands of linear, against 67 GB/s.
+    reorder_activations_share: float = 0.5
+    pack_share: float = 0.5
     #: Share of the achievable DRAM bandwidth at which MKL packs weights, read once a step [1].
     weight_share: float = 0.5
     #: The same for a matrix-vector product: it only reads [1].
     vector_weight_share: float = 0.8
     #: The same for oneDNN's reorder of weights (bytes read and written) and the convolution's own cold read after it.
-    reorder_share: float = 0.75
+    reorder_share: float = 0.8
+    #: The same for Inductor's copy of k x k weights to channels_last: a transposing loop, scalar [1].
+    copy_share: float = 0.5
     #: Rate of the shared caches over the achievable DRAM bandwidth [1]: Milan 64-70 against 24 GB/s.
     cache_speedup: float = 2.8
     #: Fixed time of a compiled loop: code out of cache, fork and join of the threads [s].
     loop_s: float = 7e-6
     #: Fixed time of calls out of compiled code [s]: Python wrapper, dispatcher, primitive look-up.
-    compiled_convolution_s: float = 55e-6
+    compiled_convolution_s: float = 60e-6
     compiled_product_s: float = 15e-6
     #: Fixed time of a compiled step: guards and the checks of the inputs [s].
     compiled_step_s: float = 0.7e-3
@@ -226,15 +239,17 @@ def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
         "grouped_implicit_gemm": c.grouped_share,
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)
-    if kernel.algorithm == "direct_depthwise" and kernel.gemm and kernel.gemm[2] >= 49:
-        share = c.depthwise_large_share
+    large = kernel.algorithm == "direct_depthwise" and kernel.gemm is not None and kernel.gemm[2] >= 49
+    if large and kernel.variant == "compiled":
+        share = c.compiled_depthwise_large_share
     return KernelSeconds(context.compute_s(kernel, share), context.activations_s(kernel.bytes), _fixed_s(kernel, c))
 
 
 def _weights(kernel: Kernel, context: _Context) -> KernelSeconds:
     """A copy of weights in another order."""
     c, machine = context.constants, context.machine
-    return KernelSeconds(0.0, machine.memory_s(kernel.bytes, context.weights_missing, c) / c.reorder_share, 0.0)
+    share = c.reorder_share if kernel.algorithm == "reorder_weights" else c.copy_share
+    return KernelSeconds(0.0, machine.memory_s(kernel.bytes, context.weights_missing, c) / share, 0.0)
 
 
 def _matrix_product(kernel: Kernel, context: _Context) -> KernelSeconds:
@@ -242,11 +257,11 @@ def _matrix_product(kernel: Kernel, context: _Context) -> KernelSeconds:
     if "conv" in kernel.op:
         return _convolution(kernel, context)
     c, machine = context.constants, context.machine
-    m, n, k, batch = kernel.gemm or (1, 0, 0, 1)
-    stored = n * k * (kernel.bytes_read // max(m * k + n * k, 1) or 1) if kernel.algorithm == "gemm" else 0
-    stored = min(stored, kernel.bytes_read)
+    m, n, k, _ = kernel.gemm or (1, 0, 0, 1)
+    stored = min(n * k * _ITEMSIZE_BYTES.get(kernel.dtype, 4), kernel.bytes_read) if kernel.algorithm == "gemm" else 0
     share = c.vector_weight_share if m <= 4 else c.weight_share
-    memory = machine.memory_s(stored, context.weights_missing, c) / share + context.activations_s(kernel.bytes - stored)
+    memory = machine.memory_s(stored, context.weights_missing, c) / share
+    memory += context.activations_s(kernel.bytes - stored) / c.pack_share
     compute = context.compute_s(kernel, c.gemm_share if kernel.algorithm == "gemm" else c.batched_share)
     return KernelSeconds(0.0 if m <= 4 else compute, memory, _fixed_s(kernel, c), 1.0)
 
@@ -280,7 +295,7 @@ def _pool(kernel: Kernel, context: _Context) -> KernelSeconds:
 
 
 def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:
-    return KernelSeconds(0.0, context.activations_s(kernel.bytes), 0.0)
+    return KernelSeconds(0.0, context.activations_s(kernel.bytes) / context.constants.reorder_activations_share, 0.0)
 
 
 _RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxyType(
@@ -298,20 +313,35 @@ _RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxy
 
 def cpu_step_times(
     plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CpuConstants = CPU
-) -> list[tuple[KernelSeconds, float]]:
-    """For each launch, the parts of its kernel's time and its seconds; the first bears what a compiled step costs."""
+) -> list[KernelSeconds]:
+    """For each launch, the parts of its kernel's time; the first bears what a compiled step costs besides.
+
+    Raises ProfileError where the profile has no fp32 vector peak.
+    """
     machine = cpu_machine(hardware)
     touched = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
     missing = machine.missing(min(touched, graph.parameter_bytes + machine.cache_bytes / 4))
-    warm = constants.hot_share + (1 - constants.hot_share) * min(
-        1.0, touched / (constants.cold_from * machine.last_level_bytes)
-    )
+    cold = min(1.0, touched / (constants.cold_from * machine.last_level_bytes))
+    warm = constants.hot_share + (1 - constants.hot_share) * cold
     parts = []
     for kernel in plan.kernels:
         found = cpu_kernel_time(kernel, hardware, constants, weights_missing=missing)
         parts.append(found if kernel.variant == "compiled" else found._replace(fixed_s=found.fixed_s * warm))
-    times = [(parts[launch.kernel], parts[launch.kernel].seconds()) for launch in plan.launches]
+    times = [parts[launch.kernel] for launch in plan.launches]
     if times and any(kernel.variant == "compiled" for kernel in plan.kernels):
-        first = times[0][0]._replace(fixed_s=times[0][0].fixed_s + constants.compiled_step_s)
-        times[0] = (first, first.seconds())
+        times[0] = times[0]._replace(fixed_s=times[0].fixed_s + constants.compiled_step_s)
     return times
+
+
+def cpu_step_estimates(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[Estimate]:
+    """One estimate a launch, in program order; latencies add up to the step. Raises ProfileError as above."""
+    return [_estimate(part) for part in cpu_step_times(plan, graph, hardware)]
+
+
+def _estimate(part: KernelSeconds) -> Estimate:
+    latency = part.seconds()
+    longest = max(part.compute_s, part.memory_s, part.fixed_s)
+    bound = "launch" if part.fixed_s == longest else "memory" if part.memory_s == longest else "compute"
+    return Estimate(
+        part.compute_s, part.memory_s, part.fixed_s, latency, SPREAD * latency, bound if latency else "free"
+    )

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from costmodel.costing import cost_graph
 from costmodel.errors import TraceError
 from costmodel.formulas import is_free
-from costmodel.graph import OpGraph, from_json, to_json
+from costmodel.graph import OpGraph
+from costmodel.graph_json import from_json, to_json
 from costmodel.sources import from_module, resolve
 from costmodel.trace import trace
 from costmodel.trace.forward import meta_copy

@@ -1,0 +1,86 @@
+"""An OpGraph as plain JSON values, sizes as codes: what a cache file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.tensor import Role, TensorSpec
+
+__all__ = ["from_json", "to_json"]
+
+
+def to_json(graph: OpGraph) -> dict[str, Any]:
+    """The graph as plain JSON values. ``from_json(to_json(g))`` is ``g`` with codes for sizes."""
+    coded = graph.coded()
+    return {
+        "symbols": [[s.name, s.default, s.multiple_of, s.minimum] for s in coded.symbols.values()],
+        "specs": [
+            [list(s.shape), s.dtype, s.role.value, None if s.strides is None else list(s.strides)] for s in coded.specs
+        ],
+        "calls": [[c.op, [[n, _pack(v)] for n, v in c.arguments], [_pack(v) for v in c.outputs]] for c in coded.calls],
+        "storages": [[s.nbytes, s.dtype, s.role.value] for s in coded.storages],
+        "tensors": [[t.spec, t.storage, t.producer, t.name] for t in coded.tensors],
+        "nodes": [
+            [n.name, n.module, n.module_type, n.call, list(n.inputs), list(n.outputs), n.in_place, list(n.after)]
+            for n in coded.nodes
+        ],
+        "inputs": coded.inputs,
+        "outputs": coded.outputs,
+        "parameters": coded.parameters,
+        "parameter_bytes": coded.parameter_bytes,
+        "buffer_bytes": coded.buffer_bytes,
+        "notes": list(coded.notes),
+        "layout": coded.layout,
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> OpGraph:
+    """Read what :func:`to_json` wrote. Raises KeyError, TypeError or ValueError when it is not that."""
+    calls = [
+        Call(op, tuple((n, _unpack(v)) for n, v in arguments), tuple(_unpack(v) for v in outputs))
+        for op, arguments, outputs in data["calls"]
+    ]
+    roles = {role.value: role for role in Role}
+    return OpGraph(
+        symbols={
+            name: Symbol(name, default, multiple, minimum) for name, default, multiple, minimum in data["symbols"]
+        },
+        specs=[
+            TensorSpec(tuple(shape), dtype, roles[role], "", None if strides is None else tuple(strides))
+            for shape, dtype, role, strides in data["specs"]
+        ],
+        calls=calls,
+        storages=[Storage(nbytes, dtype, roles[role]) for nbytes, dtype, role in data["storages"]],
+        tensors=[Tensor(*fields) for fields in data["tensors"]],
+        nodes=[
+            OpNode(name, calls[call].op, module, kind, call, tuple(ins), tuple(outs), in_place, tuple(after))
+            for name, module, kind, call, ins, outs, in_place, after in data["nodes"]
+        ],
+        inputs=list(data["inputs"]),
+        outputs=list(data["outputs"]),
+        parameters=dict(data["parameters"]),
+        parameter_bytes=data["parameter_bytes"],
+        buffer_bytes=data["buffer_bytes"],
+        notes=tuple(data["notes"]),
+        layout=data["layout"],
+    )
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, SpecRef):
+        return {"spec": value.spec}
+    if isinstance(value, DimCode):
+        return {"dim": value.dim}
+    if isinstance(value, tuple):
+        return [_pack(v) for v in value]
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, dict):
+        return SpecRef(value["spec"]) if "spec" in value else DimCode(value["dim"])
+    if isinstance(value, list):
+        return tuple(_unpack(v) for v in value)
+    return value

@@ -1,0 +1,150 @@
+"""Laws of the time of kernels on a CPU: they hold for every machine and need no measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.graph import OpGraph, OpNode
+from costmodel.hardware import HardwareProfile, load, names
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch
+from costmodel.timing.cpu import (
+    CPU,
+    CpuMachine,
+    cpu_kernel_time,
+    cpu_machine,
+    cpu_step_estimates,
+    cpu_step_times,
+)
+
+CPUS = sorted(name for name in names() if load(name).is_cpu)
+I9 = load("i9-10940x")
+ALGORITHMS = ("implicit_gemm", "direct_depthwise", "gemm", "reorder_weights", "reorder_activations", "fused_loop",
+              "flash_attention", "elementwise", "normalization", "pool", "batched_gemm", "copy_weights")  # fmt: skip
+
+sizes = st.integers(0, 10**9)
+
+
+def kernel(algorithm: str, flops: int = 0, nbytes: int = 0, op: str = "aten.other") -> Kernel:
+    contraction = {"matrix_flops": flops} if algorithm in ("implicit_gemm", "direct_depthwise", "gemm", "flash_attention", "batched_gemm") else {"vector_flops": flops}  # fmt: skip
+    return Kernel(op=op, algorithm=algorithm, bytes_read=nbytes, gemm=(64, 64, 64, 1), elements=nbytes // 4, **contraction)  # type: ignore[arg-type]  # fmt: skip
+
+
+def seconds(k: Kernel, hardware: HardwareProfile = I9) -> float:
+    return cpu_kernel_time(k, hardware).seconds()
+
+
+def with_more_cores(hardware: HardwareProfile, times: int) -> HardwareProfile:
+    """The same design with more cores and so a higher peak; the memory stays."""
+    peaks = {key: dataclasses.replace(p, flop_per_s=times * p.flop_per_s) for key, p in hardware.peaks.items()}
+    return dataclasses.replace(hardware, name=f"{hardware.name} x{times}", unit_count=times * hardware.unit_count, peaks=peaks)  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@given(flops=sizes, nbytes=sizes, more=sizes)
+def test_more_work_never_takes_less_time(algorithm: str, flops: int, nbytes: int, more: int) -> None:
+    base = seconds(kernel(algorithm, flops, nbytes))
+    assert seconds(kernel(algorithm, flops + more, nbytes)) >= base
+    assert seconds(kernel(algorithm, flops, nbytes + more)) >= base * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@given(flops=sizes, nbytes=sizes)
+def test_more_cores_are_never_slower(algorithm: str, flops: int, nbytes: int) -> None:
+    k = kernel(algorithm, flops, nbytes)
+    assert seconds(k, with_more_cores(I9, 2)) <= seconds(k) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", CPUS)
+@given(flops=st.integers(1, 10**12))
+def test_no_contraction_beats_the_peak(name: str, flops: int) -> None:
+    hardware = load(name)
+    for algorithm in ("gemm", "implicit_gemm", "direct_depthwise", "batched_gemm", "flash_attention"):
+        assert seconds(kernel(algorithm, flops), hardware) > flops / hardware.peak("vector", "fp32").flop_per_s
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_weights_of_a_matrix_vector_product_are_read_at_the_speed_of_memory(name: str) -> None:
+    """A row times a 25 088 x 4096 matrix: 411 MB of weights leave arithmetic (0.2 GFLOP) nothing to say."""
+    hardware = load(name)
+    n, k = 4096, 25088
+    product = Kernel(
+        op="aten.linear", algorithm="gemm", gemm=(1, n, k, 1), matrix_flops=2 * n * k, bytes_read=4 * (n * k + k + n)
+    )
+    part = cpu_kernel_time(product, hardware)
+    pins = 4 * n * k / hardware.dram_bytes_per_s
+    assert part.memory_s > pins
+    assert part.memory_s > 0.95 * part.seconds()
+    assert part.memory_s < 2 * pins / hardware.achievable_dram_fraction
+
+
+def test_twice_the_weights_take_a_linear_layer_twice_as_long_at_batch_1() -> None:
+    def product(n: int) -> Kernel:
+        return Kernel(op="aten.linear", algorithm="gemm", gemm=(1, n, 4096, 1), bytes_read=4 * n * 4096)
+
+    small, large = (cpu_kernel_time(product(n), I9).memory_s for n in (4096, 8192))
+    assert large == pytest.approx(2 * small)
+
+
+def test_weights_that_stay_in_the_caches_load_faster() -> None:
+    weights = kernel("reorder_weights", 0, 10**6)
+    cold, warm = (cpu_kernel_time(weights, I9, weights_missing=share).seconds() for share in (1.0, 0.0))
+    assert warm == pytest.approx(cold / CPU.cache_speedup)
+
+
+def test_a_reorder_lies_inside_the_call_that_asked_for_it() -> None:
+    inner = dataclasses.replace(kernel("reorder_activations", 0, 10**6), count=0)
+    assert cpu_kernel_time(inner, I9).fixed_s == 0
+
+
+def test_the_machine_counts_private_and_shared_caches() -> None:
+    """i9-10940X: 14 cores of 1 MiB, and 19.25 MiB for all."""
+    machine = CpuMachine.from_profile(I9)
+    assert machine.cache_bytes == (14 + 19.25) * 2**20
+    assert machine.last_level_bytes == 19.25 * 2**20
+    assert machine.vector_flop_per_s == 2957e9  # 14 cores x 3.3 GHz x 64 FLOP, rounded
+
+
+@given(st.floats(0, 1e12), st.floats(0, 1e12))
+def test_larger_working_sets_miss_no_less(first: float, second: float) -> None:
+    machine = cpu_machine(I9)
+    small, large = sorted((first, second))
+    assert 0 <= machine.missing(small) <= machine.missing(large) <= 1
+
+
+def graph_of(nodes: int, parameter_bytes: int) -> OpGraph:
+    made = [OpNode(str(i), "aten.relu", "", "", 0, (), ()) for i in range(nodes)]
+    return OpGraph({}, [], [], [], [], made, [], [], parameter_bytes=parameter_bytes)
+
+
+def plan_of(k: Kernel, times: int) -> KernelPlan:
+    return KernelPlan((k,), tuple(Launch(0, (i,)) for i in range(times)))
+
+
+def test_a_small_step_runs_warm() -> None:
+    """Ten operators that touch next to nothing keep the hot share of their fixed time; a gigabyte makes them cold."""
+    small, large = kernel("elementwise", 0, 4), kernel("elementwise", 0, 10**8)
+    cold = cpu_kernel_time(small, I9).fixed_s
+    assert cpu_step_times(plan_of(small, 10), graph_of(10, 0), I9)[0].fixed_s == pytest.approx(CPU.hot_share * cold, rel=1e-3)  # fmt: skip
+    assert cpu_step_times(plan_of(large, 10), graph_of(10, 0), I9)[0].fixed_s == cold
+
+
+def test_a_compiled_step_pays_for_its_guards_once() -> None:
+    loop = dataclasses.replace(kernel("fused_loop", 0, 4), variant="compiled")
+    times = cpu_step_times(plan_of(loop, 3), graph_of(3, 0), I9)
+    assert times[0].fixed_s - times[1].fixed_s == pytest.approx(CPU.compiled_step_s)
+    assert times[1] == times[2]
+
+
+def test_estimates_add_up_and_name_their_bound() -> None:
+    plan = KernelPlan(
+        (kernel("gemm", 10**10), kernel("elementwise", 0, 10**9), kernel("elementwise")),
+        tuple(Launch(i, (i,)) for i in range(3)),
+    )
+    graph = graph_of(3, 0)
+    found = cpu_step_estimates(plan, graph, I9)
+    assert [e.bound for e in found] == ["compute", "memory", "launch"]
+    assert sum(e.latency_s for e in found) == pytest.approx(sum(t.seconds() for t in cpu_step_times(plan, graph, I9)))
