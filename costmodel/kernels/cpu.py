@@ -252,6 +252,7 @@ class _Inductor:
         self.external: dict[int, tuple[Kernel, ...]] = {}
         self.operators: dict[int, Operator] = {}
         self.readers = self._count_readers()
+        self.results = {graph.tensors[t].storage for t in graph.outputs}
         peak = hardware.find_peak("vector", "fp32")
         self.lanes = (peak.flop_per_clock if peak and peak.flop_per_clock else 32) / 4  # two pipes, two FLOP each
 
@@ -331,7 +332,9 @@ class _Inductor:
     def _inline(self, storage: int, into: _Loop) -> None:
         """Move a point-wise loop with one reader into that reader: its result is never stored."""
         loop = self.written.get(storage, (0, None))[1]
-        if loop is None or loop is into or not loop.inlines or len(loop.writes) != 1 or self.readers[storage] > 1:
+        if loop is None or loop is into or not loop.inlines or len(loop.writes) != 1:
+            return
+        if storage in self.results or self.readers[storage] > 1:
             return
         del self.loops[loop.start]
         into.nodes += loop.nodes
@@ -373,7 +376,7 @@ class _Inductor:
         for node in loop.nodes:
             for storage in {self.graph.tensors[t].storage for t in self.graph.nodes[node].inputs}:
                 inside[storage] = inside.get(storage, 0) + 1
-        kept = {s: b for s, b in loop.writes.items() if self.readers.get(s, 0) != inside.get(s, 0)}
+        kept = {s: b for s, b in loop.writes.items() if s in self.results or self.readers.get(s, 0) != inside.get(s, 0)}
         last = self.graph.nodes[max(loop.nodes)].op
         return Kernel(
             op=last,

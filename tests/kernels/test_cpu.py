@@ -187,7 +187,8 @@ def test_a_result_that_two_calls_read_is_stored() -> None:
 
 def test_compiled_loops_move_no_more_than_eager_operators(conv_norm_relu: OpGraph) -> None:
     plan = plan_of(conv_norm_relu)
-    fused = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches if plan.kernels[launch.kernel].algorithm == "fused_loop")  # fmt: skip
+    kernels = [plan.kernels[launch.kernel] for launch in plan.launches]
+    fused = sum(kernel.bytes for kernel in kernels if kernel.algorithm == "fused_loop")
     apart = 0
     for node in conv_norm_relu.nodes[1:]:
         call = conv_norm_relu.calls[node.call]
