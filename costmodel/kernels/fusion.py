@@ -173,7 +173,7 @@ class _Scheduler:
                 root = self.lowered.values[value].root
                 for i in reversed(readers.get(root, ())[-4:]):
                     self._try(i, j)
-                if self.lowered.makers.get(root):
+                if root in self.lowered.inputs or root in self.lowered.makers:  # not for weights: too little to share
                     readers.setdefault(root, []).append(j)
         return self._in_order()
 
@@ -361,11 +361,12 @@ class _Sizes:
 
     def _read(self, whole: int, parts: tuple[int, ...], size: int, elements: int, kind: str) -> Any:
         """Bytes of one outside tensor: all of it, or its parts; a lookup takes no more than the loops ask for."""
-        numel: Any = self.graph.specs[whole].numel
-        if parts:
-            shown: Any = sum(self.graph.specs[p].numel for p in parts)
-            numel = min(numel, shown)
-        return size * (min(numel, elements) if kind == "pointwise" else numel)
+        specs = self.graph.specs
+        shown: list[Any] = [specs[part].numel for part in parts or (whole,)]
+        if kind == "pointwise":
+            shown = [min(n, elements) for n in shown]
+        numel: Any = specs[whole].numel
+        return size * min(numel, sum(shown))
 
 
 #: Rates of the time model. Rows that are normalized stay in registers and stream like pointwise kernels.

@@ -78,6 +78,8 @@ class Lowered:
     values: list[Value] = field(default_factory=list)
     makers: dict[int, list[int]] = field(default_factory=dict)
     """Root value -> buffers that write it; several for a join."""
+    inputs: set[int] = field(default_factory=set)
+    """Inputs of the graph."""
     kept: set[int] = field(default_factory=set)
     """Roots that somebody reads outside every kernel: outputs of the graph, parts of a join."""
 
@@ -120,6 +122,7 @@ class _Lowering:
                 self._store_if_reused(node)
         for tensor in self.graph.outputs:
             self.store(tensor)
+        self.done.inputs.update(self.graph.inputs)
         self.done.kept.update(self.root(t) for t in self.graph.outputs)
         return self.done
 
