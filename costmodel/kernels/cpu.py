@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -261,6 +260,8 @@ class _Inductor:
             if is_free(node.op):
                 continue
             operator = self.operators.get(node.call) or self._operator(node.call)
+            if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
+                continue  # an operator that returns its operand as it is
             algorithm = algorithm_of(operator.op, operator.arguments)
             if algorithm in _LOOPS and not operator.cost.matrix_flops:
                 self._into_loop(index, operator, algorithm)
@@ -271,8 +272,8 @@ class _Inductor:
     def _operator(self, index: int) -> Operator:
         call = self.graph.calls[index]
         arguments, results = self.graph.arguments(call), self.graph.results(call)
-        cost = cost_of(call.op, arguments, results) or Cost()
-        if not (cost.launches or cost.flops or cost.bytes):
+        cost = cost_of(call.op, arguments, results)
+        if cost is None:
             cost = default_cost(arguments, results)
         found = Operator(call.op, arguments, results, cost, self.execution, self.hardware)
         self.operators[index] = found

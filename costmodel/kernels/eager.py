@@ -345,7 +345,8 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
     batch = product(query.shape[:-2])
     length, keys, width = query.shape[-2], key.shape[-2], query.shape[-1]
     if len(query.shape) == 4:
-        masked = operator.arguments.get("attn_mask") is not None
+        # Flash attention takes half precision without a mask; all else of four dimensions the efficient kernel.
+        masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
         yield _contraction(
             operator, "efficient_attention" if masked else "flash_attention", gemm=(length, keys, width, batch)
         )

@@ -55,8 +55,8 @@ class _Recipe:
     """All that decides a kernel but sizes; launches with equal recipes share their kernels."""
 
     kind: str
+    op: str
     space: int
-    rows: int
     reads: tuple[tuple[int, tuple[int, ...], int], ...]
     """Per outside tensor: its spec, the specs of the parts read (empty: all of it), bytes of an element."""
     writes: tuple[tuple[int, int], ...]
@@ -94,9 +94,14 @@ def _find_structure(graph: OpGraph, execution: Execution, counts: Sequence[int])
     starts = []
     for group in groups:
         recipe = _recipe(graph, lowered, group, dtypes)
-        nodes = tuple(dict.fromkeys(max(n, ~n) for b in group for n in lowered.buffers[b].nodes))
-        starts.append((recipes.setdefault(recipe, len(recipes)), nodes))
+        starts.append((recipes.setdefault(recipe, len(recipes)), _nodes(lowered, group)))
     return _Structure(tuple(recipes), tuple(starts), _storage_scale(graph, lowered), channels_last)
+
+
+def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
+    """Nodes whose arithmetic a group does; where it does none, the one that needs its copy."""
+    found = dict.fromkeys(max(n, ~n) for b in group for n in lowered.buffers[b].nodes)
+    return tuple(found) or (lowered.buffers[group[0]].asked_by,)
 
 
 def _storage_scale(graph: OpGraph, lowered: Lowered) -> tuple[float, ...]:
@@ -260,9 +265,10 @@ def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence
     main = max((b for b in buffers if b.kind == kind), key=lambda b: b.space)
     nodes = dict.fromkeys(n for b in buffers for n in b.nodes)
     calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
+    op = "aten._to_copy" if kind == "cast" else graph.nodes[_nodes(lowered, group)[-1]].op
     if kind == "extern":
-        return _Recipe(kind, -1, -1, (), (), calls)
-    return _Recipe(kind, main.space, main.rows, _reads(lowered, group), _writes(lowered, group), calls)
+        return _Recipe(kind, op, -1, (), (), calls)
+    return _Recipe(kind, op, main.space, _reads(lowered, group), _writes(lowered, group), calls)
 
 
 def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int], ...]:
@@ -346,16 +352,14 @@ class _Sizes:
         """A generated kernel: bytes of what crosses its border."""
         specs = self.graph.specs
         elements: Any = specs[recipe.space].numel
-        op = ""
         flops: Any = 0
         for call, types, bias in recipe.calls:
             operator = self.operator(call, types)
-            op = operator.op
             flops += operator.out.numel if bias else operator.cost.vector_flops
         read = sum(self._read(whole, parts, size, elements, recipe.kind) for whole, parts, size in recipe.reads)
         written: Any = sum(specs[spec].numel * size for spec, size in recipe.writes)
         return Kernel(
-            op=op or "aten._to_copy", algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
+            op=recipe.op, algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
             bytes_written=written, access=_ACCESS.get(recipe.kind, "elementwise"), elements=elements,
         )  # fmt: skip
 

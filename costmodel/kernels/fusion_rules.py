@@ -59,6 +59,8 @@ class Buffer:
     space: int = -1
     rows: int = -1
     after: tuple[int, ...] = ()
+    asked_by: int = 0
+    """The node that made it necessary: whom a kernel without arithmetic of its own (a cast, a copy) serves."""
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ class _Lowering:
         self.served: set[int] = set()
         self.kinds = [kind_of(graph, node, channels_last) for node in graph.nodes]
         self.buffer_of_node: dict[int, int] = {}
+        self.current = 0
         self.joined: set[int] = set()
         self.widened: set[int] = set()
         self._add_tensors(execution)
@@ -116,7 +119,7 @@ class _Lowering:
 
     def run(self) -> Lowered:
         for index, node in enumerate(self.graph.nodes):
-            kind = self.kinds[index]
+            kind, self.current = self.kinds[index], index
             if kind != "free":
                 getattr(self, f"_{kind}")(index, node, self._operands(index, node))
                 self._store_if_reused(node)
@@ -216,7 +219,13 @@ class _Lowering:
         self.buffer_of_node.update(dict.fromkeys(mine, len(buffers)))
         for value in writes:
             self.done.makers.setdefault(self.root(value), []).append(len(buffers))
-        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after)))
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), self._asked_by(writes[0])))
+
+    def _asked_by(self, value: int) -> int:
+        """The operator whose result a value is; of a cast, the operator that wants it."""
+        tensors = self.graph.tensors
+        producer = tensors[value].producer if value < len(tensors) else None
+        return self.current if producer is None else producer
 
     def _store_if_reused(self, node: OpNode) -> None:
         for tensor in node.outputs:

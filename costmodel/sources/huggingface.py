@@ -58,7 +58,7 @@ def load(request: str, options: Options) -> LoadedModel:
     values, origin = _configuration(request)
     config = _config(transformers, values, request)
     notes = _resize(config, options)
-    model, attention = _build(transformers, config, request)
+    model, attention = _build(transformers, config, request, values.get("attn_implementation") or "sdpa")
     inputs, sizes = _inputs(model, config, options)
     return LoadedModel(
         name=request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem,
@@ -125,15 +125,16 @@ def _resize(config: Any, options: Options) -> list[str]:
     return [f"built with image_size={height}x{width}"]
 
 
-def _build(transformers: Any, config: Any, request: str) -> tuple[Any, str]:
-    """(model, attention implementation): scaled_dot_product_attention where the model supports it."""
+def _build(transformers: Any, config: Any, request: str, asked: str) -> tuple[Any, str]:
+    """(model, attention implementation): the one that the configuration names, else scaled_dot_product_attention
+    where the model supports it."""
     build = partial(_chosen_class(transformers, config), **_experts(transformers))
     for part in [config, *(getattr(config, name) for name in config.sub_configs if hasattr(config, name))]:
         if hasattr(part, "use_cache"):
             part.use_cache = False
     try:
         with building():
-            return build(config, attn_implementation="sdpa"), "sdpa"
+            return build(config, attn_implementation=asked), asked
     except Exception as error:
         if "scaled_dot_product_attention" not in str(error):
             raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
