@@ -84,14 +84,12 @@ def prefers_channels_last(graph: OpGraph) -> bool:
     """
     flops: Counter[str] = Counter()
     convolutions = 0
-    for node in graph.nodes:
-        if node.op != "aten.conv2d":
-            continue
-        convolutions += 1
-        weight = graph.specs[graph.tensors[node.inputs[1]].spec].shape
-        elements: Any = graph.specs[graph.tensors[node.outputs[0]].spec].numel
-        groups = graph.arguments(graph.calls[node.call]).get("groups", 1)
-        flops[_convolution_class(weight, groups)] += product(weight[1:]) * elements
+    for call, count in zip(graph.calls, graph.call_counts, strict=True):
+        if call.op == "aten.conv2d":
+            convolutions += count
+            arguments = graph.arguments(call)
+            weight, elements = arguments["weight"].shape, graph.results(call).numel
+            flops[_convolution_class(weight, arguments.get("groups", 1))] += product(weight[1:]) * elements * count
     if not convolutions or len(graph.nodes) >= 300 * convolutions:
         return False
     factor = {"grouped": 1.358, "small": 0.783, "in_out": 0.725, "default": 0.823}

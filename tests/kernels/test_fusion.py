@@ -212,6 +212,7 @@ def test_autocast_casts_each_weight_once_and_streams_half_the_bytes() -> None:
     weight = 128 * 128 * 9
     casts = Counter(launch for launch in algorithms(found))["cast"]
     assert casts == 3  # the input and two weights
+    assert all(launch.nodes for launch in found.launches)
     read, written = B // 2 + 4 * 128 * 4, B // 2  # statistics and affine vectors stay fp32
     assert Counter(fused(found)) == Counter([(B, B // 2), *[(4 * weight, 2 * weight)] * 2, *[(read, written)] * 2])
 
