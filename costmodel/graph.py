@@ -230,7 +230,7 @@ class OpGraph:
                 there = ", ".join(self.symbols) or "none"
                 raise InputError(f"this graph has no symbol {name!r} to set to {value}\n  its symbols are: {there}")
             symbol = self.symbols[name]
-            if not isinstance(value, int) or value < symbol.minimum:
+            if isinstance(value, bool) or not isinstance(value, int) or value < symbol.minimum:
                 raise InputError(f"{name} must be a whole number of at least {symbol.minimum}, not {value!r}")
             if value % symbol.multiple_of:
                 raise InputError(f"{name} must be a multiple of {symbol.multiple_of} for this model, not {value}")
