@@ -86,8 +86,12 @@ class CpuConstants:
     gemm_share: float = 0.70  # Milan 157 of 224 GFLOP/s, i9 0.72
     batched_share: float = 0.45  # Milan 101 of 224
     attention_share: float = 0.31  # Milan 75 of 224, i9 0.29
-    pointwise_convolution_share: float = 0.68  # 1x1; Milan 0.60 (oneDNN's kernel alone 0.5-0.7), i9 0.73
-    convolution_share: float = 0.70  # k x k; Milan 0.58 (oneDNN's kernel alone 0.58-0.70), i9 0.80 at the base clock
+    #: oneDNN's 1x1 and k x k convolutions with 16 vector registers (AVX2; Milan 0.60 and 0.58, the kernels alone up to
+    #: 0.7) and with 32 (AVX-512; i9 0.73 and 0.85 of the peak at its base clock, which it may exceed).
+    pointwise_convolution_share: float = 0.62
+    convolution_share: float = 0.60
+    pointwise_convolution_share_avx512: float = 0.72
+    convolution_share_avx512: float = 0.80
     grouped_share: float = 0.38  # Milan 86 of 224
     im2col_share: float = 0.04  # Milan 9 of 224: groups of fewer than 8 channels
     depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan: 3x3 0.18-0.25, 5x5 0.3-0.4, 7x7 0.14-0.2
@@ -133,6 +137,7 @@ class CpuMachine:
 
     cores: int
     vector_flop_per_s: float  # fp32, all cores: 2 pipes x lanes x 2 FLOP a cycle
+    vector_flop_per_clock: float  # of one core: 32 with two AVX2 pipes, 64 with two of AVX-512
     dram_bytes_per_s: float  # achievable
     cache_bytes: float  # all private L2 and the shared L3
     last_level_bytes: float  # L3, or all L2 where there is none
@@ -144,9 +149,11 @@ class CpuMachine:
         for level in profile.memory:
             if level.name in ("l2", "l3") and level.capacity_bytes:
                 sizes[level.name] = level.capacity_bytes * (profile.unit_count if level.per_unit else 1)
+        peak = profile.peak("vector", "fp32")
         return cls(
             cores=profile.unit_count,
-            vector_flop_per_s=profile.peak("vector", "fp32").flop_per_s,
+            vector_flop_per_s=peak.flop_per_s,
+            vector_flop_per_clock=peak.flop_per_clock or peak.flop_per_s / profile.unit_count / profile.clock_hz,
             dram_bytes_per_s=profile.dram_bytes_per_s * profile.achievable_dram_fraction,
             cache_bytes=sum(sizes.values()) or 1.0,
             last_level_bytes=sizes.get("l3") or sizes.get("l2") or 1.0,
@@ -155,8 +162,8 @@ class CpuMachine:
     def missing(self, working_set: float) -> float:
         """Share of a working set [B], walked again and again, that the caches do not hold.
 
-        >>> machine = CpuMachine(cores=2, vector_flop_per_s=1e11, dram_bytes_per_s=2e10, cache_bytes=100.0,
-        ...                      last_level_bytes=80.0)
+        >>> machine = CpuMachine(cores=2, vector_flop_per_s=1e11, vector_flop_per_clock=32, dram_bytes_per_s=2e10,
+        ...                      cache_bytes=100.0, last_level_bytes=80.0)
         >>> machine.missing(50), machine.missing(100), machine.missing(200)
         (0.0, 0.5, 1.0)
         """
@@ -233,9 +240,10 @@ def _kind(kernel: Kernel) -> str:
 
 def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
     c = context.constants
+    wide = context.machine.vector_flop_per_clock >= 64
     share = {
-        "gemm": c.pointwise_convolution_share,
-        "implicit_gemm": c.convolution_share,
+        "gemm": c.pointwise_convolution_share_avx512 if wide else c.pointwise_convolution_share,
+        "implicit_gemm": c.convolution_share_avx512 if wide else c.convolution_share,
         "grouped_implicit_gemm": c.grouped_share,
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)

@@ -1,0 +1,255 @@
+"""torch.compile on a CPU: TorchInductor's C++ loops and the library calls between them.
+
+TorchInductor without freezing decides for channels_last on every CPU graph with a
+convolution (``GraphLowering.decide_layout_opt``): activations need no reorder, weights of k x k kernels are
+copied to channels_last by a loop of Inductor's and then reordered by oneDNN. Everything that is neither a
+convolution, a matrix product nor attention becomes C++ loops, fused along chains.
+
+Modelled for fp32, the dtype of the traced graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from costmodel.formulas import cost_of, default_cost, is_free
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels.algorithm import algorithm_of
+from costmodel.kernels.cpu import (
+    CONVOLUTIONS,
+    convolution_kernels,
+    cpu_kernels,
+    in_order,
+    moved,
+    tensors_of,
+    window_elements,
+)
+from costmodel.kernels.eager import Operator
+from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+
+__all__ = ["compiled_cpu_plan"]
+
+#: Cycles of the vector unit that one vector of elements costs in a loop, by operator; 1 for the rest. Batch norm is
+#: not folded: Inductor takes root and quotient of the variance anew for every element (24 + 16 cycles a 512-bit
+#: vector in Agner Fog's tables for Skylake-X, and five loads). Elementary functions are SLEEF's polynomials.
+VECTOR_CYCLES: Mapping[str, float] = MappingProxyType(
+    {
+        **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), 45.0),
+        **dict.fromkeys(("softmax", "_softmax", "_safe_softmax", "log_softmax"), 150.0),
+        **dict.fromkeys(("sigmoid", "silu", "tanh", "exp", "softplus", "log", "sin", "cos", "pow", "mish"), 120.0),
+        **dict.fromkeys(("gelu", "erf"), 160.0),
+        **dict.fromkeys(("div", "sqrt", "rsqrt", "linalg_vector_norm"), 16.0),
+        **dict.fromkeys(("hardswish", "hardsigmoid"), 5.0),
+    }
+)
+#: Cycles a single element costs in loops that Inductor leaves scalar, or as good as: Welford's update divides once an
+#: element; masks, computed indices and rows shorter than a vector defeat vectorization. With the elementary
+#: functions above these are fitted to timm's compiled models on one AVX-512 machine, rounded.
+SCALAR_CYCLES: Mapping[str, float] = MappingProxyType(
+    {
+        **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm"), 18.0),
+        **dict.fromkeys(("cat", "stack"), 10.0),
+        **dict.fromkeys(("clone", "constant_pad_nd", "roll", "im2col", "col2im", "reflection_pad2d", "index"), 18.0),
+        **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), 25.0),
+    }
+)
+#: The same for a layer norm over the channels of a picture that a convolution reads: its loops walk the logical NCHW
+#: order while the data lie channels last. Fitted likewise.
+CHANNEL_NORM_CYCLES = 60.0
+#: The same for what runs on a single core: global pooling falls back to ATen, whose channels-last kernel gives each
+#: output pixel to one thread, and here there is one.
+SERIAL_CYCLES: Mapping[str, float] = MappingProxyType({"adaptive_avg_pool2d": 12.0})
+#: Algorithms whose operators Inductor turns into loops of its own.
+_LOOPS = {"elementwise", "reduction", "copy", "normalization", "softmax", "pool", "resample"}
+
+
+@dataclass(slots=True)
+class _Loop:
+    """A fused C++ loop nest in the making: its nodes, what it reads and what it writes, by storage."""
+
+    start: int
+    nodes: list[int] = field(default_factory=list)
+    reads: dict[int, int] = field(default_factory=dict)
+    writes: dict[int, int] = field(default_factory=dict)
+    vector_flops: int = 0
+    window_reads: int = 0  # elements read under pooling windows
+    elements: int = 0
+    passes: int = 1
+    strided: bool = False
+    inlines: bool = True  # point-wise throughout: a consumer can compute it on the fly
+
+
+def compiled_cpu_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+    """Kernels of one step of ``graph`` (bound to numbers) after ``torch.compile`` on a CPU, freezing off.
+
+    Raises FormulaError when a formula fails.
+    """
+    return _Inductor(graph, execution, hardware).run()
+
+
+class _Inductor:
+    """Walks a graph once: external kernels as they come, loops gathered along chains."""
+
+    def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> None:
+        self.graph, self.execution, self.hardware = graph, execution, hardware
+        self.written: dict[int, tuple[int, _Loop | None]] = {}  # storage -> last node that wrote it, and its loop
+        self.loops: dict[int, _Loop] = {}  # start -> loop
+        self.external: dict[int, tuple[Kernel, ...]] = {}
+        self.operators: dict[int, Operator] = {}
+        self.readers = self._count_readers()
+        self.convolved = self._read_by_convolutions()
+        self.results = {graph.tensors[t].storage for t in graph.outputs}
+        peak = hardware.find_peak("vector", "fp32")
+        self.lanes = (peak.flop_per_clock if peak and peak.flop_per_clock else 32) / 4  # two pipes, two FLOP each
+
+    def run(self) -> KernelPlan:
+        for index, node in enumerate(self.graph.nodes):
+            if is_free(node.op):
+                continue
+            operator = self.operators.get(node.call) or self._operator(node.call)
+            if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
+                continue  # an operator that returns its operand as it is
+            algorithm = algorithm_of(operator.op, operator.arguments)
+            if algorithm in _LOOPS and not operator.cost.matrix_flops:
+                self._into_loop(index, operator, algorithm)
+            else:
+                self._external(index, operator)
+        return self._plan()
+
+    def _operator(self, index: int) -> Operator:
+        call = self.graph.calls[index]
+        arguments, results = self.graph.arguments(call), self.graph.results(call)
+        cost = cost_of(call.op, arguments, results)
+        if cost is None:
+            cost = default_cost(arguments, results)
+        found = Operator(call.op, arguments, results, cost, self.execution, self.hardware)
+        self.operators[index] = found
+        return found
+
+    def _count_readers(self) -> dict[int, int]:
+        """Per storage, the nodes that compute from it, views left out."""
+        readers: dict[int, int] = {}
+        for node in self.graph.nodes:
+            if not is_free(node.op):
+                for storage in {self.graph.tensors[t].storage for t in node.inputs}:
+                    readers[storage] = readers.get(storage, 0) + 1
+        return readers
+
+    def _read_by_convolutions(self) -> set[int]:
+        """Storages that a convolution reads."""
+        convolutions = (n for n in self.graph.nodes if n.op.rpartition(".")[2] in CONVOLUTIONS)
+        return {self.graph.tensors[t].storage for node in convolutions for t in node.inputs}
+
+    def _external(self, index: int, operator: Operator) -> None:
+        """A call out of the compiled code. Copies of strided operands ride in the loops that produce them."""
+        if operator.name in CONVOLUTIONS:
+            kernels = tuple(self._channels_last_input(index, operator)) + tuple(
+                convolution_kernels(operator, compiled=True)
+            )
+        else:
+            kernels = tuple(k for k in cpu_kernels(operator) if k.algorithm != "strided_copy")
+        self.external[index] = tuple(replace(k, variant="compiled") for k in kernels)
+        for tensor in self.graph.nodes[index].outputs:
+            self.written[self.graph.tensors[tensor].storage] = (index, None)
+
+    def _channels_last_input(self, index: int, operator: Operator) -> Iterator[Kernel]:
+        """A slice of the channels of a channels-last tensor is no dense tensor: it is copied ahead of a convolution."""
+        read = self.graph.tensors[self.graph.nodes[index].inputs[0]]
+        if self.graph.storages[read.storage].nbytes > operator.input.nbytes:
+            copy = moved(operator, operator.input, "fused_loop")
+            yield replace(copy, count=1, vector_flops=copy.elements)
+
+    def _into_loop(self, index: int, operator: Operator, algorithm: str) -> None:
+        inputs = [self.graph.tensors[t] for t in self.graph.nodes[index].inputs]
+        storages = {t.storage for t in inputs}
+        loop = self._loop_for(index, storages)
+        for storage in storages:
+            self._inline(storage, loop)
+        for tensor in inputs:
+            if self.written.get(tensor.storage, (0, None))[1] is not loop:
+                nbytes: int = self.graph.specs[tensor.spec].nbytes  # type: ignore[assignment]
+                loop.reads[tensor.storage] = max(nbytes, loop.reads.get(tensor.storage, 0))
+        for output in self.graph.nodes[index].outputs:
+            made = self.graph.tensors[output]
+            loop.writes[made.storage] = self.graph.specs[made.spec].nbytes  # type: ignore[assignment]
+            self.written[made.storage] = (index, loop)
+        self._count(loop, index, operator, algorithm)
+
+    def _loop_for(self, index: int, storages: set[int]) -> _Loop:
+        """The loop of the latest producer, if all else was ready before that loop began; or a new one."""
+        writers = [self.written[s] for s in storages if s in self.written]
+        _, loop = max(writers, key=lambda w: w[0], default=(0, None))
+        if loop is not None and all(made is loop or at < loop.start for at, made in writers):
+            return loop
+        loop = self.loops[index] = _Loop(start=index)
+        return loop
+
+    def _inline(self, storage: int, into: _Loop) -> None:
+        """Move a point-wise loop with one reader into that reader: its result is never stored."""
+        loop = self.written.get(storage, (0, None))[1]
+        if loop is None or loop is into or not loop.inlines or len(loop.writes) != 1:
+            return
+        if storage in self.results or self.readers[storage] > 1:
+            return
+        del self.loops[loop.start]
+        into.nodes += loop.nodes
+        into.reads |= loop.reads
+        into.vector_flops += loop.vector_flops
+        into.elements += loop.elements
+        into.strided |= loop.strided
+        self.written[storage] = (self.written[storage][0], into)
+
+    def _count(self, loop: _Loop, index: int, operator: Operator, algorithm: str) -> None:
+        loop.nodes.append(index)
+        elements = max(t.numel for t in (operator.out, *tensors_of(operator.arguments)))
+        loop.vector_flops += int(elements * self._cycles(index, operator))
+        loop.elements += elements
+        if algorithm == "pool":
+            loop.window_reads += operator.out.numel * window_elements(operator)  # type: ignore[operator]
+        joins = operator.name in ("cat", "stack")
+        pointwise = (algorithm in ("elementwise", "copy") or "batch_norm" in operator.name) and not joins
+        loop.passes += len(self.graph.nodes[index].inputs) if joins else not pointwise
+        loop.inlines &= pointwise
+        loop.strided |= algorithm in ("elementwise", "copy") and not in_order(operator)
+
+    def _cycles(self, index: int, operator: Operator) -> float:
+        """Cycles of an element, in units of a vector instruction's share of it."""
+        name = operator.name
+        if name in SERIAL_CYCLES:
+            return SERIAL_CYCLES[name] * self.lanes * self.hardware.unit_count
+        if "layer_norm" in name and self.graph.tensors[self.graph.nodes[index].outputs[0]].storage in self.convolved:
+            return CHANNEL_NORM_CYCLES * self.lanes
+        return SCALAR_CYCLES[name] * self.lanes if name in SCALAR_CYCLES else VECTOR_CYCLES.get(name, 1.0)
+
+    def _plan(self) -> KernelPlan:
+        steps = {**self.external, **{start: (self._kernel(loop),) for start, loop in self.loops.items()}}
+        kernels: dict[Kernel, int] = {}
+        launches = []
+        for start in sorted(steps):
+            nodes = tuple(sorted(self.loops[start].nodes)) if start in self.loops else (start,)
+            launches += [Launch(kernels.setdefault(k, len(kernels)), nodes) for k in steps[start]]
+        return KernelPlan(tuple(kernels), tuple(launches), (1.0,) * len(self.graph.storages))
+
+    def _kernel(self, loop: _Loop) -> Kernel:
+        """One loop nest: outside operands read once, results that others read written once."""
+        inside: dict[int, int] = {}
+        for node in loop.nodes:
+            for storage in {self.graph.tensors[t].storage for t in self.graph.nodes[node].inputs}:
+                inside[storage] = inside.get(storage, 0) + 1
+        kept = {s: b for s, b in loop.writes.items() if s in self.results or self.readers.get(s, 0) != inside.get(s, 0)}
+        last = self.graph.nodes[max(loop.nodes)].op
+        return Kernel(
+            op=last,
+            algorithm="pool" if loop.window_reads else "fused_loop",
+            vector_flops=loop.vector_flops,
+            bytes_read=sum(loop.reads.values()),
+            bytes_written=sum((kept or loop.writes).values()),
+            elements=loop.elements,
+            row_length=loop.window_reads,
+            access="strided" if loop.strided else "elementwise",
+            count=loop.passes,
+            variant="compiled",
+        )
