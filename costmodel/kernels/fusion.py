@@ -8,7 +8,7 @@ become one kernel, which reads each outside tensor once and writes only what som
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,29 +73,45 @@ class _Structure:
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
-    """Groups depend on sizes only by which specs have equally many elements, so they are kept for that pattern."""
-    counts: list[Any] = [product(spec.shape) for spec in graph.specs]
+    """Stored results do not depend on sizes, groups only by which loops are equally long: kept for that pattern."""
+    conditions = (execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7), prefers_channels_last(graph))
+    lowered: _Lowered | None = graph.memo.get(("fusion", conditions))
+    if lowered is None:
+        lowered = graph.memo["fusion", conditions] = _lower(graph, execution, channels_last=conditions[-1])
+    counts = {spec: product(graph.specs[spec].shape) for spec in lowered.loops}
     first: dict[Any, int] = {}
-    pattern = tuple(first.setdefault(n, len(first)) for n in counts)
-    channels_last = prefers_channels_last(graph)
-    conditions = (execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7), channels_last)
-    key = ("fusion", conditions, pattern)
-    known: _Structure | None = graph.memo.get(key)
+    pattern = tuple(first.setdefault(n, len(first)) for n in counts.values())
+    known: _Structure | None = graph.memo.get(("fusion", conditions, pattern))
     if known is None:
-        known = graph.memo[key] = _find_structure(graph, execution, counts, channels_last)
+        known = graph.memo["fusion", conditions, pattern] = _group(graph, lowered, counts)
     return known
 
 
-def _find_structure(graph: OpGraph, execution: Execution, counts: Sequence[int], channels_last: bool) -> _Structure:
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """What does not depend on sizes: stored results, dtypes, and the specs that loops run over."""
+
+    stored: Lowered
+    dtypes: tuple[NodeDtypes, ...]
+    loops: tuple[int, ...]
+    channels_last: bool
+
+
+def _lower(graph: OpGraph, execution: Execution, *, channels_last: bool) -> _Lowered:
     dtypes = assign_dtypes(graph, execution)
-    lowered = lower_to_buffers(graph, execution, dtypes, channels_last=channels_last)
-    groups = Scheduler(lowered, counts).run()
+    stored = lower_to_buffers(graph, execution, dtypes, channels_last=channels_last)
+    loops = {spec for buffer in stored.buffers for spec in (buffer.space, buffer.rows)} - {-1}
+    return _Lowered(stored, tuple(dtypes), tuple(sorted(loops)), channels_last)
+
+
+def _group(graph: OpGraph, lowered: _Lowered, counts: Mapping[int, Any]) -> _Structure:
     recipes: dict[_Recipe, int] = {}
     starts = []
-    for group in groups:
-        recipe = _recipe(graph, lowered, group, dtypes)
-        starts.append((recipes.setdefault(recipe, len(recipes)), _nodes(lowered, group)))
-    return _Structure(tuple(recipes), tuple(starts), _storage_scale(graph, lowered), channels_last)
+    for group in Scheduler(lowered.stored, counts).run():
+        recipe = _recipe(graph, lowered.stored, group, lowered.dtypes)
+        starts.append((recipes.setdefault(recipe, len(recipes)), _nodes(lowered.stored, group)))
+    scale = _storage_scale(graph, lowered.stored)
+    return _Structure(tuple(recipes), tuple(starts), scale, lowered.channels_last)
 
 
 def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
@@ -168,20 +184,17 @@ class _Sizes:
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure) -> None:
         self.graph, self.execution, self.hardware, self.structure = graph, execution, hardware, structure
-        self.known: dict[tuple[int, NodeDtypes], Operator] = {}
+        self.flops: dict[tuple[int, NodeDtypes], Any] = {}
 
-    def operator(self, call_index: int, types: NodeDtypes) -> Operator:
-        """The call with run-time dtypes."""
+    def _typed(self, index: int, types: NodeDtypes) -> tuple[str, dict[str, Any], Any]:
+        """Operator, arguments and results of a call with the dtypes of the run."""
         from costmodel.kernels.lowering import _retyped
 
-        key = (call_index, types)
-        if key not in self.known:
-            call = self.graph.calls[call_index]
-            arguments, results = self.graph.arguments(call), self.graph.results(call)
-            if not types.as_traced:
-                arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
-            self.known[key] = self._operator(call.op, arguments, results)
-        return self.known[key]
+        call = self.graph.calls[index]
+        arguments, results = self.graph.arguments(call), self.graph.results(call)
+        if types.as_traced:
+            return call.op, arguments, results
+        return call.op, _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
 
     def _operator(self, op: str, arguments: dict[str, Any], results: Any) -> Operator:
         cost = cost_of(op, arguments, results)
@@ -191,35 +204,40 @@ class _Sizes:
     def extern(self, recipe: _Recipe) -> tuple[Kernel, ...]:
         """A library's kernel on operands that lie as it wants them."""
         ((call, types, _),) = recipe.calls
-        operator = self.operator(call, types)
-        if "conv" in operator.op:
-            return self._convolution(operator)
-        kernels = [k for k in eager_kernels(operator) if k.algorithm not in _NOT_RUN]
-        if len(kernels) > 1 and operator.name == "scaled_dot_product_attention":
-            kernels = [k for k in kernels[:-1] if k.algorithm not in ("elementwise", "reduction")] + [
-                k for k in kernels[-1:] if k.matrix_flops
-            ]
-        return tuple(kernels)
+        op, arguments, results = self._typed(call, types)
+        if "conv" in op:
+            return self._convolution(op, arguments, results)
+        eager = eager_kernels(self._operator(op, arguments, results))
+        if op == "aten.scaled_dot_product_attention" and len(eager) > 1:
+            return _math_attention(eager)
+        bias = sum(k.vector_flops for k in eager if k.algorithm == "bias")  # rides in the epilogue
+        kernels = [k for k in eager if k.algorithm not in _NOT_RUN]
+        return tuple(replace(k, vector_flops=k.vector_flops + bias) if k is kernels[-1] else k for k in kernels)
 
-    def _convolution(self, operator: Operator) -> tuple[Kernel, ...]:
+    def _convolution(self, op: str, arguments: dict[str, Any], results: Any) -> tuple[Kernel, ...]:
         """Without bias, in Inductor's layout; cuDNN still copies a slice of a larger tensor before it."""
-        arguments, results = {**operator.arguments, "bias": None}, operator.results
-        sliced = not is_dense(operator.input)
+        x: TensorSpec = arguments["input"]
+        arguments = {**arguments, "bias": None}
         if self.structure.channels_last:
-            arguments = {**arguments, "input": _channels_last(operator.input)}
-            results = _channels_last(operator.out)
-        kernels = eager_kernels(self._operator(operator.op, arguments, results))
-        copy = (_copy(operator.op, operator.input),) if sliced else ()
+            arguments, results = {**arguments, "input": _channels_last(x)}, _channels_last(results)
+        kernels = eager_kernels(self._operator(op, arguments, results))
+        copy = () if is_dense(x) else (_copy(op, x),)
         return copy + tuple(k for k in kernels if k.algorithm not in _NOT_RUN)
+
+    def _vector_flops(self, index: int, types: NodeDtypes, bias: bool) -> Any:
+        """FLOP of a node in a generated kernel; of a convolution only the addition of its bias."""
+        if bias:
+            return self.graph.results(self.graph.calls[index]).numel
+        key = (index, types)
+        if key not in self.flops:
+            self.flops[key] = self._operator(*self._typed(index, types)).cost.vector_flops
+        return self.flops[key]
 
     def fused(self, recipe: _Recipe) -> Kernel:
         """A generated kernel: bytes of what crosses its border."""
         specs = self.graph.specs
         elements: Any = specs[recipe.space].numel
-        flops: Any = 0
-        for call, types, bias in recipe.calls:
-            operator = self.operator(call, types)
-            flops += operator.out.numel if bias else operator.cost.vector_flops
+        flops = sum(self._vector_flops(*call) for call in recipe.calls)
         read = sum(self._read(whole, parts, size, elements, recipe.kind) for whole, parts, size in recipe.reads)
         written: Any = sum(specs[spec].numel * size for spec, size in recipe.writes)
         return Kernel(
@@ -249,6 +267,12 @@ _ALGORITHM = {
     "pointwise": "fused_elementwise",
     "cast": "cast",
 }
+
+
+def _math_attention(eager: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """Products and one softmax: checks of empty rows fuse into it, the result's cast into whoever reads it."""
+    *before, last = (k for k in eager if k.algorithm not in ("elementwise", "reduction"))
+    return (*before, last) if last.matrix_flops else tuple(before)
 
 
 def _copy(op: str, spec: TensorSpec) -> Kernel:

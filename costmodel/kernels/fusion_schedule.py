@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from costmodel.kernels.fusion_rules import Buffer, Lowered
@@ -29,7 +29,7 @@ _NORMALIZED = -1
 class Scheduler:
     """Joins buffers into groups; each group is one kernel."""
 
-    def __init__(self, lowered: Lowered, counts: Sequence[int]) -> None:
+    def __init__(self, lowered: Lowered, counts: Mapping[int, int]) -> None:
         self.lowered, self.counts = lowered, counts
         buffers = lowered.buffers
         self.group = list(range(len(buffers)))
