@@ -234,11 +234,15 @@ class Analysis:
             latency_s=latency,
             share=latency / self.latency if self.latency else 0.0,
             bound="free" if main is None else times[main].bound,
-            algorithm="view" if main is None else run[main].algorithm,
+            algorithm=self._idle_word(index) if main is None else run[main].algorithm,
             kernels=sum(k.count for k in run),
             inputs=_shapes(self.bound, node.inputs),
             outputs=_shapes(self.bound, node.outputs),
         )
+
+    def _idle_word(self, index: int) -> str:
+        """Why a node has no kernel of its own: it is a view, or another node's kernel does its work."""
+        return "view" if is_free(self.bound.nodes[index].op) or not self.plan.compiled else "fused"
 
     def rows(self, by: str = "op") -> list[Row]:
         """Rows per operator in program order, or added up by ``module`` or by operator ``type``.

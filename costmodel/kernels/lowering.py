@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.eager import Operator, eager_kernels
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
@@ -25,7 +26,15 @@ def lower(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> Ke
     Views launch nothing. Casts that autocast inserts are kernels of their own, ahead of the node that
     asked for them. Raises FormulaError when a formula fails.
     """
-    return _Lowering(graph, execution, hardware).run()
+    if execution.mode == "eager":
+        return _Lowering(graph, execution, hardware).run()
+    if hardware.is_cpu:
+        from costmodel.kernels.cpu_compiled import compiled_cpu_plan
+
+        return replace(compiled_cpu_plan(graph, execution, hardware), compiled=True)
+    from costmodel.kernels.fusion import compiled_plan
+
+    return replace(compiled_plan(graph, execution, hardware), compiled=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,8 @@ class _Lowering:
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
         arguments, results, cost = _typed_call(self.graph, index, types)
         op = self.graph.calls[index].op
-        return eager_kernels(Operator(op, arguments, results, cost, self.execution, self.hardware))
+        kernels = cpu_kernels if self.hardware.is_cpu else eager_kernels
+        return kernels(Operator(op, arguments, results, cost, self.execution, self.hardware))
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -128,3 +128,5 @@ class KernelPlan:
     storage_scale: tuple[float, ...] = ()
     """Per storage of the graph, its bytes in this execution over its bytes as traced (fp16: 0.5)."""
     notes: tuple[str, ...] = ()
+    compiled: bool = False
+    """Whether generated code issues the kernels one after the other, instead of Python operator by operator."""

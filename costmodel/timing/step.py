@@ -75,13 +75,15 @@ class Step:
         for launch, share in zip(self.plan.launches, shares, strict=True):
             part = parts[launch.kernel]
             busy = part.seconds(share)
-            start = max(ended, issued[launch.nodes[-1]])
+            start = max(ended, issued[len(found) if self.plan.compiled else launch.nodes[-1]])
             waited, ended = start - ended, start + busy
             found.append(_estimate(self.plan.kernels[launch.kernel], part, share, busy, waited))
         return found
 
     def _issue_times(self) -> list[float]:
-        """When the host has issued each node."""
+        """When the host has issued each node or, in a compiled step, each launch."""
+        if self.plan.compiled:
+            return [(i + 1) * self.hardware.overheads.dispatch_s for i in range(len(self.plan.launches))]
         weights: list[float] | None = self.graph.memo.get("host weights")
         if weights is None:
             weights = self.graph.memo["host weights"] = list(accumulate(host_weight(n.op) for n in self.graph.nodes))
