@@ -56,11 +56,11 @@ SCALAR_CYCLES: Mapping[str, float] = MappingProxyType(
         **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), 25.0),
     }
 )
-#: The same for a layer norm over the channels of a picture that a convolution reads: its loops walk the logical NCHW
-#: order while the data lie channels last. Fitted likewise.
+#: The same for a layer norm over the channels of a picture that a convolution reads; the likely reason is that its
+#: loops follow the logical NCHW order while the data lie channels last. Fitted likewise.
 CHANNEL_NORM_CYCLES = 60.0
-#: The same for what runs on a single core: global pooling falls back to ATen, whose channels-last kernel gives each
-#: output pixel to one thread, and here there is one.
+#: The same for what takes a single core: a window of more than 25 elements is left to ATen, whose channels-last
+#: kernel gives each output pixel to one thread, and a global pool has one pixel. Fitted likewise.
 SERIAL_CYCLES: Mapping[str, float] = MappingProxyType({"adaptive_avg_pool2d": 12.0})
 #: Algorithms whose operators Inductor turns into loops of its own.
 _LOOPS = {"elementwise", "reduction", "copy", "normalization", "softmax", "pool", "resample"}
@@ -211,7 +211,7 @@ class _Inductor:
             loop.window_reads += operator.out.numel * window_elements(operator)  # type: ignore[operator]
         joins = operator.name in ("cat", "stack")
         pointwise = (algorithm in ("elementwise", "copy") or "batch_norm" in operator.name) and not joins
-        loop.passes += len(self.graph.nodes[index].inputs) if joins else not pointwise
+        loop.passes += len(self.graph.nodes[index].inputs) - 1 if joins else not pointwise
         loop.inlines &= pointwise
         loop.strided |= algorithm in ("elementwise", "copy") and not in_order(operator)
 
@@ -234,7 +234,11 @@ class _Inductor:
         return KernelPlan(tuple(kernels), tuple(launches), (1.0,) * len(self.graph.storages))
 
     def _kernel(self, loop: _Loop) -> Kernel:
-        """One loop nest: outside operands read once, results that others read written once."""
+        """One loop nest: outside operands read once, results that others read written once.
+
+        ``vector_flops`` are cycles of a vector unit times its lanes, elementary functions expanded; ``row_length``
+        elements read under pooling windows.
+        """
         inside: dict[int, int] = {}
         for node in loop.nodes:
             for storage in {self.graph.tensors[t].storage for t in self.graph.nodes[node].inputs}:

@@ -197,3 +197,38 @@ def test_compiled_loops_move_no_more_than_eager_operators(conv_norm_relu: OpGrap
         assert cost is not None
         apart += cost.bytes  # type: ignore[assignment, operator]
     assert fused < apart
+
+
+def test_a_slice_of_channels_is_copied_ahead_of_a_convolution() -> None:
+    """Half of the channels of a channels-last picture lie with gaps: 4 of 8 channels of 36 pixels are copied."""
+    import torch
+    from torch import nn
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x.chunk(2, 1)[0])
+
+    plan = plan_of(traced(Half(), 1, 8, 6, 6))
+    assert launched(plan) == ["fused_loop", "reorder_weights", "gemm"]
+    assert plan.kernels[plan.launches[0].kernel].bytes == 2 * 4 * 4 * 36
+
+
+def test_cat_starts_a_loop_for_each_of_its_operands() -> None:
+    import torch
+    from torch import nn
+
+    class Join(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, y, x], 1)
+
+    from costmodel.sources import from_module
+    from costmodel.trace import trace
+
+    graph = trace(from_module(Join().eval(), (torch.zeros(2, 3), torch.zeros(2, 5)))).bind({})
+    (kernel,) = plan_of(graph).kernels
+    assert kernel.count == 3
+    assert kernel.bytes_written == 4 * 2 * (3 + 5 + 3)

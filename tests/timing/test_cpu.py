@@ -103,6 +103,15 @@ def test_a_reorder_lies_inside_the_call_that_asked_for_it() -> None:
     assert cpu_kernel_time(inner, I9).fixed_s == 0
 
 
+def test_results_beyond_the_mmap_threshold_are_faulted_in_page_by_page() -> None:
+    """32 MiB come from memory that the allocator keeps; one byte more, and 8192 pages fault, 14 cores sharing them."""
+    kept, fresh = (
+        dataclasses.replace(kernel("elementwise"), bytes_written=2**25 + more, elements=0) for more in (0, 1)
+    )
+    added = seconds(fresh) - seconds(kept)
+    assert added == pytest.approx(8192 * CPU.page_fault_s / 14, rel=1e-3)
+
+
 def test_the_machine_counts_private_and_shared_caches() -> None:
     """i9-10940X: 14 cores of 1 MiB, and 19.25 MiB for all."""
     machine = CpuMachine.from_profile(I9)
