@@ -24,17 +24,17 @@ TORCH_DTYPE = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "tf32":
 LOWER = frozenset(
     f"aten.{name}"
     for name in """conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution
-    _convolution prelu addmm addmv addr matmul einsum mm mv linalg_vecdot linalg_multi_dot linear addbmm baddbmm bmm
-    chain_matmul _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell lstm gru
-    rnn_tanh rnn_relu scaled_dot_product_attention""".split()
+    _convolution prelu _prelu_kernel addmm addmv addr matmul einsum mm mv linalg_vecdot linalg_multi_dot linear addbmm
+    baddbmm bmm chain_matmul _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+    lstm gru rnn_tanh rnn_relu scaled_dot_product_attention""".split()
 )
 
 #: Run in fp32: lower-precision inputs are cast up by a kernel of their own.
 FP32 = frozenset(
     f"aten.{name}"
     for name in """__rpow__ __rdiv__ __rtruediv__ acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal
-    rsqrt sinh tan pow softplus layer_norm native_layer_norm group_norm native_group_norm cosine_similarity cdist dist
-    renorm logsumexp nuclear_norm pdist
+    rsqrt sinh tan pow softplus layer_norm native_layer_norm group_norm native_group_norm cosine_similarity cdist
+    _euclidean_dist _cdist_forward dist renorm logsumexp nuclear_norm pdist
     smooth_l1_loss mse_loss nll_loss l1_loss huber_loss""".split()
 )
 
