@@ -145,10 +145,7 @@ def test_storages_live_from_their_first_to_their_last_use_and_outputs_stay():
 
 
 def test_every_activation_of_a_traced_network_is_freed_unless_it_is_put_out(traced):
-    torch = pytest.importorskip("torch")
-    block = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(inplace=True), torch.nn.Flatten(), torch.nn.GELU()
-    )
+    block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.GELU())
     graph = traced(block, torch.empty(2, 3, 8, 8))
     allocated = [s for new, _ in graph.lifetimes for s in new]
     freed = [s for _, old in graph.lifetimes for s in old]
