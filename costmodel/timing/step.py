@@ -97,6 +97,7 @@ class Step:
         reads, writes = _data_flow(self.graph)
         nbytes: list[float] = [spec.nbytes for spec in self.graph.specs]  # type: ignore[misc]
         kernels, c = self.plan.kernels, self.constants
+        scale = self.plan.storage_scale or (1.0,) * len(self.graph.storages)
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
         touched = previous = 0.0  # B since the step began; where the launch before began
         began_at: dict[int, float] = {}  # storage -> touched when its writer began
@@ -109,11 +110,10 @@ class Step:
                 left = reach - (touched - previous)
                 hits = kernel.bytes_read * min(left / fade, 1.0) if left > 0 else 0.0
             else:
-                for source in launch.nodes:
-                    for storage, spec in reads[source]:
-                        left = reach - (touched - began_at.get(storage, -math.inf))
-                        if left > 0:
-                            hits += nbytes[spec] * min(left / fade, 1.0)
+                for storage, spec in {pair for source in launch.nodes for pair in reads[source]}:
+                    left = reach - (touched - began_at.get(storage, -math.inf))
+                    if left > 0:
+                        hits += nbytes[spec] * scale[storage] * min(left / fade, 1.0)
             shares.append(1 - min(hits, kernel.bytes_read) / moved * gain if hits else 1.0)
             for source in launch.nodes:
                 for storage in writes[source]:
