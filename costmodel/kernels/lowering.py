@@ -77,11 +77,12 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
 
 
 def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
-    """How much smaller each storage is than traced, by the dtype of the value first put into it."""
+    """How much smaller each storage is than traced, by the dtype of the value first found in it or put into it."""
     scale = [1.0] * len(graph.storages)
     seen: set[int] = set()
     for node, types in zip(graph.nodes, dtypes, strict=True):
-        for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
+        before = zip(node.inputs, types.had or types.inputs, strict=True)  # as it lay in memory, ahead of any cast
+        for tensor, dtype in (*before, *zip(node.outputs, types.outputs, strict=True)):
             storage = graph.tensors[tensor].storage
             if storage not in seen:
                 seen.add(storage)

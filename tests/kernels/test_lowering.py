@@ -83,11 +83,16 @@ def test_plan_of_a_binding_has_its_sizes_though_structure_is_shared(traced):
         assert [k.matrix_flops for k in plan.kernels] == [2 * batch * 16 * 4]
 
 
-def test_activations_shrink_with_their_dtype_and_inputs_stay(graph):
+def test_storages_shrink_with_the_dtype_of_what_lies_in_them(graph):
+    """model.to(fp16) halves everything; autocast leaves the step's input and the weights as they are."""
+    used = {graph.tensors[t].storage for node in graph.nodes for t in (*node.inputs, *node.outputs)}
     half = lower(graph, Execution(dtype="fp16", batch=2), GPU).storage_scale
-    for storage, scale in enumerate(half):
-        produced = any(graph.tensors[t].storage == storage for n in graph.nodes for t in n.outputs)
-        assert scale == (0.5 if produced else 1.0) or storage in {graph.tensors[t].storage for t in graph.inputs}
+    assert {half[s] for s in used if graph.storages[s].dtype == "float32"} == {0.5}
+    mixed = lower(graph, Execution(dtype="amp_fp16", batch=2), GPU).storage_scale
+    kept = {graph.tensors[t].storage for t, tensor in enumerate(graph.tensors) if tensor.producer is None}
+    assert {mixed[s] for s in kept & used} == {1.0}
+    convolution = next(node for node in graph.nodes if node.op == "aten.conv2d")
+    assert mixed[graph.tensors[convolution.outputs[0]].storage] == 0.5
 
 
 def test_an_operator_without_a_formula_is_one_kernel_of_its_bytes(traced):
