@@ -1,0 +1,102 @@
+"""An analysis adds up: rows to totals, storages to peak memory, and another binding to the same trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import costmodel
+from costmodel.errors import InputError
+
+
+class Tied(nn.Module):
+    """An encoder and decoder that share a weight, used by two modules; a residual; in-place ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(32, 32), nn.Linear(32, 32, bias=False)
+        self.decode.weight = self.encode.weight
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return x + self.decode(self.relu(self.encode(x)))
+
+
+@pytest.fixture(scope="module")
+def tied():
+    return costmodel.analyze(Tied().eval(), torch.empty(4, 32), hw="a100")
+
+
+SUMMED = "flops matrix_flops vector_flops macs params bytes_read bytes_written activations kernels".split()
+
+
+@pytest.mark.parametrize("by", ["op", "module", "type"])
+@pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
+def test_rows_sum_to_the_totals_though_a_weight_is_shared(tied, by, dtype):
+    analysis = tied.at(dtype=dtype)
+    rows, totals = analysis.rows(by), analysis.totals
+    for name in SUMMED:
+        assert sum(getattr(row, name) for row in rows) == getattr(totals, name), name
+    assert sum(row.latency_s for row in rows) == pytest.approx(totals.latency_s)
+    assert sum(row.count for row in rows) == len(analysis.bound.nodes)
+    assert totals.params == 32 * 32 + 32  # the shared weight once
+
+
+def test_rows_by_an_unknown_word_name_what_there_is(tied):
+    with pytest.raises(InputError, match="module"):
+        tied.rows("layer")
+
+
+# -- peak memory by hand: weights, the step's input, and the activations alive at once --------------------------------
+
+ROW = 4 * 1000  # B of one tensor of 1000 floats
+
+
+def peak(module, **conditions):
+    analysis = costmodel.analyze(module.eval(), torch.empty(1, 1000), hw="a100", **conditions)
+    return analysis.peak_memory_bytes
+
+
+class Residual(nn.Module):
+    def forward(self, x):
+        kept = x.exp()
+        return kept + kept.neg().abs().sqrt()
+
+
+def test_operators_in_place_allocate_nothing():
+    assert peak(nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True), nn.ReLU(inplace=True))) == ROW + ROW
+    assert peak(nn.Sequential(nn.Tanh(), nn.ReLU(), nn.ReLU())) == ROW + 2 * ROW  # one read, one written
+
+
+def test_a_chain_of_any_length_needs_two_and_a_residual_keeps_a_third():
+    assert peak(nn.Sequential(*(nn.Tanh() for _ in range(9)))) == ROW + 2 * ROW
+    assert peak(Residual()) == ROW + 3 * ROW
+
+
+def test_weights_are_resident_and_halve_with_their_dtype():
+    weights = 4 * (1000 * 10 + 10)
+    assert peak(nn.Linear(1000, 10)) == weights + ROW + 40
+    assert peak(nn.Linear(1000, 10), dtype="fp16") == (weights + ROW + 40) // 2
+
+
+# -- other conditions --------------------------------------------------------------------------------------------------
+
+
+def test_at_reuses_the_trace_and_the_binding_where_it_may(tied, monkeypatch):
+    macs = tied.totals.macs
+    import costmodel.trace as room
+
+    monkeypatch.setattr(room, "trace", None)  # calling it would fail
+    other = tied.at(hw="t4", dtype="fp16")
+    assert other.record is tied.record and other.bound is tied.bound
+    assert other.totals.macs == macs
+    larger = tied.at(batch=12)
+    assert larger.totals.macs == 3 * macs
+    assert larger.at(batch=4).totals == tied.totals
+
+
+def test_coverage_counts_every_node_once_and_shares_lie_between_none_and_all(tied):
+    coverage = tied.coverage
+    assert coverage.ops == len(tied.bound.nodes) == coverage.costed + coverage.free
+    assert coverage.uncosted == ()

@@ -1,0 +1,100 @@
+"""Time of one kernel on a GPU: never under the roofs, and in proportion where the law is plain."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.hardware import load, names
+from costmodel.kernels import Kernel
+from costmodel.timing.gpu import GPU, KernelSeconds, gpu_kernel_time
+
+A100 = load("a100-sxm-40gb")
+GPUS = sorted(name for name in names() if load(name).is_gpu)
+times = st.floats(1e-9, 1.0)
+
+
+def elementwise(nbytes, **changes):
+    values = {"bytes_read": nbytes, "bytes_written": nbytes, "elements": nbytes // 4, **changes}
+    return Kernel(op="aten.relu", algorithm="elementwise", **values)
+
+
+@given(times, times, times, st.sampled_from([math.inf, 1.0, 2.5]), st.floats(0, 1))
+def test_overlap_lies_between_the_longer_part_and_the_sum(compute, memory, fixed, overlap, share):
+    found = KernelSeconds(compute, memory, fixed, overlap).seconds(share)
+    longer = max(compute, share * memory)
+    assert fixed + longer <= found * (1 + 1e-9)
+    assert found <= (fixed + compute + share * memory) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_streaming_never_beats_the_pin_rate_and_ends_near_it(name):
+    hardware = load(name)
+    nbytes = 10**9
+    seconds = gpu_kernel_time(elementwise(nbytes), hardware).seconds()
+    assert 0.5 < 2 * nbytes / hardware.dram_bytes_per_s / seconds < 1.0
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_an_empty_kernel_takes_its_fixed_time(name):
+    hardware = load(name)
+    found = gpu_kernel_time(elementwise(0), hardware)
+    assert found.fixed_s == pytest.approx(hardware.kernel_fixed_s)
+    assert found.seconds() == pytest.approx(hardware.kernel_fixed_s, rel=1e-3)
+
+
+@given(st.integers(1, 60))
+def test_each_start_of_a_counted_kernel_pays_the_fixed_time(count):
+    once = gpu_kernel_time(elementwise(4000), A100)
+    many = gpu_kernel_time(elementwise(4000, count=count), A100)
+    assert many.fixed_s == pytest.approx(count * once.fixed_s)
+    assert (many.memory_s, many.compute_s) == (once.memory_s, once.compute_s)
+
+
+@pytest.mark.parametrize("access", ["strided", "cat", "gather", "reduction", "pooling"])
+def test_walking_memory_out_of_order_costs_more(access):
+    plain, other = (gpu_kernel_time(elementwise(10**8, access=a), A100) for a in ("elementwise", access))
+    assert other.memory_s > plain.memory_s
+    assert other.fixed_s == plain.fixed_s
+
+
+def attention(length, width, batch=64):
+    operand = 2 * batch * length * width
+    return Kernel(op="aten.scaled_dot_product_attention", algorithm="flash_attention", engine="matrix", dtype="fp16",
+                  matrix_flops=4 * batch * length**2 * width, bytes_read=3 * operand, bytes_written=operand,
+                  gemm=(length, length, width, batch), elements=operand // 2)  # fmt: skip
+
+
+def test_flash_attention_stays_below_the_peak_and_is_quadratic_in_length():
+    peak = A100.peak("matrix", "fp16").flop_per_s
+    one, two = (gpu_kernel_time(attention(n, 64), A100) for n in (4096, 8192))
+    assert two.compute_s == pytest.approx(4 * one.compute_s)
+    assert attention(4096, 64).matrix_flops / one.compute_s < peak
+
+
+def test_flash_attention_pads_its_lengths_and_widths():
+    seconds = [gpu_kernel_time(attention(n, 64), A100).compute_s for n in (193, 256, 257)]
+    assert seconds[0] == seconds[1] < seconds[2]  # padded to multiples of 64
+    assert gpu_kernel_time(attention(256, 33), A100).compute_s == gpu_kernel_time(attention(256, 64), A100).compute_s
+
+
+def depthwise(variant, flops=10**10):
+    return Kernel(op="aten.conv2d", algorithm="direct_depthwise", variant=variant, matrix_flops=flops,
+                  bytes_read=10**6, bytes_written=10**6, elements=500_000)  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["depthwise_nhwc", "depthwise_nhwc_large", "depthwise_nchw", "depthwise_native"])
+def test_depthwise_convolutions_reach_a_fraction_of_the_lanes(variant):
+    found = gpu_kernel_time(depthwise(variant), A100)
+    assert 10**10 / found.compute_s < A100.peak("vector", "fp32").flop_per_s
+    assert gpu_kernel_time(depthwise(variant, 2 * 10**10), A100).compute_s == pytest.approx(2 * found.compute_s)
+
+
+def test_serial_upsampling_takes_its_time_for_each_plane_whatever_the_gpu():
+    kernel = elementwise(4000, row_length=10_000)
+    serial = Kernel(op="aten.upsample_bilinear2d", algorithm="resample_serial", row_length=10_000, elements=1000,
+                    bytes_read=kernel.bytes_read, bytes_written=kernel.bytes_written)  # fmt: skip
+    assert gpu_kernel_time(serial, A100).compute_s == pytest.approx(10_000 * GPU.resample_plane_s)

@@ -1,0 +1,183 @@
+"""Laws of the time of a step: parts sum, host and device overlap, L2 serves what was just written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from costmodel.hardware import HardwareProfile, load
+from costmodel.kernels import Execution, lower
+from costmodel.sources import from_module
+from costmodel.timing import estimate_plan, step_interval
+from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing.host import host_weight
+from costmodel.timing.step import Step
+from costmodel.trace import trace
+
+GPU = load("rtx3090")
+
+
+def recorded(module, *inputs):
+    return trace(from_module(module.eval(), inputs))
+
+
+class Small(nn.Module):
+    """Convolutions, a norm, attention-like products, pooling: every room of the time model once."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2))
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.norm, self.mix = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.depthwise(self.stem(x)).flatten(2).transpose(1, 2)
+        x = self.norm(x)
+        return self.mix(x, x, x, need_weights=False)[0].softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return recorded(Small(), torch.empty(2, 8, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """Sixty ReLUs, out of place."""
+    return recorded(nn.Sequential(*(nn.ReLU() for _ in range(60))), torch.empty(2, 1000))
+
+
+def step(record, batch, hardware=GPU, **conditions):
+    graph = record.bind({"batch": batch})
+    plan = lower(graph, Execution(batch=batch, **conditions), hardware)
+    return plan, graph, estimate_plan(plan, graph, hardware)
+
+
+def latency(record, batch, hardware=GPU, **conditions):
+    return sum(e.latency_s for e in step(record, batch, hardware, **conditions)[2])
+
+
+def better(hardware: HardwareProfile, bandwidth: float = 1.0, peaks: float = 1.0) -> HardwareProfile:
+    """The machine with ``bandwidth`` times the memory rates and ``peaks`` times the peaks, the latter by its clock."""
+    memory = tuple(
+        dataclasses.replace(
+            level, bandwidth_bytes_per_s=level.bandwidth_bytes_per_s and bandwidth * level.bandwidth_bytes_per_s
+        )
+        for level in hardware.memory
+    )
+    faster = {
+        key: dataclasses.replace(p, flop_per_s=peaks * p.flop_per_s, clock_hz=p.clock_hz and peaks * p.clock_hz)
+        for key, p in hardware.peaks.items()
+    }
+    clocks = {
+        "clock_hz": peaks * hardware.clock_hz,
+        "matrix_clock_hz": peaks * hardware.matrix_clock_hz,
+        "base_clock_hz": hardware.base_clock_hz and peaks * hardware.base_clock_hz,
+    }
+    return dataclasses.replace(hardware, memory=memory, peaks=faster, name=f"{hardware.name}-better", **clocks)
+
+
+# -- the two queues --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
+@pytest.mark.parametrize("batch", [1, 64])
+def test_the_step_ends_when_its_last_kernel_does(small, batch, dtype):
+    """Latencies sum to a time no shorter than the device's work and no shorter than the host's issuing."""
+    plan, graph, estimates = step(small, batch, dtype=dtype)
+    assert len(estimates) == len(plan.launches)
+    whole = sum(e.latency_s for e in estimates)
+    host = sum(host_weight(node.op) for node in graph.nodes) * GPU.overheads.dispatch_s
+    device = sum(min(e.latency_s, max(e.compute_s, e.memory_s)) for e in estimates)
+    assert whole >= device
+    assert whole >= host - max(host_weight(n.op) for n in graph.nodes) * GPU.overheads.dispatch_s
+    assert all(e.latency_s > 0 for e in estimates)
+
+
+def test_many_tiny_kernels_wait_for_the_host(chain):
+    plan, graph, estimates = step(chain, 1)
+    host = sum(host_weight(node.op) for node in graph.nodes) * GPU.overheads.dispatch_s
+    last = gpu_kernel_time(plan.kernels[plan.launches[-1].kernel], GPU).seconds()
+    assert host < sum(e.latency_s for e in estimates) <= host + last
+    assert {e.bound for e in estimates} == {"launch"}
+
+
+def test_long_kernels_hide_the_host(chain):
+    plan, graph, estimates = step(chain, 100_000)  # 400 MB a tensor: about 1 ms each
+    first = host_weight(graph.nodes[0].op) * GPU.overheads.dispatch_s
+    alone = [gpu_kernel_time(plan.kernels[launch.kernel], GPU).seconds() for launch in plan.launches]
+    assert sum(e.latency_s for e in estimates) == pytest.approx(first + sum(alone), rel=1e-9)
+    assert {e.bound for e in estimates} == {"memory"}
+
+
+def test_a_host_twice_as_slow_doubles_the_step_that_it_holds_back(chain):
+    slow = dataclasses.replace(
+        GPU, overheads=dataclasses.replace(GPU.overheads, dispatch_s=2 * GPU.overheads.dispatch_s)
+    )
+    assert latency(chain, 1, slow) == pytest.approx(2 * latency(chain, 1), rel=0.02)
+    assert latency(chain, 100_000, slow) == pytest.approx(latency(chain, 100_000), rel=0.001)
+
+
+# -- L2 --------------------------------------------------------------------------------------------------------------
+
+
+def shares(record, batch):
+    plan, graph, _ = step(record, batch)
+    return Step(plan, graph, GPU)._memory_shares()
+
+
+def test_a_tensor_just_written_is_read_from_l2_if_it_fits(chain):
+    """The 3090 holds 6 MB: 64 rows of 4 kB fit with what replaces them, ten times the capacity does not."""
+    capacity = GPU.memory_level("l2").capacity_bytes
+    fitting = shares(chain, int(capacity / 16 / 4000))
+    assert fitting[0] == 1.0  # the step's input was written long ago
+    assert all(share < 1.0 for share in fitting[1:])
+    assert shares(chain, int(10 * capacity / 4000)) == [1.0] * 60
+
+
+def test_hits_fade_as_tensors_grow(chain):
+    second = [shares(chain, batch)[1] for batch in (16, 100, 400, 800, 1600, 3200)]
+    assert second == sorted(second)
+    assert second[0] < second[-1] == 1.0
+
+
+# -- monotony and machines -------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(["fp32", "fp16", "amp_fp16"]))
+def test_a_larger_batch_of_elementwise_work_never_takes_less(chain, first, more, dtype):
+    assert latency(chain, 16 * first, dtype=dtype) <= latency(chain, 16 * (first + more), dtype=dtype) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "amp_fp16"])
+def test_doubling_the_batch_of_a_network_never_takes_less(small, dtype):
+    times = [latency(small, 2**i, dtype=dtype) for i in range(12)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("hardware", ["rtx3090", "a100", "t4", "v100"])
+@pytest.mark.parametrize("batch", [1, 32, 1024])
+@pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
+def test_a_better_machine_is_never_slower(small, hardware, batch, dtype):
+    here = load(hardware)
+    now = latency(small, batch, here, dtype=dtype)
+    for other in (better(here, bandwidth=2), better(here, peaks=2), better(here, 2, 2)):
+        assert latency(small, batch, other, dtype=dtype) <= now * (1 + 1e-12)
+
+
+def test_the_interval_holds_the_prediction(small):
+    plan, _, estimates = step(small, 8, dtype="amp_fp16")
+    low, high = step_interval(plan, estimates)
+    assert 0 < low < sum(e.latency_s for e in estimates) < high
+
+
+def test_a_cpu_step_sums_too(small):
+    cpu = load("xeon-6148")
+    plan, _, estimates = step(small, 2, cpu)
+    assert len(estimates) == len(plan.launches)
+    assert latency(small, 2, cpu) < latency(small, 64, cpu)
