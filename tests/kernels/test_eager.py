@@ -144,13 +144,9 @@ def test_linear_without_bias_adds_nothing(kernels):
 
 
 def test_linear_of_an_input_strided_in_every_dimension_copies_it_first(kernels):
-    module = nn.Sequential(Applied(lambda x: x.permute(1, 3, 0, 2)), nn.Linear(16, 24))
-    run = kernels(module, torch.empty(4, 6, 16, 5).permute(0, 1, 3, 2).permute(0, 1, 3, 2))
-    assert all(k.algorithm != "contiguous_copy" for k in kernels(nn.Linear(16, 24), torch.empty(4, 16)))
-    strided = kernels(Applied(lambda x, w: F.linear(x[:, ::2], w)), torch.empty(6, 32), torch.empty(24, 16))
-    assert algorithms(strided) == ["contiguous_copy", "gemm"]
-    assert (strided[0].bytes_read, strided[0].bytes_written) == (2 * 6 * 16, 2 * 6 * 16)
-    assert run[-1].matrix_flops or run[-1].algorithm == "bias"
+    copy, product = kernels(Applied(lambda x, w: F.linear(x[:, ::2], w)), torch.empty(6, 32), torch.empty(24, 16))
+    assert (copy.algorithm, product.algorithm) == ("contiguous_copy", "gemm")
+    assert (copy.bytes_read, copy.bytes_written) == (2 * 6 * 16, 2 * 6 * 16)
 
 
 def test_a_transposed_factor_is_taken_as_it_lies(kernels):
@@ -166,11 +162,6 @@ def test_batched_product(kernels):
 # -- attention -------------------------------------------------------------------------------------------------------
 
 ATTENTION = Applied(lambda q, k, v: F.scaled_dot_product_attention(q, k, v))
-
-
-def score_traffic(run, length):
-    """Bytes of all kernels less those of q, k, v and the output, over the number of scores (heads · length²)."""
-    return sum(k.bytes for k in run if k.algorithm not in ("cast", "contiguous_copy")), length
 
 
 def attention_inputs(*lead, length=4096, width=1):
