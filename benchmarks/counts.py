@@ -77,7 +77,10 @@ def requests(source: str, match: str) -> list[str]:
     """All models of a source."""
     from costmodel.sources import known_models
 
-    return [f"{source}:{m.name}" for m in known_models(None) if m.source == source and fnmatch.fnmatch(m.name, match)]
+    # How many boxes a detector keeps depends on the picture: of those, the backbone is counted.
+    found = [m for m in known_models(None) if m.source == source and fnmatch.fnmatch(m.name, match)]
+    detectors = {m.name for m in found if (m.family or "").startswith("detection.")}
+    return [f"{source}:{m.name}{'.backbone' if m.name in detectors else ''}" for m in found]
 
 
 def survey(names: list[str], jobs: int) -> Iterator[Result]:

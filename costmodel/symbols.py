@@ -12,6 +12,7 @@ Expressions are stored as *codes*: an ``int``, or Python source in integer arith
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -229,13 +230,16 @@ _NUMERIC: dict[str, Callable[..., int]] = {
     "min": min,
     "exact": lambda numerator, denominator: numerator // denominator,
 }
+_KEYWORDS = frozenset(keyword.kwlist)
+_TOWER = re.compile(r"\*\*(?!\s*\d{1,2}\b(?!\s*\*\*))")  # powers that could take for ever
 _ALLOWED = re.compile(r"[\w\s+\-*/%(),]*")
 
 
 def _checked(code: Code) -> str:
     """Refuse anything but integer arithmetic: codes come from cache files, which are not trusted."""
     text = str(code)
-    if not _ALLOWED.fullmatch(text) or "__" in text:
+    words = set(_TOKENS.findall(text))
+    if not _ALLOWED.fullmatch(text) or "__" in text or words & _KEYWORDS or _TOWER.search(text):
         raise ValueError(f"not an integer expression: {text!r}")
     return text
 
@@ -305,7 +309,10 @@ def compile_codes(codes: Sequence[Code], names: Sequence[str]) -> Callable[[Bind
     >>> compile_codes([3, "2*batch"], ["batch"])({"batch": 5})
     [3, 10]
     """
-    arguments = ", ".join(dict.fromkeys(_checked(n) for n in names))
+    for name in names:
+        if not name.isidentifier() or keyword.iskeyword(name) or "__" in name:
+            raise ValueError(f"not the name of a size: {name!r}")
+    arguments = ", ".join(dict.fromkeys(names))
     body = ", ".join(_checked(c) for c in codes)
     function = eval(f"lambda {arguments}: [{body}]", {"__builtins__": {}, **_NUMERIC})  # noqa: S307
     return lambda binding: function(**{name: binding[name] for name in names})

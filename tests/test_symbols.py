@@ -160,3 +160,22 @@ def test_an_expression_is_not_read_from_such_code_either(code):
 def test_names_that_are_not_identifiers_are_refused(name):
     with pytest.raises((ValueError, SyntaxError)):
         compile_codes(["1"], [name])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "batch if batch else 1",
+        "[batch for batch in batch]",
+        "9**9**9",
+        "batch**batch",
+        "not batch",
+        "lambda: 1",
+        "(x:=9)",
+    ],
+)
+def test_codes_that_are_more_than_arithmetic_are_refused(code):
+    with pytest.raises(ValueError, match="not an integer expression"):
+        compile_codes([code], ["batch"])
+    with pytest.raises(ValueError, match="not an integer expression"):
+        from_code(code)

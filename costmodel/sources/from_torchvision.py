@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, ModelError, librarian
-from costmodel.sources.building import building, part_of, reason
+from costmodel.sources.building import building, part_of, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
@@ -100,6 +100,9 @@ def _create(name: str, size: tuple[int, int] | None) -> tuple[nn.Module, tuple[i
             return models.get_model(name, **no_weights), default, []
     except InputError:
         raise
+    except NotImplementedError:  # regnet computes its widths with tensors whose values it then reads
+        with building(None):
+            return to_meta(models.get_model(name, **no_weights)), default, []
     except Exception as error:
         raise ModelError(f"torchvision:{name} cannot be built: {reason(error)}") from error
 

@@ -71,7 +71,8 @@ class Step:
         parts = [gpu_kernel_time(kernel, self.hardware) for kernel in self.plan.kernels]
         shares = self._memory_shares()
         issued = self._issue_times()
-        found, ended = [], 0.0
+        found: list[Estimate] = []
+        ended = 0.0
         for launch, share in zip(self.plan.launches, shares, strict=True):
             part = parts[launch.kernel]
             busy = part.seconds(share)
@@ -101,7 +102,8 @@ class Step:
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
         touched = previous = 0.0  # B since the step began; where the launch before began
         began_at: dict[int, float] = {}  # storage -> touched when its writer began
-        last_node, shares = -1, []
+        shares: list[float] = []
+        last_node = -1
         for launch in self.plan.launches:
             kernel, node = kernels[launch.kernel], launch.nodes[-1]
             moved = kernel.bytes_read + kernel.bytes_written

@@ -210,9 +210,10 @@ class Recorder(TorchDispatchMode):
             return kwargs
 
     def _same_device(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Real CPU tensors that meet meta tensors go to meta as well, keeping who made them."""
+        """Real CPU tensors that meet meta tensors, or a whole batch, go to meta too, keeping who made them."""
         tensors = list(_tensors((args, kwargs)))
-        if len({t.device.type for t in tensors}) < 2:
+        devices = {t.device.type for t in tensors}
+        if devices == {"meta"} or not devices or (len(devices) == 1 and not _is_vast((args, kwargs))):
             return args, kwargs
         return _replace(args, self._to_meta), _replace(kwargs, self._to_meta)
 
@@ -277,8 +278,18 @@ class Recorder(TorchDispatchMode):
 def _run(func: Any, schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if schema.op == "aten.scaled_dot_product_attention":
         return _attention_output(func, args, kwargs)
+    if schema.op in ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu") and schema.names[1] == "hx":
+        return _recurrent_output(schema.op, args)
     result = func(*args, **kwargs)
     return _convolution_output(result, args[0], args[1]) if schema.op.startswith("aten.conv") else result
+
+
+def _recurrent_output(op: str, args: tuple[Any, ...]) -> Any:
+    """Results of a recurrent layer without walking through time: (sequence, h_n[, c_n])."""
+    image, states = args[0], args[1] if op == "aten.lstm" else (args[1],)
+    bidirectional = args[7]
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    return (image.new_empty(*image.shape[:-1], width), *(torch.empty_like(state) for state in states))
 
 
 def _convolution_output(result: Any, image: torch.Tensor, weight: torch.Tensor) -> Any:
@@ -304,6 +315,15 @@ def _attention_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return func(*args, **kwargs)
     batch, heads, length, _ = query.shape
     return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+
+
+def _is_vast(value: Any) -> bool:
+    """Whether a size among arguments is that of a large batch."""
+    if isinstance(value, int):
+        return value > REAL_CPU_ELEMENTS
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_vast, value))
+    return isinstance(value, dict) and any(map(_is_vast, value.values()))
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -227,3 +227,23 @@ def test_resnet50_is_what_the_literature_says():
     graph = trace(resolve("resnet50"))
     assert macs(graph, batch=1) == 4_089_184_256
     assert graph.param_count == 25_557_032
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_have_the_shapes_that_torch_gives_and_take_no_time_to_trace(kind):
+    module = kind(5, 6, num_layers=2, bidirectional=True, batch_first=True)
+    graph = trace(from_module(module, torch.rand(3, 7, 5)))
+    bound = graph.bind({"batch": 3})
+    found = [bound.specs[bound.tensors[t].spec].shape for t in bound.outputs]
+    output, states = module(torch.rand(3, 7, 5))
+    real = [output, *(states if isinstance(states, tuple) else (states,))]
+    assert found == [tuple(t.shape) for t in real]
+
+
+def test_constants_repeated_for_the_batch_are_not_allocated():
+    class Grid(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.arange(64.0).reshape(1, 64).repeat(x.shape[0], 1)
+
+    graph = trace(from_module(Grid(), torch.rand(2, 64)))
+    assert set(graph.symbols) == {"batch"}
