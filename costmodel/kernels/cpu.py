@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
-from costmodel.kernels.eager import Operator, is_channels_last, is_contiguous, is_dense
+from costmodel.kernels.operator import Operator, is_channels_last, is_contiguous, is_dense
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
 from costmodel.symbols import product

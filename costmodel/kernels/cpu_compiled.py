@@ -27,7 +27,7 @@ from costmodel.kernels.cpu import (
     tensors_of,
     window_elements,
 )
-from costmodel.kernels.eager import Operator
+from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 
 __all__ = ["compiled_cpu_plan"]

@@ -15,10 +15,11 @@ from typing import Any
 from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.eager import Operator, eager_kernels, is_dense
+from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.fusion_kinds import prefers_channels_last
 from costmodel.kernels.fusion_rules import Lowered, lower_to_buffers
 from costmodel.kernels.fusion_schedule import Scheduler
+from costmodel.kernels.operator import Operator, is_dense
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product

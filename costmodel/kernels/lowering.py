@@ -11,7 +11,8 @@ from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.cpu import cpu_kernels
-from costmodel.kernels.eager import Operator, eager_kernels
+from costmodel.kernels.eager import eager_kernels
+from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product

@@ -10,7 +10,7 @@ from costmodel.formulas import cost_of
 from costmodel.hardware import load
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.cpu_compiled import compiled_cpu_plan
-from costmodel.kernels.eager import Operator
+from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan
 from costmodel.tensor import Role, TensorSpec, f32
 

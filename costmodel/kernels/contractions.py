@@ -1,0 +1,259 @@
+"""Contractions in eager PyTorch on a CUDA GPU: convolutions, products, attention, and what runs around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from costmodel.kernels.algorithm import algorithm_of, engine_for
+from costmodel.kernels.operator import Operator, copy_kernel, is_channels_last, is_contiguous, operands_in, rule
+from costmodel.kernels.plan import Kernel
+from costmodel.kernels.precision import contraction_dtype
+from costmodel.symbols import product
+from costmodel.tensor import TensorSpec
+
+__all__ = ["contraction"]
+
+
+def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
+    """The kernel of a contraction, on the engine that the machine has for its dtype."""
+    operand = next((t.dtype for t in operands_in(operator.arguments) if "float" in t.dtype), "float32")
+    dtype = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for(algorithm, dtype, operator.hardware)
+    values = {
+        "matrix_flops": operator.cost.matrix_flops,
+        "workspace_bytes": operator.cost.workspace_bytes,
+        "engine": engine,
+        "dtype": dtype,
+        "accumulate": accumulate,
+    }
+    return operator.kernel(algorithm, **{**values, **changes})
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "cudnn_convolution")
+def _convolution(operator: Operator) -> Iterator[Kernel]:
+    """cuDNN: conversion to NHWC, convolution, conversion back, and the bias as an ``add_`` of its own.
+
+    Tensor-core kernels want NHWC operands; k x k convolutions of NCHW tensors are converted around the
+    kernel, 1x1 convolutions run as matrix products on NCHW as they are. Depthwise kernels add the bias
+    themselves (aten/src/ATen/native/Convolution.cpp).
+    """
+    weight: TensorSpec = operator.arguments["weight"]
+    groups = operator.arguments.get("groups", 1)
+    out, bias = operator.out, operator.arguments.get("bias")
+    algorithm = algorithm_of(operator.op, operator.arguments)
+    if not _joinable(operator.input):
+        yield copy_kernel(operator.op, operator.input)
+    pixels = out.numel // out.shape[1]
+    depth = product(weight.shape[1:])
+    packed = _packed_groups(groups, weight.shape[1])
+    geometry = (pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed))
+    kernel = contraction(operator, algorithm, gemm=geometry, window=_window(operator))
+    depthwise = algorithm == "direct_depthwise"
+    if depthwise:
+        kernel = replace(kernel, variant=_depthwise_variant(operator, weight))
+    if bias is not None and not depthwise:
+        kernel = replace(
+            kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
+        )
+    converted = kernel.engine == "matrix" and algorithm != "gemm" and not is_channels_last(out)
+    if converted:
+        yield copy_kernel(operator.op, operator.input, "nchw_to_nhwc", "elementwise")
+    yield kernel
+    if converted:
+        yield copy_kernel(operator.op, out, "nhwc_to_nchw", "elementwise")
+    if bias is not None and not depthwise:
+        yield Kernel(
+            op=operator.op,
+            algorithm="bias",
+            vector_flops=out.numel,  # type: ignore[arg-type]
+            bytes_read=out.nbytes + bias.nbytes,
+            bytes_written=out.nbytes,  # type: ignore[arg-type]
+        )
+
+
+def _packed_groups(groups: int, channels: int) -> int:
+    """How many groups one tile of a tensor-core kernel takes side by side, the products between them wasted.
+
+    Narrow groups are laid block-diagonally until about 32 channels fill the depth of a tile.
+    """
+    return max(1, min(groups, 32 // max(channels, 1)))
+
+
+def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
+    """Whose depthwise kernel runs, after ``use_cudnn_depthwise`` of PyTorch's Convolution.cpp.
+
+    channels_last fp16 goes to cuDNN; NCHW fp16 too where cuDNN is known to be faster: square kernels of 1, 3, 5,
+    at least 32 channels, width at least 7, stride 1 or (2, with many channels). All else is PyTorch's own.
+    """
+    x = operator.input
+    if x.dtype not in ("float16", "bfloat16"):
+        return "depthwise_native"
+    height, width = weight.shape[-2:]
+    if is_channels_last(x) or is_channels_last(operator.out):
+        return "depthwise_nhwc" if max(height, width) <= 7 else "depthwise_nhwc_large"
+    stride = operator.arguments.get("stride", 1)
+    strides = {stride} if isinstance(stride, int) else set(stride)
+    channels, columns = x.shape[1], x.shape[-1]
+    if (
+        len(x.shape) == 4
+        and height == width
+        and height in (1, 3, 5)
+        and channels >= 32
+        and columns >= 7
+        and x.dtype == "float16"
+    ):
+        if strides == {1}:
+            return "depthwise_nchw"
+        if strides == {2} and (channels >= 512 or (channels >= 256 and columns >= 28)):
+            return "depthwise_nchw"
+    return "depthwise_native"
+
+
+def _window(operator: Operator) -> tuple[int, ...] | None:
+    """Sizes of a 2-d convolution, one number each; None for other ranks and padding by name."""
+    x, weight = operator.input, operator.arguments["weight"]
+    if len(x.shape) != 4 or len(weight.shape) != 4:
+        return None
+    pairs = [
+        operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    ]
+    if any(isinstance(p, str) for p in pairs):
+        pairs[1] = [(k - 1) // 2 for k in weight.shape[2:]] if pairs[1] == "same" else 0
+    flat = [v for p in pairs for v in ([p, p] if isinstance(p, int) else (list(p) * 2)[:2])]
+    groups = operator.arguments.get("groups", 1)
+    return (*x.shape, weight.shape[0], *weight.shape[2:], *flat, groups)
+
+
+def _joinable(spec: TensorSpec) -> bool:
+    """Whether cuDNN takes the tensor as it lies: row-major or channels last."""
+    return is_contiguous(spec) or is_channels_last(spec)
+
+
+@rule("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot")
+def _matrix_product(operator: Operator) -> Iterator[Kernel]:
+    """cuBLAS; a bias rides in the epilogue of ``addmm``, which ``linear`` takes for 2-d and contiguous 3-d inputs.
+
+    Other inputs go through ``matmul`` with an ``add_`` after it, and strided ones are copied first
+    (aten/src/ATen/native/Linear.cpp).
+    """
+    first, second = _factors(operator)
+    out: TensorSpec = operator.out
+    bias: Any = operator.arguments.get("bias")
+    n = out.shape[-1] if len(second.shape) > 1 else 1
+    k = first.shape[-1]
+    batch = product(second.shape[:-2]) if len(second.shape) > 2 else 1
+    if operator.name == "linear":
+        n, batch = second.shape[0], 1
+    elif len(first.shape) > 2:
+        batch = max(batch, product(first.shape[:-2])) if len(second.shape) > 2 else 1
+    rows = max(out.numel // max(n * batch, 1), 1)
+    for factor in (first, second):
+        if not _gemm_ready(factor):
+            yield copy_kernel(operator.op, factor)
+    fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
+    kernel = contraction(operator, "gemm" if batch == 1 else "batched_gemm", gemm=(rows, n, k, batch))
+    if not fused:
+        kernel = replace(
+            kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
+        )
+    yield kernel
+    if not fused:
+        nbytes: int = out.nbytes  # type: ignore[assignment]
+        yield Kernel(op=operator.op, algorithm="bias", vector_flops=out.numel, bytes_read=nbytes, bytes_written=nbytes)  # type: ignore[arg-type]
+
+
+def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:
+    arguments = operator.arguments
+    for left, right in (
+        ("input", "weight"),
+        ("mat1", "mat2"),
+        ("batch1", "batch2"),
+        ("input", "mat2"),
+        ("input", "other"),
+    ):
+        if left in arguments and right in arguments:
+            return arguments[left], arguments[right]
+    tensors = list(operands_in(arguments))
+    return tensors[0], tensors[-1]
+
+
+def _gemm_ready(spec: TensorSpec) -> bool:
+    """Whether cuBLAS takes the matrices as they lie: a contiguous row or column, and one step for the batch."""
+    if spec.strides is None or len(spec.shape) < 2:
+        return True
+    if 1 not in spec.strides[-2:] and 1 not in spec.shape[-2:]:
+        return False
+    batch = [(n, s) for n, s in zip(spec.shape[:-2], spec.strides[:-2], strict=True) if n != 1]
+    return all(s == n2 * s2 for (_, s), (n2, s2) in pairwise(batch))
+
+
+@rule("scaled_dot_product_attention")
+def _attention(operator: Operator) -> Iterator[Kernel]:
+    """Flash or memory-efficient attention for 4-d operands: scores stay on chip. Others take the math path."""
+    query, key = operator.arguments["query"], operator.arguments["key"]
+    batch = product(query.shape[:-2])
+    length, keys, width = query.shape[-2], key.shape[-2], query.shape[-1]
+    if len(query.shape) == 4:
+        # Flash attention takes half precision without a mask; all else of four dimensions the efficient kernel.
+        masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
+        yield contraction(
+            operator, "efficient_attention" if masked else "flash_attention", gemm=(length, keys, width, batch)
+        )
+        return
+    yield from _math_attention(operator, batch, length, keys, width)
+
+
+def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:
+    """Two batched products with a softmax between them; the scores lie in memory.
+
+    Up to torch 2.4 all of it has the dtype of the operands. Later releases cast half-precision operands to fp32,
+    multiply in fp32 (TF32 where that is allowed), and take ``_safe_softmax``, which looks for fully masked rows:
+    ``eq``, ``all`` and ``where`` besides the softmax (aten/src/ATen/native/transformers/attention.cpp).
+    """
+    query, key, value = (operator.arguments[n] for n in ("query", "key", "value"))
+    deep = value.shape[-1]
+    widened = operator.execution.at_least_torch(2, 5) and query.itemsize < 4
+    size = 4 if widened else query.itemsize
+    scores = batch * length * keys
+    for operand in (query, key, value):
+        if not widened and not _gemm_ready(operand):
+            yield copy_kernel(operator.op, operand)
+    if widened:
+        for operand in (query, key, value):
+            yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
+    yield _scores_product(operator, (length, keys, width, batch), size, widened)
+    flops: int = operator.cost.vector_flops  # type: ignore[assignment]
+    softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
+    yield replace(softmax, access="softmax", row_length=keys, vector_flops=flops)
+    if widened:
+        yield _pass(operator, "elementwise", scores * size, scores, scores)
+        yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
+        yield _pass(operator, "elementwise", scores * size, scores * size, scores)
+    yield _scores_product(operator, (length, deep, keys, batch), size, widened)
+    if widened:
+        yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
+
+
+def _pass(operator: Operator, algorithm: str, read: Any, written: Any, elements: Any) -> Kernel:
+    access = "reduction" if algorithm == "reduction" else "elementwise"
+    return Kernel(
+        op=operator.op, algorithm=algorithm, bytes_read=read, bytes_written=written, elements=elements, access=access
+    )
+
+
+def _scores_product(operator: Operator, gemm: tuple[int, int, int, int], size: int, widened: bool) -> Kernel:
+    """One of the two batched products of the math path, operands of ``size`` bytes."""
+    m, n, k, batch = gemm
+    read, written = size * batch * (m * k + k * n), size * batch * m * n
+    kernel = contraction(
+        operator, "batched_gemm", gemm=gemm, vector_flops=0, matrix_flops=2 * batch * m * n * k,
+        bytes_read=read, bytes_written=written, elements=batch * m * n,
+    )  # fmt: skip
+    if not widened:
+        return kernel
+    dtype = contraction_dtype(operator.op, operator.execution, "float32", operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for("batched_gemm", dtype, operator.hardware)
+    return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)

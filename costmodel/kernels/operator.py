@@ -1,0 +1,135 @@
+"""Operator: one call with the dtypes of the run, and what can be read off its tensors' strides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from costmodel.cost import Cost
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels.plan import Execution, Kernel
+from costmodel.tensor import TensorSpec
+
+__all__ = [
+    "RULES",
+    "Operator",
+    "Rule",
+    "copy_kernel",
+    "dense_order",
+    "is_channels_last",
+    "is_contiguous",
+    "is_dense",
+    "operands_in",
+    "rule",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One call with the dtypes of the run: everything that decides its kernels."""
+
+    op: str
+    arguments: dict[str, Any]
+    results: Any
+    cost: Cost
+    execution: Execution
+    hardware: HardwareProfile
+
+    @property
+    def name(self) -> str:
+        return self.op.rpartition(".")[2]
+
+    @property
+    def input(self) -> TensorSpec:
+        return self.arguments["input"]  # type: ignore[no-any-return]
+
+    @property
+    def out(self) -> TensorSpec:
+        return self.results[0] if isinstance(self.results, (tuple, list)) else self.results  # type: ignore[no-any-return]
+
+    def kernel(self, algorithm: str, **changes: Any) -> Kernel:
+        """A kernel with the operator's own FLOPs and bytes, unless ``changes`` say otherwise."""
+        cost = self.cost
+        values: dict[str, Any] = {
+            "vector_flops": cost.vector_flops,
+            "bytes_read": cost.bytes_read,
+            "bytes_written": cost.bytes_written,
+            "count": cost.launches,
+            "elements": self.out.numel,
+        }
+        return Kernel(op=self.op, algorithm=algorithm, **{**values, **changes})
+
+
+def dense_order(spec: TensorSpec) -> list[int]:
+    """Dimensions from the slowest to the fastest, size-1 dimensions left out."""
+    strides = spec.strides or ()
+    return sorted((d for d, size in enumerate(spec.shape) if size != 1), key=lambda d: (-strides[d], d))  # type: ignore[operator]
+
+
+def is_dense(spec: TensorSpec) -> bool:
+    """Whether the elements lie without gaps, in whatever order of dimensions.
+
+    >>> is_dense(TensorSpec((2, 3), strides=(1, 2))), is_dense(TensorSpec((2, 3), strides=(6, 1)))
+    (True, False)
+    """
+    if spec.strides is None:
+        return True
+    expected: Any = 1
+    for d in reversed(dense_order(spec)):
+        if spec.strides[d] != expected:
+            return False
+        expected = expected * spec.shape[d]
+    return True
+
+
+def is_contiguous(spec: TensorSpec) -> bool:
+    """Whether the elements lie in row-major order without gaps."""
+    return spec.strides is None or (
+        is_dense(spec) and dense_order(spec) == [d for d, n in enumerate(spec.shape) if n != 1]
+    )
+
+
+def is_channels_last(spec: TensorSpec) -> bool:
+    """Whether a 4-d tensor lies as (N, H, W, C): channels fastest.
+
+    >>> is_channels_last(TensorSpec((2, 3, 4, 4), strides=(48, 1, 12, 3))), is_channels_last(TensorSpec((2, 3, 4, 4)))
+    (True, False)
+    """
+    if len(spec.shape) != 4 or spec.strides is None:
+        return False
+    return spec.strides[1] == 1 and is_dense(spec)
+
+
+def copy_kernel(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", access: str = "strided") -> Kernel:
+    """A copy into another order: every element read and written once."""
+    read: int = spec.nbytes  # type: ignore[assignment]
+    elements: int = spec.numel  # type: ignore[assignment]
+    written = elements * spec.itemsize
+    return Kernel(op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, access=access, elements=elements)
+
+
+def operands_in(value: Any) -> Iterator[TensorSpec]:
+    """All tensor specs among arguments."""
+    if isinstance(value, TensorSpec):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from operands_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from operands_in(item)
+
+
+Rule = Callable[[Operator], Iterator[Kernel]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as what these operators launch in eager mode on a GPU."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
