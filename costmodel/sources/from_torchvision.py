@@ -95,9 +95,11 @@ def _create(name: str, size: tuple[int, int] | None) -> tuple[nn.Module, tuple[i
         no_weights["init_weights"] = False  # type: ignore[assignment]
     try:
         with building():
-            if size and size != default and name.startswith(tuple(_SIZE_ARGUMENTS)):
+            if size and name.startswith(tuple(_SIZE_ARGUMENTS)):
                 return _resized(models, name, size), default, [f"built for {size[0]}x{size[1]} images"]
-            return models.get_model(name, **no_weights), default, []
+            module = models.get_model(name, **no_weights)
+        own = getattr(module, "image_size", None)  # vit_h_14 is published at 518, and built for 224
+        return module, (own, own) if isinstance(own, int) else default, []
     except InputError:
         raise
     except NotImplementedError:  # regnet computes its widths with tensors whose values it then reads
