@@ -269,7 +269,7 @@ def test_found_in_an_installed_package_too(tmp_path: Path) -> None:
     """In a wheel the files lie in costmodel/hw_profiles."""
     root = Path(__file__).parent.parent
     skip = shutil.ignore_patterns("__pycache__")
-    for part in ("errors.py", "units.py"):
+    for part in ("__init__.py", "errors.py", "units.py"):
         (tmp_path / "costmodel").mkdir(exist_ok=True)
         shutil.copy(root / "costmodel" / part, tmp_path / "costmodel" / part)
     shutil.copytree(root / "costmodel" / "hardware", tmp_path / "costmodel" / "hardware", ignore=skip)

@@ -109,7 +109,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line: its type and what its text says first.
+    r"""An error in one line: its type and what its text says first.
 
     >>> reason(ValueError("depth must be even\nsee below"))
     'ValueError: depth must be even'

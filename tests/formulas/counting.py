@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import mpmath
 import numpy as np
 
 
@@ -160,15 +161,11 @@ def values(items: Any) -> Any:
 
 
 def _polygamma0(x: float) -> float:
-    from scipy.special import digamma as scipy_digamma
-
-    return float(scipy_digamma(x))
+    return float(mpmath.digamma(x))
 
 
 def _erfinv(x: float) -> float:
-    from scipy.special import erfinv as scipy_erfinv
-
-    return float(scipy_erfinv(x))
+    return float(mpmath.erfinv(x))
 
 
 max_, min_ = elementary("max", max), elementary("min", min)
