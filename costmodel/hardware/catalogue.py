@@ -64,6 +64,14 @@ _FIRST_TABLE = re.compile(r"^\[", re.MULTILINE)
 def _aliases_in(path: Path) -> tuple[str, ...]:
     """The aliases of a file, from the lines above its first table; a broken file has none here."""
     try:
+        return _aliases_as_of(path, path.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=1024)
+def _aliases_as_of(path: Path, modified_ns: int) -> tuple[str, ...]:
+    try:
         preamble = _FIRST_TABLE.split(path.read_text(encoding="utf-8"), maxsplit=1)[0]
         return tuple(str(alias) for alias in parse_toml(preamble).get("aliases", ()))
     except (OSError, ValueError, TypeError):
@@ -142,11 +150,17 @@ def load(name_or_path: str | Path) -> HardwareProfile:
     >>> load("a100").name, load("a100").peak("matrix", "bf16").flop_per_s
     ('a100-sxm-80gb', 312000000000000.0)
     """
-    path = find(name_or_path)
+    path = _find_again(str(name_or_path), os.environ.get(SEARCH_PATH_VARIABLE, ""))
     try:
         return _load_as_of(path, path.stat().st_mtime_ns)
     except OSError:
         return read_profile(path)  # says what is wrong with it
+
+
+@lru_cache(maxsize=256)
+def _find_again(asked: str, search_path: str) -> Path:
+    """As :func:`find`; a name that was found once is not looked for again while the search path stays the same."""
+    return find(asked)
 
 
 @lru_cache(maxsize=64)

@@ -52,7 +52,10 @@ def _access(operator: Operator, algorithm: str) -> str:
         return "pooling"
     if operator.name in ("gather", "index", "index_select", "embedding", "take_along_dim"):
         return "gather"
-    full = [t for t in operands_in(operator.arguments) if t.numel == operator.out.numel]
+    operands = list(operands_in(operator.arguments))
+    if operator.out.strides is None and all(t.strides is None for t in operands):
+        return "elementwise"
+    full = [t for t in operands if t.numel == operator.out.numel]
     orders = {
         tuple(dense_order(t)) if t.strides else tuple(d for d, n in enumerate(t.shape) if n != 1)
         for t in (*full, operator.out)

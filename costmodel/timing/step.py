@@ -112,7 +112,8 @@ class Step:
                 left = reach - (touched - previous)
                 hits = kernel.bytes_read * min(left / fade, 1.0) if left > 0 else 0.0
             else:
-                for storage, spec in {pair for source in launch.nodes for pair in reads[source]}:
+                several = len(launch.nodes) > 1
+                for storage, spec in {p for n in launch.nodes for p in reads[n]} if several else reads[node]:
                     left = reach - (touched - began_at.get(storage, -math.inf))
                     if left > 0:
                         hits += nbytes[spec] * scale[storage] * min(left / fade, 1.0)
