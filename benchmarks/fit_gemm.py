@@ -29,6 +29,7 @@ import tomllib
 from costmodel.hardware import load
 from costmodel.timing.gemm import GEMM, MATRIX_TILES, SIMT_TILES, GemmConstants, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.validate.replay import COPIES
 
 Array = Any  # numpy arrays of float
 
@@ -49,7 +50,6 @@ FITTED = (
 #: No A100 row lies near the edge of its L2: alone, it leaves the edge at the nominal capacity, nearly sharp.
 EDGE = {"l2_usable": 1.0, "l2_fade": 0.1}
 FITTED_SIMT = ("simt_feed", "row_toll", "power_window_s")
-COPIES = 5
 ROOT = Path(__file__).parents[1]
 
 

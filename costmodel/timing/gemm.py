@@ -20,7 +20,7 @@ from typing import Literal
 
 from costmodel.timing.gemm_machine import GemmEngine, GemmMachine
 
-__all__ = ["GEMM", "MATRIX_TILES", "SIMT_TILES", "GemmConstants", "GemmTime", "gemm_time"]
+__all__ = ["GEMM", "MATRIX_TILES", "SIMT_TILES", "GemmConstants", "GemmTime", "gemm_time", "missing_share"]
 
 Bound = Literal["compute", "memory", "fixed"]
 
@@ -189,8 +189,8 @@ def gemm_time(
 _Run = tuple[float, float, float, float, tuple[int, int], int, int]
 
 
-def _missing(distance: float, hw: GemmMachine, constants: GemmConstants) -> float:
-    """The share of operands that have left L2 after ``distance`` bytes."""
+def missing_share(distance: float, hw: GemmMachine, constants: GemmConstants = GEMM) -> float:
+    """The share of operands that have left L2 when ``distance`` bytes have been touched since [1]."""
     if not hw.l2_bytes:
         return 1.0
     return min(1.0, max(0.0, (distance / hw.l2_bytes / constants.l2_usable - 1) / constants.l2_fade))
@@ -211,9 +211,9 @@ def _memory_s(
     result = m * n * max(size, 2) * batch  # fp8 and int8 products are stored wider
     a_and_c, b = m * k * size * batch + result, k * n * size * batch
     if reuse_bytes is not None:
-        missing_a, missing_b = (_missing(distance, hw, constants) for distance in reuse_bytes)
+        missing_a, missing_b = (missing_share(distance, hw, constants) for distance in reuse_bytes)
     else:
-        missing_a = missing_b = 1.0 if bytes_cold else _missing(a_and_c + b, hw, constants)
+        missing_a = missing_b = 1.0 if bytes_cold else missing_share(a_and_c + b, hw, constants)
     return (a_and_c * missing_a + b * missing_b) / hw.dram_rate(constants.stream_share)
 
 

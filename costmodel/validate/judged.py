@@ -14,6 +14,7 @@ from costmodel.validate.baselines import baselines_of
 from costmodel.validate.conditions import execution_of
 from costmodel.validate.host_time import call_time
 from costmodel.validate.operators import operator_graph
+from costmodel.validate.replay import replayed
 from costmodel.validate.rows import MeasuredRow, OperatorRow
 
 __all__ = ["Judged", "judge", "judge_operator", "kernel_time_only", "operator_roofline_s"]
@@ -83,7 +84,10 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
 
 def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     """Hold the prediction of one operator against its row, both as the row's way of timing shows them."""
-    found = judge(row, _operator_analysis(row, hardware))
+    analysis = _operator_analysis(row, hardware)
+    if row.timing == "graph_replay":
+        analysis.__dict__["plan"] = replayed(analysis.plan, analysis.hardware)
+    found = judge(row, analysis)
     times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
     shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
     return replace(found, **shown)
@@ -112,9 +116,9 @@ def _time_shares(analysis: Analysis) -> dict[str, float]:
     """Share of the kernels' predicted time by class of kernels."""
     seconds: dict[str, float] = {}
     plan, estimates = analysis.plan, analysis.estimates
-    for launch in plan.launches:
+    for launch, estimate in zip(plan.launches, estimates, strict=True):
         name = _class(plan.kernels[launch.kernel])
-        seconds[name] = seconds.get(name, 0.0) + estimates[launch.kernel].latency_s
+        seconds[name] = seconds.get(name, 0.0) + estimate.latency_s
     whole = sum(seconds.values()) or 1.0
     return {name: part / whole for name, part in seconds.items()}
 

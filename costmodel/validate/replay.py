@@ -1,0 +1,59 @@
+"""Graph replay: what is still in L2 when a captured product runs again.
+
+Operators timed by replaying a CUDA graph run back to back, without the host and without other kernels between them.
+The public GEMM timings of that kind copied the weight until the copies filled the device's L2 once, at most
+:data:`COPIES` times, and used them in turn; input and output were the same in every launch. Where
+``ceil(96 MiB / weight)`` copies fit in an L40S's L2 its products are fast, and slow where they do not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels import Kernel, KernelPlan
+from costmodel.timing.gemm import missing_share
+from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmMachine
+
+__all__ = ["COPIES", "replayed", "reuse_bytes"]
+
+#: Most copies of the weight that are used in turn.
+COPIES = 5
+
+_machine = lru_cache(maxsize=16)(GemmMachine.from_profile)
+
+
+def reuse_bytes(weight_bytes: float, other_bytes: float, l2_bytes: float) -> tuple[float, float]:
+    """Bytes touched between two uses of (input and output, weight); ``l2_bytes`` is the capacity as stated.
+
+    >>> reuse_bytes(32e6, 4e6, 96e6)     # three copies of 32 MB fill 96 MB of L2
+    (36000000.0, 100000000.0)
+    >>> reuse_bytes(1e6, 4e6, 96e6)      # five at most
+    (5000000.0, 9000000.0)
+    """
+    copies = min(COPIES, math.ceil(l2_bytes / weight_bytes))
+    return weight_bytes + other_bytes, copies * weight_bytes + other_bytes
+
+
+def replayed(plan: KernelPlan, hardware: HardwareProfile) -> KernelPlan:
+    """The plan of a replayed product, whose kernels take from DRAM what is no longer in L2."""
+    level = hardware.find_memory_level("l2")
+    if level is None or not level.capacity_bytes:
+        return plan
+    return replace(plan, kernels=tuple(_resident(kernel, hardware, level.capacity_bytes) for kernel in plan.kernels))
+
+
+def _resident(kernel: Kernel, hardware: HardwareProfile, l2_bytes: float) -> Kernel:
+    if kernel.gemm is None or kernel.algorithm not in ("gemm", "batched_gemm"):
+        return kernel
+    m, n, k, batch = kernel.gemm
+    size = ELEMENT_BYTES.get(kernel.dtype, 4)
+    weight, read, written = (rows * columns * batch * size for rows, columns in ((n, k), (m, k), (m, n)))
+    missing, missing_weight = (
+        missing_share(distance, _machine(hardware)) for distance in reuse_bytes(weight, read + written, l2_bytes)
+    )
+    return replace(
+        kernel, bytes_read=int(read * missing + weight * missing_weight), bytes_written=int(written * missing)
+    )
