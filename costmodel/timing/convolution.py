@@ -125,6 +125,18 @@ class ConvShape:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    @classmethod
+    def of_window(cls, window: tuple[int, ...]) -> ConvShape:
+        """The convolution that :attr:`Kernel.window <costmodel.kernels.plan.Kernel>` describes.
+
+        >>> ConvShape.of_window((1, 3, 224, 224, 64, 7, 7, 2, 2, 3, 3, 1, 1, 1)).out_size
+        (112, 112)
+        """
+        n, c, h, w, k, *rest = window
+        kernel, stride, padding, dilation = ((rest[i], rest[i + 1]) for i in range(0, 8, 2))
+        return cls(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=kernel, stride=stride,
+                   padding=padding, dilation=dilation, groups=rest[8])  # fmt: skip
+
     @property
     def out_size(self) -> tuple[int, int]:
         """Height and width of the output.
