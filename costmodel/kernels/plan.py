@@ -85,6 +85,7 @@ class Kernel:
     ``row_length``      elements normalized together, for softmax and normalization.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
+    ``alone``           whether the board is idle before and after, so that it starts at its boost clock.
     """
 
     op: str
@@ -104,6 +105,7 @@ class Kernel:
     row_length: int = 0
     elements: int = 0
     count: int = 1
+    alone: bool = False
 
     @property
     def bytes(self) -> int:

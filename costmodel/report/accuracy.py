@@ -33,8 +33,8 @@ CONVENTIONS = (
     "FLOPs × one fitted scale: that with the least median |log error| on the very rows of the setting (first table)",
     "datasheet roofline: sum over operators of max(FLOP / peak, bytes / bandwidth), operators as written in the "
     "dtype of the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
-    "operators timed as eager calls: max(floor, floor - 11.5 µs + kernel), the floor read off the smallest calls of "
-    "the same file, device and operator; rows not 30 % above it are groups of their own, at the floor",
+    "operators timed as eager calls: max(floor, lead + kernel), floor and lead of the host read off the smallest calls "
+    "of the same file, device and operator; rows not 30 % above it are groups of their own, at the floor",
     "likely owner: the class of kernels that takes the largest share of the predicted time",
 )
 

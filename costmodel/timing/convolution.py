@@ -153,11 +153,15 @@ class ConvShape:
 
 
 class ConvTime(NamedTuple):
-    """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take."""
+    """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take.
+
+    ``seconds`` is the larger of ``compute_s`` and ``memory_s``, then ``transform_s`` and ``fixed_s``.
+    """
 
     algorithm: str
     seconds: float
     memory_s: float
+    transform_s: float
     compute_s: float
     fixed_s: float
     bound: Bound
@@ -319,7 +323,8 @@ def convolution_time(
     return ConvTime(
         best,
         seconds[best],
-        part.memory_s + part.transform_s,
+        part.memory_s,
+        part.transform_s,
         part.compute_s,
         part.kernels * machine.kernel_fixed_s,
         "compute" if part.compute_s >= part.memory_s + part.transform_s else "memory",

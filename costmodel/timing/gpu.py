@@ -17,7 +17,7 @@ from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gemm import GEMM, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine, running_clock
 from costmodel.timing.machine import GpuMachine
-from costmodel.timing.streaming import RATE_CLASSES, STREAMING, streaming_time
+from costmodel.timing.streaming import LANE_CYCLES, PLAIN_LANE_CYCLES, RATE_CLASSES, streaming_time
 
 __all__ = ["GPU", "GpuConstants", "KernelSeconds", "gpu_kernel_time"]
 
@@ -26,13 +26,15 @@ class KernelSeconds(NamedTuple):
     """Device seconds of a kernel: arithmetic and memory traffic, which overlap, and what depends on neither.
 
     ``overlap`` is the exponent p of their sum (compute^p + memory^p)^(1/p): infinite where the longer hides
-    the other.
+    the other. ``serial_s`` is the part of the memory traffic that no arithmetic hides (the transforms of Winograd and
+    FFT are kernels before and after); ``memory_s`` does not hold it.
     """
 
     compute_s: float
     memory_s: float
     fixed_s: float
     overlap: float = math.inf
+    serial_s: float = 0.0
 
     def seconds(self, memory_share: float = 1.0) -> float:
         """The whole, when only ``memory_share`` of the memory time is needed (the rest came from L2)."""
@@ -40,7 +42,7 @@ class KernelSeconds(NamedTuple):
         longer, shorter = max(self.compute_s, memory), min(self.compute_s, memory)
         if longer > 0 and self.overlap != math.inf:
             longer *= (1 + (shorter / longer) ** self.overlap) ** (1 / self.overlap)
-        return self.fixed_s + longer
+        return self.fixed_s + longer + self.serial_s * memory_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +96,9 @@ def _streaming(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
         kind=kind,
         rows=elements / kernel.row_length if kernel.row_length else None,
         row_length=kernel.row_length or None,
+        lane_cycles=LANE_CYCLES.get(kernel.op.removeprefix("aten."), PLAIN_LANE_CYCLES),
     )
-    overlap = STREAMING.layer_norm_overlap if kind == "layer_norm" else math.inf
-    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.count, overlap)
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.count, found.overlap)
 
 
 def _matrix_product(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:
@@ -104,7 +106,9 @@ def _matrix_product(kernel: Kernel, hardware: HardwareProfile, constants: GpuCon
         return _roofline(kernel, hardware, constants)
     _, machine = machines(hardware)
     m, n, k, batch = kernel.gemm
-    found = gemm_time(m, n, k, batch, dtype=kernel.dtype, hw=machine, traffic_bytes=kernel.bytes)
+    found = gemm_time(
+        m, n, k, batch, dtype=kernel.dtype, hw=machine, traffic_bytes=kernel.bytes, steady=not kernel.alone
+    )
     fixed = found.fixed_s * kernel.count
     return KernelSeconds(found.compute_s, found.memory_s, fixed, GEMM.memory_overlap)
 
@@ -118,7 +122,7 @@ def _dense_convolution(kernel: Kernel, hardware: HardwareProfile, constants: Gpu
     shape = ConvShape(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=pairs[0], stride=pairs[1],
                       padding=pairs[2], dilation=pairs[3], groups=rest[8])  # fmt: skip
     found = convolution_time(shape, machine=machines(hardware)[0])
-    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s)
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 
 def _depthwise(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstants) -> KernelSeconds:

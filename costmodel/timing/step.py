@@ -142,7 +142,7 @@ def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[
 
 
 def _estimate(kernel: Kernel, part: KernelSeconds, share: float, busy: float, waited: float) -> Estimate:
-    memory = part.memory_s * share
+    memory = (part.memory_s + part.serial_s) * share
     compute, fixed = part.compute_s, waited + part.fixed_s
     if memory >= compute:
         bound = "memory" if memory >= fixed else "launch"

@@ -16,20 +16,34 @@ from typing import Literal
 
 from costmodel.timing.machine import GpuMachine
 
-__all__ = ["KINDS", "LANE_CYCLES", "RATE_CLASSES", "STREAMING", "KernelTime", "StreamingConstants", "streaming_time"]
+__all__ = [
+    "KINDS",
+    "LANE_CYCLES",
+    "PLAIN_LANE_CYCLES",
+    "RATE_CLASSES",
+    "STREAMING",
+    "KernelTime",
+    "StreamingConstants",
+    "streaming_time",
+]
 
 Bound = Literal["memory", "compute"]
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """Seconds of one kernel on the device, without the host: the whole, its parts, and which part binds."""
+    """Seconds of one kernel on the device, without the host: the whole, its parts, and which part binds.
+
+    ``overlap`` is the exponent of the sum of memory and arithmetic time: 1 where they follow each other, infinite
+    where the longer hides the other.
+    """
 
     seconds: float
     memory_s: float
     compute_s: float
     fixed_s: float
     bound: Bound
+    overlap: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +125,8 @@ KINDS = tuple(RATE_CLASSES)
 #: Lane cycles of an element [1]. Only pow shows in the measurements (P100: 73; V100 at most 65; A100 at most 41);
 #: the rest are instruction counts of CUDA's math library, rounded, and stay below the memory time on every GPU here.
 LANE_CYCLES: Mapping[str, float] = MappingProxyType({"add": 2, "div": 10, "tanh": 20, "gelu": 30, "pow": 45})
-_PLAIN_LANE_CYCLES = 4.0
+#: The same of any other element-wise operator.
+PLAIN_LANE_CYCLES = 4.0
 
 
 def streaming_time(
@@ -123,7 +138,7 @@ def streaming_time(
     kind: str = "elementwise",
     rows: float | None = None,
     row_length: int | None = None,
-    lane_cycles: float = _PLAIN_LANE_CYCLES,
+    lane_cycles: float = PLAIN_LANE_CYCLES,
     constants: StreamingConstants = STREAMING,
 ) -> KernelTime:
     """Time of one streaming kernel.
@@ -172,7 +187,7 @@ def _overlap(
     if longer > 0 and exponent != math.inf:
         body = longer * (1 + (shorter / longer) ** exponent) ** (1 / exponent)
     fixed = machine.kernel_fixed_s + latency_cycles / machine.sustained_clock_hz
-    return KernelTime(fixed + body, memory, compute, fixed, "memory" if memory >= compute else "compute")
+    return KernelTime(fixed + body, memory, compute, fixed, "memory" if memory >= compute else "compute", exponent)
 
 
 def _unit_cycles_s(cycles: float, rows: float, machine: GpuMachine) -> float:

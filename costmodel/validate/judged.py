@@ -85,8 +85,8 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
 def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     """Hold the prediction of one operator against its row, both as the row's way of timing shows them."""
     analysis = _operator_analysis(row, hardware)
-    if row.timing == "graph_replay":
-        analysis.__dict__["plan"] = replayed(analysis.plan, analysis.hardware)
+    plan = replayed(analysis.plan, analysis.hardware) if row.timing == "graph_replay" else analysis.plan
+    analysis.__dict__["plan"] = replace(plan, kernels=tuple(replace(kernel, alone=True) for kernel in plan.kernels))
     found = judge(row, analysis)
     times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
     shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}

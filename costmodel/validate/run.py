@@ -67,6 +67,7 @@ def validate(
     operators = with_floors(
         (row for row in rows if isinstance(row, OperatorRow)),
         lambda row: operator_roofline_s(row, machines[row.device]),
+        lambda row: machines[row.device].kernel_fixed_s,
     )
     chosen = sample([*models, *operators], limit, seed)
     judged: list[Judged] = []

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from costmodel.hardware import load, names
 from costmodel.kernels import Kernel
+from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gpu import GPU, KernelSeconds, gpu_kernel_time
+from costmodel.timing.machine import GpuMachine
+from costmodel.timing.streaming import streaming_time
 
 A100 = load("a100-sxm-40gb")
 GPUS = sorted(name for name in names() if load(name).is_gpu)
@@ -98,3 +101,37 @@ def test_serial_upsampling_takes_its_time_for_each_plane_whatever_the_gpu():
     serial = Kernel(op="aten.upsample_bilinear2d", algorithm="resample_serial", row_length=10_000, elements=1000,
                     bytes_read=kernel.bytes_read, bytes_written=kernel.bytes_written)  # fmt: skip
     assert gpu_kernel_time(serial, A100).compute_s == pytest.approx(10_000 * GPU.resample_plane_s)
+
+
+#: (batch, in, height, width, out, kernel, stride, padding, dilation, groups): cuDNN takes other algorithms for each.
+WINDOWS = {
+    "winograd": (16, 256, 14, 14, 256, 3, 3, 1, 1, 1, 1, 1, 1, 1),
+    "implicit_gemm": (16, 64, 56, 56, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1),
+    "fft": (16, 64, 56, 56, 64, 11, 11, 1, 1, 5, 5, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS.keys())
+@pytest.mark.parametrize("hw", ["v100-pcie-32gb", "t4"])
+def test_a_convolution_takes_what_the_convolution_model_says(hw: str, window: tuple[int, ...]) -> None:
+    profile = load(hw)
+    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", window=window, bytes_read=1, gemm=(1, 1, 1, 1))
+    shape = ConvShape(
+        batch=window[0], in_channels=window[1], height=window[2], width=window[3], out_channels=window[4],
+        kernel=window[5:7], stride=window[7:9], padding=window[9:11], dilation=window[11:13], groups=window[13],
+    )  # fmt: skip
+    expected = convolution_time(shape, machine=GpuMachine.from_profile(profile)).seconds
+    assert gpu_kernel_time(kernel, profile).seconds() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "layer_norm", "elementwise"])
+@pytest.mark.parametrize("length", [512, 8192])
+def test_a_row_kernel_takes_what_the_streaming_model_says(kind: str, length: int) -> None:
+    profile, elements = load("a100-pcie-40gb"), 4096 * length
+    kernel = Kernel(op="aten.any", algorithm=kind, access=kind, elements=elements, row_length=length,
+                    bytes_read=4 * elements, bytes_written=4 * elements)  # fmt: skip
+    machine = GpuMachine.from_profile(profile)
+    expected = streaming_time(
+        4 * elements, 4 * elements, elements=elements, machine=machine, kind=kind, row_length=length
+    )
+    assert gpu_kernel_time(kernel, profile).seconds() == pytest.approx(expected.seconds)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from costmodel.validate.host_time import AFTER_LAUNCH_S, call_time, with_floors
+from costmodel.validate.host_time import AFTER_SHARE, call_time, with_floors
 from costmodel.validate.rows import OperatorRow
 
 
@@ -50,10 +50,26 @@ def test_a_host_that_slows_down_gives_a_line() -> None:
 
 
 def test_what_shows_of_a_kernel_is_no_floor() -> None:
-    """A call of 30 µs whose kernel takes 21.5 µs, 10 µs more than stays hidden: 20 µs are the host's."""
-    (row,) = with_floors([call(10, 30.0)], lambda row: 10e-6 + AFTER_LAUNCH_S)
-    assert row.floor_s == pytest.approx(20e-6)
-    assert call_time(row, 10e-6 + AFTER_LAUNCH_S) == pytest.approx(30e-6)
+    """A call of 30 µs whose kernel takes 0.2 µs more than stays hidden: 29.8 µs are the host's."""
+    kernel = 0.2e-6 + AFTER_SHARE * 30e-6
+    (row,) = with_floors([call(10, 30.0)], lambda row: kernel)
+    assert row.floor_s == pytest.approx(29.8e-6)
+    assert call_time(row, kernel) == pytest.approx(30e-6)
+
+
+def test_a_kernel_starts_while_the_host_returns() -> None:
+    """What a kernel takes to start is not seen again in the call's time."""
+    (plain,) = with_floors([call(10, 30.0)], no_kernel)
+    (started,) = with_floors([call(10, 30.0)], no_kernel, lambda row: 3e-6)
+    assert started.lead_s == pytest.approx(plain.lead_s - 3e-6)
+    assert started.floor_s == plain.floor_s
+
+
+def test_slow_operators_show_their_kernels_behind_their_own_floor() -> None:
+    """A convolution's host time lies before its launch: only the quick operators tell what lies behind one."""
+    quick, slow = with_floors([call(10, 30.0), call(10, 150.0, op="conv2d")], no_kernel)
+    assert quick.lead_s == pytest.approx((1 - AFTER_SHARE) * 30e-6)
+    assert slow.lead_s == pytest.approx(150e-6)
 
 
 def test_large_calls_alone_do_not_tell_the_floor() -> None:
@@ -66,9 +82,10 @@ def test_large_calls_alone_do_not_tell_the_floor() -> None:
 
 def test_what_a_call_shows() -> None:
     (row,) = with_floors([call(10, 30.0)], no_kernel)
-    lead = 30e-6 - AFTER_LAUNCH_S
+    after = AFTER_SHARE * 30e-6
+    lead = 30e-6 - after
     assert call_time(row, 0.0) == pytest.approx(30e-6)
-    assert call_time(row, AFTER_LAUNCH_S) == pytest.approx(30e-6)
+    assert call_time(row, after) == pytest.approx(30e-6)
     assert call_time(row, 100e-6) == pytest.approx(lead + 100e-6)
     faster_host = replace(row, floor_s=5e-6, lead_s=0.0)
     assert call_time(faster_host, 100e-6) == pytest.approx(100e-6)
