@@ -117,11 +117,7 @@ def _dense_convolution(kernel: Kernel, hardware: HardwareProfile, constants: Gpu
     """On vector lanes the fastest of implicit GEMM, Winograd and FFT; on matrix engines implicit GEMM."""
     if kernel.engine == "matrix" or kernel.window is None:
         return _matrix_product(kernel, hardware, constants)
-    n, c, h, w, k, *rest = kernel.window
-    pairs = [(rest[i], rest[i + 1]) for i in range(0, 8, 2)]
-    shape = ConvShape(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=pairs[0], stride=pairs[1],
-                      padding=pairs[2], dilation=pairs[3], groups=rest[8])  # fmt: skip
-    found = convolution_time(shape, machine=machines(hardware)[0])
+    found = convolution_time(ConvShape.of_window(kernel.window), machine=machines(hardware)[0])
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 
