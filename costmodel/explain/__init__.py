@@ -1,0 +1,10 @@
+"""Why a step takes longer than its FLOPs say: the split into causes, and the findings."""
+
+from __future__ import annotations
+
+from costmodel.explain.causes import CAUSES, Cause
+from costmodel.explain.rule import RULES, Finding
+from costmodel.explain.rules import findings
+from costmodel.explain.split import CauseShare, Part, Split, split
+
+__all__ = ["CAUSES", "RULES", "Cause", "CauseShare", "Finding", "Part", "Split", "findings", "split"]

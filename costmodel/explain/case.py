@@ -1,0 +1,232 @@
+"""Case: one analysis as the rules see it: its split, its convolutions, and the same design changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from costmodel.analysis import Analysis
+from costmodel.errors import CostmodelError
+from costmodel.explain.split import Split, split
+from costmodel.kernels import Kernel, KernelPlan
+from costmodel.tensor import TensorSpec
+from costmodel.timing import estimate_plan
+from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.units import format_seconds
+
+__all__ = ["HOST_SHARE", "SPEAKS_FROM", "Case", "Conv", "Started"]
+
+#: Share of the predicted time below which a rule has nothing to say [1].
+SPEAKS_FROM = 0.01
+#: Share of the step that the device may wait before the host is called the bottleneck [1].
+HOST_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """Sizes of a 2-d convolution: channels, window and maps."""
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    in_size: tuple[int, int]
+    out_size: tuple[int, int]
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every channel is convolved by itself."""
+        return self.groups == self.in_channels > 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether this is a matrix product over channels: a dense 1x1 convolution."""
+        return self.kernel == (1, 1) and self.groups == 1
+
+
+class Started(NamedTuple):
+    """One launch: its position, main node, kernel, and seconds on the device."""
+
+    position: int
+    node: int
+    kernel: Kernel
+    seconds: float
+
+
+class Case:
+    """An analysis under examination. ``channels_last`` is the same model traced in that layout, where it is at hand."""
+
+    def __init__(self, analysis: Analysis, channels_last: Callable[[], Analysis | None] | None = None) -> None:
+        self.analysis, self._retrace = analysis, channels_last
+        self._changed: dict[tuple[tuple[str, Any], ...], Analysis | None] = {}
+
+    @cached_property
+    def split(self) -> Split:
+        """Why the step takes longer than its FLOPs say."""
+        return split(self.analysis)
+
+    @property
+    def latency_s(self) -> float:
+        """Predicted seconds of the step."""
+        return self.analysis.latency
+
+    def matters(self, seconds: float, share: float = SPEAKS_FROM) -> bool:
+        """Whether this is worth a sentence."""
+        return seconds > 0 and seconds >= share * self.latency_s
+
+    def of_step(self, seconds: float) -> str:
+        """``12 µs of 3.4 ms``: seconds beside the whole step."""
+        return f"{format_seconds(seconds)} of {format_seconds(self.latency_s)}"
+
+    def saved_on_device(self, seconds: float) -> float | None:
+        """Seconds saved on the device as seconds of the step; None where the host is the bottleneck and hides them."""
+        return None if self.split.seconds("host") > HOST_SHARE * self.latency_s else seconds
+
+    # -- what runs -----------------------------------------------------------------------------
+
+    @cached_property
+    def starts(self) -> tuple[Started, ...]:
+        """Every launch in program order."""
+        plan = self.analysis.plan
+        return tuple(
+            Started(position, launch.nodes[0], plan.kernels[launch.kernel], self.split.device_s(position))
+            for position, launch in enumerate(plan.launches)
+        )
+
+    @cached_property
+    def device_s(self) -> dict[int, float]:
+        """Seconds on the device by node."""
+        found: dict[int, float] = {}
+        for start in self.starts:
+            found[start.node] = found.get(start.node, 0.0) + start.seconds
+        return found
+
+    def flops(self, nodes: Iterable[int]) -> int:
+        """FLOPs of nodes."""
+        return sum(self.analysis.node_costs.of_node(node).flops for node in nodes)  # type: ignore[misc]
+
+    def flop_share(self, nodes: Iterable[int]) -> float:
+        """Share of the FLOPs of the step [1]."""
+        whole: int = self.analysis.node_costs.total.flops  # type: ignore[assignment]
+        return self.flops(nodes) / whole if whole else 0.0
+
+    def names(self, nodes: Iterable[int]) -> tuple[str, ...]:
+        """Names of nodes."""
+        return tuple(self.analysis.bound.nodes[node].name for node in nodes)
+
+    def by_stake(self, seconds: dict[int, float]) -> list[int]:
+        """Nodes with seconds at stake, most first."""
+        return sorted((node for node, s in seconds.items() if s > 0), key=lambda node: (-seconds[node], node))
+
+    def arguments(self, node: int) -> dict[str, Any]:
+        """Arguments of a node by schema name, in numbers."""
+        graph = self.analysis.bound
+        return graph.arguments(graph.calls[graph.nodes[node].call])
+
+    def outputs(self, node: int) -> tuple[TensorSpec, ...]:
+        """Specs of what a node puts out."""
+        graph = self.analysis.bound
+        return tuple(graph.specs[graph.tensors[t].spec] for t in graph.nodes[node].outputs)
+
+    @cached_property
+    def convolutions(self) -> dict[int, Conv]:
+        """The 2-d convolutions by node, transposed ones left out."""
+        nodes = self.analysis.bound.nodes
+        found = ((index, self._convolution(index)) for index, node in enumerate(nodes) if "conv" in node.op)
+        return {index: conv for index, conv in found if conv is not None}
+
+    def _convolution(self, node: int) -> Conv | None:
+        arguments = self.arguments(node)
+        x, weight = arguments.get("input"), arguments.get("weight")
+        if "transpose" in self.analysis.bound.nodes[node].op or not isinstance(weight, TensorSpec):
+            return None
+        if not isinstance(x, TensorSpec) or len(x.shape) != 4 or len(weight.shape) != 4:
+            return None
+        kernel: Any = tuple(weight.shape[2:])
+        dilation, stride = (_pair(arguments.get(name, 1)) for name in ("dilation", "stride"))
+        padding = arguments.get("padding", 0)
+        if isinstance(padding, str):
+            padding = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)] if padding == "same" else 0
+        out: Any = self.outputs(node)[0].shape
+        return Conv(
+            in_channels=x.shape[1], out_channels=weight.shape[0], kernel=kernel, stride=stride,
+            padding=_pair(padding), dilation=dilation, groups=arguments.get("groups", 1),
+            in_size=_pair(x.shape[2:]), out_size=_pair(out[2:]),
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    # -- the same design, changed --------------------------------------------------------------
+
+    def at(self, **changes: Any) -> Analysis | None:
+        """The analysis under other conditions; None where it cannot be had (a fixed batch, a dtype without a peak).
+
+        ``layout="nhwc"`` is the model traced in channels_last, where that is at hand.
+        """
+        key = tuple(sorted(changes.items()))
+        if key not in self._changed:
+            self._changed[key] = self._evaluate(changes)
+        return self._changed[key]
+
+    def _evaluate(self, changes: dict[str, Any]) -> Analysis | None:
+        try:
+            found: Analysis | None
+            if "layout" not in changes:
+                found = self.analysis.at(**changes)
+            else:
+                other = self._retrace() if self._retrace else None
+                rest = {name: value for name, value in changes.items() if name != "layout"}
+                found = other.at(**rest) if other is not None else None
+            return found if found is not None and found.latency >= 0 else None
+        except CostmodelError:
+            return None
+
+    def saving_s(self, **changes: Any) -> float | None:
+        """Seconds of the step that other conditions take off, negative where they add; None where unknown.
+
+        At another batch: of the time for as many samples as now.
+        """
+        other = self.at(**changes)
+        if other is None:
+            return None
+        samples = self.analysis.execution.batch / other.execution.batch
+        return self.latency_s - other.latency * samples
+
+    def kernel_s(self, kernel: Kernel) -> float:
+        """Seconds of a changed kernel on this GPU, operands from memory."""
+        return gpu_kernel_time(kernel, self.analysis.hardware).seconds()
+
+    def without(self, nodes: Sequence[int], instead: Callable[[int], Kernel | None]) -> float:
+        """Seconds of the step when ``nodes`` (of one input, one output) pass their input on.
+
+        ``instead(node)`` is the kernel that runs in its place, if one must.
+        """
+        plan, graph, gone = self.analysis.plan, self.analysis.bound, set(nodes)
+        kernels, launches = list(plan.kernels), []
+        for launch in plan.launches:
+            if not gone.issuperset(launch.nodes):
+                launches.append(launch)
+            elif (kernel := instead(launch.nodes[0])) is not None:
+                kernels.append(kernel)
+                launches.append(replace(launch, kernel=len(kernels) - 1))
+        moved = {graph.tensors[graph.nodes[n].outputs[0]].storage: graph.nodes[n].inputs[0] for n in nodes}
+        tensors = [replace(t, storage=_root(t.storage, moved, graph.tensors)) for t in graph.tensors]
+        renamed = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
+        changed = replace(graph, nodes=renamed, tensors=tensors, memo={})
+        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_scale, plan.notes, plan.compiled)
+        return sum(estimate.latency_s for estimate in estimate_plan(new, changed, self.analysis.hardware))
+
+
+def _root(storage: int, moved: dict[int, int], tensors: Sequence[Any]) -> int:
+    """The storage that holds the data once nodes that pass their input on are gone."""
+    while storage in moved and tensors[moved[storage]].storage != storage:
+        storage = tensors[moved[storage]].storage
+    return storage
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value, value] if isinstance(value, int) else list(value) * 2
+    return values[0], values[1]

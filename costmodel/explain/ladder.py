@@ -1,0 +1,186 @@
+"""From FLOPs alone to the time of one kernel, rung by rung.
+
+A rung is (cause, seconds of the kernel once this cause is taken into account). The difference between two rungs is the
+cause's part, so that the parts add up to the kernel's time whatever the rungs say. Rungs inside the arithmetic are
+found by asking the time model again, with the effect removed: the same product with channels rounded up to 64, a large
+product that fills every unit, a convolution held to implicit GEMM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from costmodel.explain.causes import CONTRACTIONS, MOVED_FOR_THE_KERNEL, cause_of
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels import Kernel
+from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time, machines
+
+__all__ = ["Rung", "device_rungs", "differences", "own_peak_s", "parts_rungs"]
+
+Rung = tuple[str, float]
+
+#: Channels that every library's tiles divide [elements].
+ALIGNED = 64
+
+
+def differences(start: float, rungs: Sequence[Rung]) -> dict[str, float]:
+    """Seconds by cause: each rung's step up from the one before, from ``start``; they add to the last rung less it.
+
+    >>> differences(1.0, [("tiles", 3.0), ("cache_hits", 2.5), ("tiles", 4.0)])
+    {'tiles': 3.5, 'cache_hits': -0.5}
+    """
+    found: dict[str, float] = {}
+    level = start
+    for cause, seconds in rungs:
+        if seconds != level:
+            found[cause] = found.get(cause, 0.0) + seconds - level
+        level = seconds
+    return found
+
+
+def own_peak_s(kernel: Kernel, hardware: HardwareProfile) -> float:
+    """Seconds of the kernel's contractions at the peak of the units that they run on."""
+    if not kernel.matrix_flops:
+        return 0.0
+    peak = hardware.find_peak(kernel.engine, kernel.dtype, kernel.accumulate) or hardware.peak("vector", "fp32")
+    return kernel.matrix_flops / peak.flop_per_s
+
+
+def device_rungs(kernel: Kernel, hardware: HardwareProfile, alone_s: float, memory_share: float) -> list[Rung]:
+    """Rungs of a GPU kernel, up to its time on the device. Seconds.
+
+    ``alone_s`` is what its FLOPs alone say; ``memory_share`` of its memory time DRAM serves, the rest L2.
+    """
+    part = gpu_kernel_time(kernel, hardware)
+    cause = cause_of(kernel)
+    direct = _direct(kernel, hardware) if kernel.algorithm in CONTRACTIONS else None
+    body = direct or part
+    if kernel.algorithm in CONTRACTIONS:
+        rungs = _joined(_arithmetic(kernel, hardware, alone_s, body.compute_s), body, alone_s)
+    else:
+        rungs = [(cause, part.seconds() - part.fixed_s)]
+    extra = part.fixed_s - body.fixed_s  # kernels before and after a transformed convolution
+    if direct is not None:
+        rungs.append(("winograd", part.seconds() - body.fixed_s))
+    rungs.append(("cache_hits", part.seconds(memory_share) - part.fixed_s + extra))
+    rungs.append((cause if cause in MOVED_FOR_THE_KERNEL else "fixed", part.seconds(memory_share)))
+    return rungs
+
+
+def _joined(arithmetic: list[Rung], part: KernelSeconds, alone_s: float) -> list[Rung]:
+    """Rungs of a contraction: what binds comes first, so that waste which memory traffic hides is not blamed."""
+    if part.memory_s <= part.compute_s:
+        return [*arithmetic, ("contraction_memory", part.seconds() - part.fixed_s)]
+
+    def over_memory(compute_s: float) -> float:
+        return KernelSeconds(compute_s, part.memory_s, 0.0, part.overlap).seconds()
+
+    return [
+        ("contraction_memory", over_memory(alone_s)),
+        *((cause, over_memory(seconds)) for cause, seconds in arithmetic),
+    ]
+
+
+def _direct(kernel: Kernel, hardware: HardwareProfile) -> KernelSeconds | None:
+    """The same convolution by implicit GEMM, where the library takes Winograd or FFT; None where it does not."""
+    if kernel.engine == "matrix" or kernel.window is None or "implicit_gemm" not in kernel.algorithm:
+        return None
+    shape, (machine, _) = ConvShape.of_window(kernel.window), machines(hardware)
+    if convolution_time(shape, machine=machine).algorithm == "implicit_gemm":
+        return None
+    found = convolution_time(shape, machine=machine, algorithms=("implicit_gemm",))
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
+
+
+def _arithmetic(kernel: Kernel, hardware: HardwareProfile, alone_s: float, compute_s: float) -> list[Rung]:
+    """Rungs of a contraction's arithmetic, up to ``compute_s``."""
+    own = own_peak_s(kernel, hardware)
+    rungs = [("slower_units", own)] if own > alone_s else []
+    if kernel.gemm is None or _is_vector_product(kernel):
+        return [*rungs, ("achievable", compute_s)]
+    packed = _packing(kernel)
+    rungs += [("grouping", own * packed)] if packed > 1 else []
+    best = own * packed / roof_share(kernel.algorithm, kernel.engine, kernel.dtype, kernel.accumulate, hardware)
+    aligned = min(_aligned_s(kernel, hardware, compute_s), compute_s)
+    return [*rungs, ("achievable", best), ("tiles", aligned), ("channels", compute_s)]
+
+
+def _is_vector_product(kernel: Kernel) -> bool:
+    """Whether this is a matrix-vector product, which has no tiles."""
+    assert kernel.gemm is not None  # noqa: S101 - for the type checker
+    m, n, _, batch = kernel.gemm
+    return "gemm" in kernel.algorithm and batch == 1 and min(m, n) == 1
+
+
+def _packing(kernel: Kernel) -> float:
+    """Multiplications that a tensor-core kernel of narrow groups makes, over those that count."""
+    if kernel.algorithm != "grouped_implicit_gemm" or kernel.engine != "matrix" or kernel.gemm is None:
+        return 1.0
+    m, n, k, batch = kernel.gemm
+    return max(2.0 * m * n * k * batch / max(kernel.matrix_flops, 1), 1.0)
+
+
+def _up(value: int, step: int = ALIGNED) -> int:
+    return -(-value // step) * step
+
+
+def _aligned_s(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> float:
+    """Arithmetic of the same work at the rate that channels rounded up to 64 reach."""
+    assert kernel.gemm is not None  # noqa: S101 - for the type checker
+    m, n, k, batch = kernel.gemm
+    if "attention" in kernel.algorithm:  # (length, keys, head width, heads): the width is the channels
+        wider = replace(kernel, gemm=(m, n, _up(k), batch))
+        work = _up(k) / k
+    elif kernel.window is not None and kernel.engine != "matrix" and "implicit_gemm" in kernel.algorithm:
+        groups, out_channels = kernel.window[-1], kernel.window[4]
+        more = _up(out_channels // groups) * groups
+        wider, work = replace(kernel, window=(*kernel.window[:4], more, *kernel.window[5:])), more / out_channels
+        found = _direct(wider, hardware) or gpu_kernel_time(wider, hardware)
+        return found.compute_s / work
+    else:
+        wider = replace(kernel, gemm=(m, _up(n), _up(k), batch))
+        work = _up(n) * _up(k) / (n * k)
+    return gpu_kernel_time(wider, hardware).compute_s / work if work > 1 else compute_s
+
+
+@lru_cache(maxsize=256)
+def roof_share(algorithm: str, engine: str, dtype: str, accumulate: str, hardware: HardwareProfile) -> float:
+    """Share of the peak that the largest and best shaped kernel of an algorithm reaches in the time model [1]."""
+    units = hardware.unit_count
+    large = Kernel(op="", algorithm=algorithm, engine=engine, dtype=dtype, accumulate=accumulate)
+    if "attention" in algorithm:
+        large = replace(large, gemm=(8192, 8192, 128, units), matrix_flops=4 * 8192 * 8192 * 128 * units)
+    elif "implicit_gemm" in algorithm and engine != "matrix":
+        window = (units, 512, 64, 64, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1)
+        large = replace(large, window=window, matrix_flops=2 * units * 64 * 64 * 512 * 512 * 9)
+        large = replace(large, gemm=(units * 64 * 64, 512, 512 * 9, 1))
+    else:
+        shape = (1024, 1024, 4096, units) if algorithm == "batched_gemm" else (256 * units, 1024, 8192, 1)
+        large = replace(large, gemm=shape, matrix_flops=2 * shape[0] * shape[1] * shape[2] * shape[3])
+    found = _direct(large, hardware) or gpu_kernel_time(large, hardware)
+    return own_peak_s(large, hardware) / found.compute_s
+
+
+def parts_rungs(
+    kernel: Kernel,
+    hardware: HardwareProfile,
+    alone_s: float,
+    part: KernelSeconds,
+    dry: KernelSeconds,
+    uncached: KernelSeconds,
+) -> Iterator[Rung]:
+    """Rungs of a CPU kernel from its parts as they are, without page faults, and without caches besides."""
+    cause = cause_of(kernel)
+    if kernel.algorithm in CONTRACTIONS and uncached.compute_s:
+        own = own_peak_s(kernel, hardware)
+        waste = "im2col" if kernel.algorithm == "im2col_gemm" else "achievable"
+        arithmetic = [("slower_units", own)] if own > alone_s else []
+        yield from _joined([*arithmetic, (waste, uncached.compute_s)], uncached, alone_s)
+    else:
+        yield cause, uncached.seconds() - uncached.fixed_s
+    yield "cache_hits", dry.seconds() - dry.fixed_s
+    yield "page_faults", part.seconds() - part.fixed_s
+    yield "framework", part.seconds()

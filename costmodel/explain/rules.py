@@ -1,0 +1,28 @@
+"""The rulebook: every rule, and :func:`findings`, which asks them all.
+
+The sheets: ``rules_run`` (host, starts, precision, branches), ``rules_memory`` (traffic without arithmetic),
+``rules_convolution`` (how FLOPs of convolutions differ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from costmodel.analysis import Analysis
+from costmodel.explain import rules_convolution, rules_memory, rules_run
+from costmodel.explain.case import Case
+from costmodel.explain.rule import RULES, Finding, ranked
+
+__all__ = ["SHEETS", "findings"]
+
+SHEETS = (rules_run, rules_memory, rules_convolution)
+
+
+def findings(analysis: Analysis, *, channels_last: Callable[[], Analysis | None] | None = None) -> tuple[Finding, ...]:
+    """What every rule has to say about an analysis, ranked by the seconds at stake.
+
+    ``channels_last`` gives the same model traced in that layout, for what a change of layout would save.
+    Raises ProfileError where the machine lacks a peak that the run needs.
+    """
+    case = Case(analysis, channels_last)
+    return tuple(ranked(found for speak in RULES.values() for found in speak(case))) if analysis.latency else ()

@@ -1,0 +1,221 @@
+"""Rules about the run as a whole: the host, starts of kernels, branches, precision, and beaten rooflines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from costmodel.explain.case import HOST_SHARE, Case
+from costmodel.explain.chains import longest_path
+from costmodel.explain.rule import Finding, listed, rule
+from costmodel.units import format_percent, format_seconds
+
+__all__ = ["batch_that_fills"]
+
+#: Largest batch that is tried for filling the device.
+MOST_BATCH = 1024
+
+
+@rule("launch_bound")
+def launch_bound(case: Case) -> Iterator[Finding]:
+    """The host cannot issue operators as fast as the device runs them."""
+    waited = case.split.seconds("host")
+    if not case.matters(waited, HOST_SHARE):
+        return
+    seconds = {node: causes["host"] for node, causes in case.split.by_node.items() if "host" in causes}
+    nodes, count, busy = case.by_stake(seconds), len(case.analysis.bound.nodes), case.split.busy_s
+    batch, mode = batch_that_fills(case), case.analysis.execution.mode
+    advice = [f"batch {batch} keeps the device busy"] if batch else []
+    saving, change = case.saving_s(mode="compile"), "torch.compile or CUDA graphs issue whole steps"
+    if mode == "compile":
+        saving, change = None, "CUDA graphs replay the step without the host (not evaluated)"
+    yield Finding(
+        rule="launch_bound",
+        nodes=case.names(nodes),
+        seconds_at_stake=waited,
+        message=f"the host issues {count:,} operators in {format_seconds(case.latency_s)}, the device works for "
+        f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}",
+        evidence={"operators": count, "device_busy_s": busy, "batch_that_fills": batch or "not found"},
+        change="; ".join([change, *advice]),
+        saving_s=saving,
+    )
+
+
+def batch_that_fills(case: Case) -> int | None:
+    """The smallest batch at which the device waits for no more than a tenth of the step; None up to 1024.
+
+    The wait is what the step gains on the same machine with a host that takes no time.
+    """
+    hardware = case.analysis.hardware
+    instant = replace(hardware, overheads=replace(hardware.overheads, dispatch_s=0.0))
+
+    def waits(batch: int) -> bool:
+        now, without = case.at(batch=batch), case.at(batch=batch, hw=instant)
+        return now is None or without is None or now.latency - without.latency > HOST_SHARE * now.latency
+
+    high = case.analysis.execution.batch
+    while waits(high):
+        high *= 2
+        if high > MOST_BATCH:
+            return None
+    low = max(high // 2, case.analysis.execution.batch)  # waits, or is the batch of now
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if waits(middle) else (low, middle)
+    return high
+
+
+@rule("small_kernels")
+def small_kernels(case: Case) -> Iterator[Finding]:
+    """Many kernels whose start, fill and drain take as long as their work."""
+    fixed = case.split.seconds("fixed")
+    if case.analysis.hardware.is_cpu or not fixed >= 0.15 * case.split.busy_s > 0:
+        return
+    if not case.matters(fixed):
+        return
+    seconds = {node: causes.get("fixed", 0.0) for node, causes in case.split.by_node.items()}
+    nodes, count = case.by_stake(seconds), sum(start.kernel.count for start in case.starts)
+    compiled = case.analysis.plan.compiled
+    yield Finding(
+        rule="small_kernels",
+        nodes=case.names(nodes),
+        seconds_at_stake=fixed,
+        message=f"{count:,} kernels spend {format_seconds(fixed)} of {format_seconds(case.split.busy_s)} on the device "
+        f"on starting, filling and draining, {format_seconds(fixed / count)} each",
+        evidence={"kernels": count, "seconds_each": fixed / count},
+        change="a larger batch gives each kernel more work" if compiled else "fuse element-wise kernels: torch.compile",
+        saving_s=case.saving_s(batch=8 * case.analysis.execution.batch) if compiled else case.saving_s(mode="compile"),
+    )
+
+
+@rule("framework_overhead")
+def framework_overhead(case: Case) -> Iterator[Finding]:
+    """On a CPU every operator of a model finds its code cold and ends in a join of all threads."""
+    overhead = case.split.seconds("framework")
+    if not case.matters(overhead, 0.05):
+        return
+    seconds = {node: causes.get("framework", 0.0) for node, causes in case.split.by_node.items()}
+    count = len(case.starts)
+    compiled = case.analysis.execution.mode == "compile"
+    yield Finding(
+        rule="framework_overhead",
+        nodes=case.names(case.by_stake(seconds)),
+        seconds_at_stake=overhead,
+        message=f"{count:,} kernels pay {case.of_step(overhead)} for dispatch, "
+        "cold code and joining threads, whatever their FLOPs",
+        evidence={"kernels": count, "share": overhead / case.latency_s},
+        change="a larger batch spreads the overhead" if compiled else "torch.compile fuses and skips the dispatcher",
+        saving_s=case.saving_s(batch=8 * case.analysis.execution.batch) if compiled else case.saving_s(mode="compile"),
+    )
+
+
+@rule("fragmentation")
+def fragmentation(case: Case) -> Iterator[Finding]:
+    """Branches that depend on nothing but their block's input run one after the other in one stream."""
+    whole = sum(case.device_s.values())
+    length, path = longest_path(case.analysis.bound, case.device_s)
+    hidden, on_path = whole - length, set(path)
+    if not case.matters(hidden) or hidden < 0.1 * whole:
+        return
+    beside = {node: seconds for node, seconds in case.device_s.items() if node not in on_path}
+    nodes = case.by_stake(beside)
+    yield Finding(
+        rule="fragmentation",
+        nodes=case.names(nodes),
+        seconds_at_stake=hidden,
+        message=f"{listed(case.names(nodes))} lie on parallel branches: one stream needs {format_seconds(whole)}, the "
+        f"longest path through the graph {format_seconds(length)}, so {format_seconds(hidden)} is order alone",
+        evidence={"critical_path_s": length, "sum_s": whole, "nodes_beside_the_path": len(nodes)},
+        change="fewer, wider branches (several streams help only where a kernel leaves units idle; not evaluated)",
+    )
+
+
+@rule("casts")
+def casts(case: Case) -> Iterator[Finding]:
+    """Autocast casts weights in every step, and activations where lists of operators meet."""
+    seconds = {node: causes["casts"] for node, causes in case.split.by_node.items() if causes.get("casts", 0.0) > 0}
+    stake, target = sum(seconds.values()), case.analysis.execution.autocast
+    if not case.matters(stake) or target is None:
+        return
+    nodes = case.by_stake(seconds)
+    count = sum(start.kernel.algorithm == "cast" for start in case.starts)
+    yield Finding(
+        rule="casts",
+        nodes=case.names(nodes),
+        seconds_at_stake=stake,
+        message=f"autocast copies {count:,} tensors into another dtype in every step, {case.of_step(stake)}"
+        f" without a FLOP, most for {listed(case.names(nodes))}",
+        evidence={"casts": count},
+        change=f"model.to({target}) holds the weights in the lower precision",
+        saving_s=case.saving_s(dtype=target),
+    )
+
+
+@rule("tf32_off")
+def tf32_off(case: Case) -> Iterator[Finding]:
+    """fp32 matrix products leave the tensor cores idle: PyTorch allows TF32 in convolutions only."""
+    saving = case.saving_s(dtype="tf32") if case.analysis.execution.dtype == "fp32" else None
+    if saving is None or not case.analysis.hardware.has_tf32:
+        return
+    seconds: dict[int, float] = {}
+    for start in case.starts:
+        kernel = start.kernel
+        product = kernel.matrix_flops and kernel.algorithm in ("gemm", "batched_gemm", "efficient_attention")
+        if product and (kernel.engine, kernel.dtype) == ("vector", "fp32"):
+            seconds[start.node] = seconds.get(start.node, 0.0) + start.seconds
+    stake, nodes = sum(seconds.values()), case.by_stake(seconds)
+    if not case.matters(stake) or not case.matters(saving):
+        return
+    yield Finding(
+        rule="tf32_off",
+        nodes=case.names(nodes),
+        seconds_at_stake=stake,
+        message=f"{listed(case.names(nodes))} run in fp32 on the vector lanes, {format_seconds(stake)} for "
+        f"{format_percent(case.flop_share(nodes))} of the FLOPs, while the tensor cores could take them as TF32",
+        evidence={"flop_share": case.flop_share(nodes)},
+        change='torch.set_float32_matmul_precision("high") allows TF32 in matrix products',
+        saving_s=saving,
+    )
+
+
+@rule("beats_the_roofline")
+def beats_the_roofline(case: Case) -> Iterator[Finding]:
+    """Why a measurement can lie below FLOPs over the fp32 peak, or bytes over the bandwidth."""
+    reasons, stakes = [], dict[int, float]()
+    for cause, words in (("winograd", "Winograd or FFT multiplies less than FLOPs count"),
+                         ("cache_hits", "operands that were just written come from a cache")):  # fmt: skip
+        gains = {node: -causes[cause] for node, causes in case.split.by_node.items() if causes.get(cause, 0.0) < 0}
+        if case.matters(sum(gains.values())):
+            reasons.append(f"{words} ({format_seconds(sum(gains.values()))})")
+            _add(stakes, gains)
+    by_tf32 = _tf32_gain(case)
+    if case.matters(sum(by_tf32.values())):
+        reasons.append(f"TF32 tensor cores run fp32 convolutions ({format_seconds(sum(by_tf32.values()))})")
+        _add(stakes, by_tf32)
+    if not reasons:
+        return
+    stake, nodes = sum(stakes.values()), case.by_stake(stakes)
+    yield Finding(
+        rule="beats_the_roofline",
+        nodes=case.names(nodes),
+        seconds_at_stake=stake,
+        message=f"a roofline of fp32 lanes and DRAM would say {format_seconds(stake)} more: {'; '.join(reasons)}",
+        evidence={"reasons": len(reasons)},
+    )
+
+
+def _tf32_gain(case: Case) -> dict[int, float]:
+    """Seconds by node that kernels in TF32 stay below their FLOPs at the fp32 peak of the vector lanes."""
+    peak = case.analysis.hardware.find_peak("vector", "fp32")
+    found: dict[int, float] = {}
+    for start in case.starts:
+        if peak is not None and start.kernel.dtype == "tf32":
+            gain = start.kernel.matrix_flops / peak.flop_per_s - start.seconds
+            if gain > 0:
+                found[start.node] = found.get(start.node, 0.0) + gain
+    return found
+
+
+def _add(sums: dict[int, float], more: dict[int, float]) -> None:
+    for node, seconds in more.items():
+        sums[node] = sums.get(node, 0.0) + seconds
