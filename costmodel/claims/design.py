@@ -167,4 +167,5 @@ def ratio(design: Design, over: Design, quantity: str) -> sympy.Expr:
     if divisor == 0:
         raise InputError(f"the second design has no {quantity}, so there is no ratio")
     simple = sympy.simplify(as_expr(design[quantity]) / divisor)
-    return min(simple, sympy.expand(simple), key=lambda e: (sympy.count_ops(sympy.denom(e)), sympy.count_ops(e)))
+    terms = sympy.expand(simple)
+    return simple if any(sympy.denom(term).is_Add for term in sympy.Add.make_args(terms)) else terms
