@@ -14,11 +14,14 @@ from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import Execution, KernelPlan, lower, run_costs
+from costmodel.receptive_field import Field, map_sizes, receptive_fields
 from costmodel.rows import ModelInfo, Row, Totals, grouped
 from costmodel.timing import Estimate, estimate_plan, step_interval
 
 if TYPE_CHECKING:
     import networkx
+
+    from costmodel.explain import Finding
 
 __all__ = ["Analysis", "ModelInfo", "Row", "Totals"]
 
@@ -238,14 +241,24 @@ class Analysis:
             kernels=sum(k.count for k in run),
             inputs=_shapes(self.bound, node.inputs),
             outputs=_shapes(self.bound, node.outputs),
+            activation_bytes=self._activation_bytes(index),
         )
+
+    def _activation_bytes(self, index: int) -> int:
+        """Results of a contraction or a pooling in fp32, B; 0 for what works in place in this convention."""
+        node, graph = self.bound.nodes[index], self.bound
+        if not (self.node_costs.of_node(index).activations or "_pool" in node.op):
+            return 0
+        return 4 * int(graph.specs[graph.tensors[node.outputs[0]].spec].numel)
 
     def _idle_word(self, index: int) -> str:
         """Why a node has no kernel of its own: it is a view, or another node's kernel does its work."""
         return "view" if is_free(self.bound.nodes[index].op) or not self.plan.compiled else "fused"
 
     def rows(self, by: str = "op") -> list[Row]:
-        """Rows per operator in program order, or added up by ``module`` or by operator ``type``.
+        """Rows per operator in program order, or added up by ``module``, by operator ``type``, or by ``stage``.
+
+        A stage is the size of the maps that an operator puts out, such as 56x56.
 
         Raises InputError for another ``by``.
         """
@@ -255,7 +268,16 @@ class Analysis:
             return grouped(self._node_rows, lambda row: row.module or "(model)")
         if by == "type":
             return grouped(self._node_rows, lambda row: row.op)
-        raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", "module", "type")))
+        if by == "stage":
+            sizes = {node.name: size for node, (size, _) in zip(self.bound.nodes, self.feature_maps, strict=True)}
+            return grouped(self._node_rows, lambda row: sizes[row.name] or "(no maps)")
+        raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", "module", "type", "stage")))
+
+    @cached_property
+    def feature_maps(self) -> list[tuple[str, tuple[Field, ...] | None]]:
+        """For every operator the size of the maps that it puts out, such as ``56x56``, and what one of their positions
+        sees of the input along each axis. See :func:`costmodel.receptive_field.receptive_fields`."""
+        return list(zip(map_sizes(self.bound), receptive_fields(self.bound), strict=True))
 
     @cached_property
     def bounds(self) -> dict[str, float]:
@@ -287,10 +309,12 @@ class Analysis:
         """How the numbers were counted."""
         return CONVENTIONS
 
-    @property
-    def findings(self) -> tuple[Any, ...]:
-        """Explanations, ranked by the seconds at stake (none yet)."""
-        return ()
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """Where FLOPs mislead on this machine, ranked by the seconds at stake. See :mod:`costmodel.explain`."""
+        from costmodel.explain import findings
+
+        return findings(self)
 
     # -- elsewhere -----------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ class Row:
     kernels: int
     inputs: str = ""
     outputs: str = ""
+    activation_bytes: int = 0
+    """Activation memory after each layer: fp32 results of contractions and pooling; the rest works in place on them."""
 
     @property
     def intensity(self) -> float | None:
@@ -89,7 +91,7 @@ def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
 
 _SUMMED = (
     "flops matrix_flops vector_flops macs params bytes_read bytes_written traffic_bytes activations workspace_bytes"
-    " latency_s share kernels"
+    " latency_s share kernels activation_bytes"
 ).split()
 
 

@@ -18,7 +18,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
     common.add_execution(parser)
-    parser.add_argument("--by", choices=("op", "module", "type"), default="op", help="rows of the table (default: op)")
+    parser.add_argument(
+        "--by", choices=("op", "module", "type", "stage"), default="op", help="rows of the table (default: op)"
+    )
+    parser.add_argument(
+        "--columns",
+        type=common.words,
+        metavar="NAMES",
+        help="quantities that the table shows, such as macs,params,activation_bytes,receptive_field",
+    )
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that take longest (default: 20; 0: all)")
     parser.add_argument(
         "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
@@ -57,7 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
     common.clear_progress()
     analyses = [first, *(first.at(hw=machine) for machine in machines[1:])]
     top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
-    write(analyses if len(analyses) > 1 else first, arguments.format, arguments.output, by=arguments.by, top=top)
+    write(
+        analyses if len(analyses) > 1 else first,
+        arguments.format,
+        arguments.output,
+        by=arguments.by,
+        top=top,
+        columns=arguments.columns,
+    )
     return _strict(first) if arguments.strict else 0
 
 

@@ -7,6 +7,6 @@ After Araujo, Norris, Sim: Computing Receptive Fields of Convolutional Neural Ne
 from __future__ import annotations
 
 from costmodel.receptive_field.field import Field
-from costmodel.receptive_field.walk import receptive_fields
+from costmodel.receptive_field.walk import map_sizes, receptive_fields
 
-__all__ = ["Field", "receptive_fields"]
+__all__ = ["Field", "map_sizes", "receptive_fields"]

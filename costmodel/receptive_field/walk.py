@@ -11,7 +11,7 @@ from costmodel.receptive_field.state import NotFollowed, Site, State
 if TYPE_CHECKING:
     from costmodel.graph import OpGraph
 
-__all__ = ["receptive_fields"]
+__all__ = ["map_sizes", "receptive_fields"]
 
 #: Axes of an input that positions run along, by its rank: text, sequences, pictures, films.
 _SPATIAL = {3: (2,), 4: (2, 3), 5: (2, 3, 4)}
@@ -24,18 +24,36 @@ def receptive_fields(graph: OpGraph) -> list[tuple[Field, ...] | None]:
     way that no window describes (shifted windows, gathers). Batch normalization is taken as in inference; whatever
     normalizes over a map, pools it or attends over it sees all of it. Padding counts.
     """
+    return [None if state is None else tuple(site.field for site in state) for state in _states(graph)]
+
+
+def map_sizes(graph: OpGraph) -> list[str]:
+    """The size of the maps that every node puts out, such as ``56x56``: ``1x1`` behind global pooling, flattened
+    tokens as the rows and columns that they came from, empty where there are no maps or none that can be followed."""
+    return ["" if state is None else "x".join(str(site.count) for site in state) for state in _states(graph)]
+
+
+def _states(graph: OpGraph) -> list[State | None]:
+    """The state of every node's first result; worked out once for each binding of a graph."""
+    key = ("receptive field", *(graph.specs[graph.tensors[t].spec].shape for t in graph.inputs))
+    found: list[State | None] | None = graph.memo.get(key)
+    if found is None:
+        found = graph.memo[key] = _followed(graph)
+    return found
+
+
+def _followed(graph: OpGraph) -> list[State | None]:
     known: dict[int, State | None] = {}
     start = _sites(graph)
     if start is not None:
         known[start[0]] = start[1]
-    fields: list[tuple[Field, ...] | None] = []
+    states: list[State | None] = []
     for node in graph.nodes:
-        states = [known[t] for t in node.inputs if t in known]
-        results = _results(graph, node.call, node.inputs, node.outputs, known) if states else {}
+        depends = any(t in known for t in node.inputs)
+        results = _results(graph, node.call, node.inputs, node.outputs, known) if depends else {}
         known |= results
-        first = results.get(node.outputs[0]) if node.outputs else None
-        fields.append(None if first is None else tuple(site.field for site in first))
-    return fields
+        states.append(results.get(node.outputs[0]) if node.outputs else None)
+    return states
 
 
 def _sites(graph: OpGraph) -> tuple[int, State] | None:

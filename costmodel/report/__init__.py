@@ -70,7 +70,7 @@ def _documents(
     from costmodel.report.summary import analysis_document, machines_document
 
     if format == "csv":
-        return [Document(analysis.model.name, (rows_table(analysis, by=by),)) for analysis in analyses]
+        return [Document(analysis.model.name, (rows_table(analysis, by=by, in_full=True),)) for analysis in analyses]
     if len(analyses) > 1:
         return [machines_document(analyses)]
     return [analysis_document(analysis, by=by, top=top, columns=columns) for analysis in analyses]

@@ -15,7 +15,7 @@ from costmodel.units import format_quantity
 __all__ = ["ADDITIVE", "GROUPINGS", "record", "rows_table", "sum_remarks", "word"]
 
 #: What ``rows(by=...)`` can be grouped by, with what one row is called.
-GROUPINGS = {"op": "operator", "module": "module", "type": "type of operator"}
+GROUPINGS = {"op": "operator", "module": "module", "type": "type of operator", "stage": "size of maps"}
 
 #: Quantities of a row that add up over rows, by key; floats last.
 ADDITIVE = (
@@ -38,8 +38,13 @@ _ALIKE = (
     "latency_s",
 )  # fmt: skip
 
+#: Columns that say what an operator sees of the input; only for rows by operator.
+FIELD_KEYS = ("map_size", "receptive_field", "jump")
+
+_FIELD_HEADINGS = ("maps", "sees", "every")
+
 #: Columns that name a row, by grouping; they are on every page.
-_MAIN = {"op": ("module", "op"), "module": ("name",), "type": ("name",)}
+_MAIN = {"op": ("module", "op"), "module": ("name",), "type": ("name",), "stage": ("name",)}
 
 
 def word(value: Any) -> str:
@@ -58,16 +63,21 @@ def record(row: Any) -> dict[str, Any]:
         "algorithm": word(row.algorithm),
         "inputs": row.inputs,
         "outputs": row.outputs,
+        "activation_bytes": row.activation_bytes,
     }
 
 
-def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns: Sequence[str] | None = None) -> Table:
+def rows_table(
+    analysis: Any, *, by: str = "op", top: int | None = None, columns: Sequence[str] | None = None,
+    in_full: bool = False,
+) -> Table:  # fmt: skip
     """The rows of an analysis and their total: the ``top`` longest by time, or all where it is None or 0.
 
     Among the top, operators or modules that are alike (same operator, shapes, cost and time, their paths
     differ by numbers only) are one row. All operators and all modules are in order of execution, types
     of operators the longest first. ``columns`` names the quantities that pages show, by key; data formats
-    always get all of them.
+    always get all of them, but receptive fields, which take a walk through the graph, only where they are asked
+    for or ``in_full``.
     Raises InputError for an unknown grouping or column, and for a negative ``top``.
     """
     if by not in GROUPINGS:
@@ -76,15 +86,31 @@ def rows_table(analysis: Any, *, by: str = "op", top: int | None = None, columns
         raise InputError(f"--top {top}: a number of rows is asked for, 0 shows all")
     about = {"model": analysis.model.name, "hardware": analysis.hardware.name}
     rows = [{**about, **_page_record(row)} for row in analysis.rows(by=by)]
-    folded = fold_alike(rows, _MAIN[by][0]) if top and by != "type" else rows
-    shown = sorted(folded, key=lambda row: -row["latency_s"])[: top or None] if top or by == "type" else folded
+    if by == "op" and (in_full or any(key in FIELD_KEYS for key in columns or ())):
+        rows = [{**row, **seen} for row, seen in zip(rows, field_records(analysis), strict=True)]
+    folded = fold_alike(rows, _MAIN[by][0]) if top and by in ("op", "module") else rows
+    by_time = by == "type" or (bool(top) and by != "stage")  # stages are few, and read from the input to the output
+    shown = sorted(folded, key=lambda row: -row["latency_s"])[: top or None] if by_time else folded
     footer = [*_rest_row(folded, shown, by), _total_row(rows, analysis.totals, by)]
     return Table(
-        title=_title(by, len(shown), len(folded), len(rows)),
+        title=_title(by, len(shown), len(folded), len(rows), by_time),
         columns=_chosen(_all_columns(by, [*shown, *footer], counted=len(folded) < len(rows)), by, columns),
         rows=tuple(shown),
         footer=tuple(footer),
     )
+
+
+def field_records(analysis: Any) -> list[Row]:
+    """For every operator the size of the maps that it puts out, the window of the input that one of their positions
+    sees, and the elements of the input from one to the next."""
+    return [
+        {
+            "map_size": size,
+            "receptive_field": "" if fields is None else "x".join(str(field.size) for field in fields),
+            "jump": "" if fields is None else "x".join(dict.fromkeys(str(field.jump) for field in fields)),
+        }
+        for size, fields in analysis.feature_maps
+    ]
 
 
 def fold_alike(rows: Iterable[Row], path: str) -> list[Row]:
@@ -128,7 +154,7 @@ def _page_record(row: Any) -> dict[str, Any]:
 def _sums(rows: Iterable[Row]) -> dict[str, Any]:
     """Sums of what adds, and the intensity that follows from them."""
     rows = list(rows)
-    sums: dict[str, Any] = {key: sum(row[key] for row in rows) for key in (*ADDITIVE, "bytes")}
+    sums: dict[str, Any] = {key: sum(row[key] for row in rows) for key in (*ADDITIVE, "bytes", "activation_bytes")}
     sums |= {key: math.fsum(row[key] for row in rows) for key in ("latency_s", "time_share")}
     return sums | {"intensity_flop_per_byte": sums["flops"] / sums["bytes"] if sums["bytes"] else None}
 
@@ -149,13 +175,13 @@ def _total_row(rows: Sequence[Row], totals: Any, by: str) -> Row:
     return {_MAIN[by][0]: "total", **sums}
 
 
-def _title(by: str, shown: int, of: int, unfolded: int) -> str:
-    noun = "types of operator" if by == "type" else GROUPINGS[by] + "s"
+def _title(by: str, shown: int, of: int, unfolded: int, by_time: bool) -> str:
+    noun = {"type": "types of operator", "stage": "sizes of maps"}.get(by, GROUPINGS[by] + "s")
     if of < unfolded:
         return f"{shown:,} of {of:,} groups of alike {noun}, longest first (* stands for several numbers)"
     if shown < of:
         return f"{shown:,} of {of:,} {noun}, longest first"
-    return f"All {of:,} {noun}, {'longest first' if by == 'type' else 'in order of execution'}"
+    return f"All {of:,} {noun}, {'longest first' if by_time else 'in order of execution'}"
 
 
 def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column, ...]:
@@ -186,6 +212,8 @@ def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column
         quantity("bytes_written", "written", "B", **hidden),
         intensity_column("intensity_flop_per_byte", "FLOP/B", importance=40),
         quantity("activations", "activations", "", **hidden),
+        quantity("activation_bytes", "act. mem.", "B", **hidden),
+        *(text_column(key, heading, **hidden) for key, heading in zip(FIELD_KEYS, _FIELD_HEADINGS, strict=True)),
         quantity("workspace_bytes", "workspace", "B", **hidden),
         quantity("kernels", "kernels", "", **hidden),
         quantity("latency_s", "time", "s", importance=97),

@@ -39,6 +39,7 @@ class FakeRow:
     kernels: int = 1
     inputs: str = ""
     outputs: str = ""
+    activation_bytes: int = 0
     intensity: float | None = None
 
 
@@ -96,6 +97,10 @@ class FakeAnalysis:
         unknown = sum(entry.count for entry in self.uncosted)
         ops = len(self.operators)
         return SimpleNamespace(ops=ops, costed=ops - free - unknown, free=free, uncosted=self.uncosted)
+
+    @property
+    def feature_maps(self) -> list[tuple[str, None]]:
+        return [("", None) for _ in self.operators]
 
     def rows(self, by: str = "op") -> list[FakeRow]:
         if by == "op":
