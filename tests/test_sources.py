@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from costmodel.errors import CostmodelError, InputError, ModelError, UnknownModelError
-from costmodel.sources import LoadedModel, TensorInput, from_module, known_models, resolve
+from costmodel.sources import (
+    LoadedModel,
+    TensorInput,
+    from_module,
+    full_name,
+    known_models,
+    real_weights,
+    resolve,
+)
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -528,3 +536,27 @@ def test_modules_and_inputs_that_are_none(
 ) -> None:
     with pytest.raises(error, match=words):
         from_module(module, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "full"),
+    [
+        ("resnet18", "timm:resnet18"),
+        ("vit_b_16", "torchvision:vit_b_16"),
+        ("mobilenetv2", "timm:mobilenetv2_100"),
+        ("zoo:nin", "zoo:nin"),
+        ("net.py:make", "net.py:make"),
+    ],
+)
+def test_a_full_name_says_its_source(request_: str, full: str) -> None:
+    assert full_name(request_) == full
+
+
+@pytest.mark.parametrize("request_", ["timm:swin_tiny_patch4_window7_224", "torchvision:resnet18", "zoo:im2col_conv"])
+def test_real_weights_make_modules_that_run(request_: str) -> None:
+    with real_weights():
+        loaded = resolve(request_)
+    tensors = [*loaded.module.parameters(), *loaded.module.buffers()]
+    assert {t.device.type for t in tensors} == {"cpu"}
+    assert all(torch.isfinite(t.float()).all() for t in tensors)
+    assert {t.device.type for t in resolve(request_).module.parameters()} == {"meta"}  # and only inside

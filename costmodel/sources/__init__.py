@@ -6,8 +6,18 @@ network of 70 billion parameters costs no memory. No source ever opens a network
 
 from __future__ import annotations
 
+from costmodel.sources.building import real_weights
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.own_module import from_module
-from costmodel.sources.resolve import KnownModel, known_models, resolve
+from costmodel.sources.resolve import KnownModel, full_name, known_models, resolve
 
-__all__ = ["KnownModel", "LoadedModel", "TensorInput", "from_module", "known_models", "resolve"]
+__all__ = [
+    "KnownModel",
+    "LoadedModel",
+    "TensorInput",
+    "from_module",
+    "full_name",
+    "known_models",
+    "real_weights",
+    "resolve",
+]

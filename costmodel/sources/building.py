@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from costmodel.errors import UnknownModelError, librarian, near_matches
@@ -15,17 +16,37 @@ from costmodel.errors import UnknownModelError, librarian, near_matches
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["building", "offline", "part_of", "quiet", "reason", "to_meta"]
+__all__ = ["building", "home", "offline", "part_of", "quiet", "real_weights", "reason", "to_meta"]
+
+#: Where sources put modules: the meta device, or the CPU inside :func:`real_weights`.
+_HOME: ContextVar[str] = ContextVar("home of new modules", default="meta")
+
+
+def home() -> str:
+    """The device on which sources build: ``meta``, or ``cpu`` inside :func:`real_weights`."""
+    return _HOME.get()
+
+
+@contextmanager
+def real_weights() -> Iterator[None]:
+    """Sources build modules that can run: on the CPU, with the random weights of their own initialisers."""
+    kept = _HOME.set("cpu")
+    try:
+        yield
+    finally:
+        _HOME.reset(kept)
 
 
 @contextmanager
 def building(device: str | None = "meta") -> Iterator[None]:
-    """Modules built inside have their parameters on ``device``; nothing inside may download.
+    """Modules built inside have their parameters on ``device``, "meta" being :func:`home`; nothing may download.
 
     Initialisers warn that they do nothing on meta tensors, which is the point: silenced.
     """
     import torch
 
+    if device == "meta":
+        device = home()
     with offline(), warnings.catch_warnings(), torch.device(device) if device else nullcontext():
         warnings.simplefilter("ignore")
         yield
@@ -71,10 +92,15 @@ def part_of(module: nn.Module, path: str, owner: str) -> nn.Module:
 
 
 def to_meta(module: nn.Module) -> nn.Module:
-    """Move what is not there yet to the meta device, in place; tied weights stay tied (``Module.to`` unties them)."""
+    """Move what is not there yet to the meta device, in place; tied weights stay tied (``Module.to`` unties them).
+
+    Inside :func:`real_weights` the module stays what it is.
+    """
     import torch
     from torch import nn
 
+    if home() != "meta":
+        return module
     moved: dict[int, torch.Tensor] = {}
 
     def meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import ModelError, UnknownModelError
-from costmodel.sources.building import building, quiet, reason
+from costmodel.sources.building import building, home, quiet, reason
 from costmodel.sources.loaded import LoadedModel, TensorInput, map_leaves
 from costmodel.sources.own_module import template_of
 from costmodel.sources.registry import Options, source
@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 @source("pt2", claims=lambda request: request.endswith(".pt2"))
 def load(request: str, options: Options) -> LoadedModel:
-    """A saved ExportedProgram, moved to the meta device; sizes that it was exported with as numbers stay fixed.
+    """A saved ExportedProgram, where sources build; sizes that it was exported with as numbers stay fixed.
 
     Raises UnknownModelError for a missing file, ModelError for one that torch.export cannot read.
     """
@@ -38,7 +38,7 @@ def _program(path: Path) -> Any:
 
     try:
         with building(device=None), quiet("torch.export"):
-            return move_to_device_pass(torch.export.load(str(path)), "meta")
+            return move_to_device_pass(torch.export.load(str(path)), home())
     except Exception as error:
         raise ModelError(f"{path} is no program that torch.export.save wrote: {reason(error)}") from error
 

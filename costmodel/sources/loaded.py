@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, librarian
+from costmodel.sources.building import home
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +104,9 @@ class LoadedModel:
         return [leaf for leaf in leaves(self.template) if isinstance(leaf, TensorInput)]
 
     def inputs(self, sizes: Mapping[str, int] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """``(args, kwargs)`` with meta tensors; ``sizes`` override the defaults, and batch is 1 unless said.
+        """``(args, kwargs)`` with tensors on meta; ``sizes`` override the defaults, and batch is 1 unless said.
+
+        Inside :func:`~costmodel.sources.building.real_weights` they are zeros on the CPU.
 
         Raises InputError for a size that is not a positive integer, or that no input has.
         """
@@ -118,7 +121,7 @@ class LoadedModel:
             shape, dtype = leaf.shape(bound), getattr(torch, leaf.dtype)
             if math.prod(shape) * dtype.itemsize >= 2**63:  # torch would raise without naming the input
                 raise InputError(f"input '{leaf.name}' of shape {shape} is larger than any memory can be")
-            return torch.empty(shape, dtype=dtype, device="meta")
+            return torch.zeros(shape, dtype=dtype, device=home())
 
         args, kwargs = map_leaves(self.template, tensor)
         return args, kwargs

@@ -10,7 +10,7 @@ from costmodel.sources.aliases import ALIASES
 from costmodel.sources.loaded import LoadedModel
 from costmodel.sources.registry import Options, Source, all_sources
 
-__all__ = ["KnownModel", "known_models", "resolve"]
+__all__ = ["KnownModel", "full_name", "known_models", "resolve"]
 
 FORMS = "NAME, timm:NAME, torchvision:NAME, zoo:NAME, hf:MODEL_TYPE, hf:config.json, file.py:factory or model.pt2"
 
@@ -31,7 +31,7 @@ def resolve(
     input_shape: tuple[int, ...] | None = None,
     seq_len: int | None = None,
 ) -> LoadedModel:
-    """The model that ``request`` names, built on the meta device, in eval mode.
+    """The model that ``request`` names, in eval mode, built on the meta device (inside ``real_weights``: on the CPU).
 
     ``image_size`` [pixels] is one number or (height, width); ``input_shape`` is the first input without its batch;
     ``seq_len`` is in tokens. Defaults are the model's own.
@@ -44,6 +44,15 @@ def resolve(
     loaded = _sized(place.load(name, options), options)
     loaded.notes[:0] = note
     return loaded
+
+
+def full_name(request: str) -> str:
+    """``request`` with its source said, so that it means the same wherever it is read: ``timm:resnet50``.
+
+    Files are left as they are. Raises UnknownModelError where no source knows the name.
+    """
+    place, name, _ = _place(request.strip())
+    return name if place.claims(name) else f"{place.prefix}:{name}"
 
 
 def _place(request: str) -> tuple[Source, str, list[str]]:
