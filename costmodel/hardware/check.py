@@ -31,7 +31,7 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
     """Everything wrong with the content of one file. The laws are tried only where its form is right."""
     found = list(schema_problems(raw))
     if not any(problem.severity == "error" for problem in found):
-        for law in (_peak_products, _bandwidth_product, _sparse_rates, _accumulate_names, _accumulate_ratios, _sources):
+        for law in _LAWS:
             found += law(raw)
     return found
 
@@ -144,12 +144,30 @@ def _accumulate_ratios(raw: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("error", "matrix.fp16_acc16.peak", message)
 
 
+def _calibration(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """Tables are as long as their sizes, which rise, as do the times; nothing is faster cold than hot."""
+    for name, values in tables(raw):
+        if name.split(".")[0] != "calibration":
+            continue
+        for sizes, results, unit in (("elements", "time", "s"), ("touched", "cold_share", "")):
+            if sizes not in values and results not in values:
+                continue
+            xs = [parse_quantity(x, "B") if isinstance(x, str) else x for x in values.get(sizes, ())]
+            ys = [parse_quantity(y, unit) if unit else y for y in values.get(results, ())]
+            if len(xs) != len(ys):
+                yield Problem("error", f"{name}.{results}", f"has {len(ys)} values for {len(xs)} {sizes}")
+            elif sorted(set(xs)) != xs or sorted(ys) != ys:
+                yield Problem("error", f"{name}.{results}", f"{sizes} must rise, and {results} must not fall")
+        if "cold" in values and parse_quantity(values["cold"], "s") < parse_quantity(values.get("hot", "0 s"), "s"):
+            yield Problem("error", f"{name}.cold", f"{values['cold']} is less than hot, {values['hot']}")
+
+
 def _sources(raw: Mapping[str, Any]) -> Iterator[Problem]:
     """Every table of figures has a source; what is unverified is said."""
     used = set()
     for table in tables(raw):
         values = table.values
-        if "source" not in values:
+        if "source" not in values and not table.name.startswith("calibration."):  # the source of [calibration]
             yield Problem("warning", table.name, "has no source")
         used |= {str(v).split(" ", 1)[0].rstrip(",;") for k, v in values.items() if k.endswith("source")}
         if values.get("verified") is False:
@@ -159,3 +177,14 @@ def _sources(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for name in raw.get("sources", {}):
         if name not in used:
             yield Problem("warning", f"sources.{name}", "is never used")
+
+
+_LAWS = (
+    _peak_products,
+    _bandwidth_product,
+    _sparse_rates,
+    _accumulate_names,
+    _accumulate_ratios,
+    _calibration,
+    _sources,
+)

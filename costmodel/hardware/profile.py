@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from costmodel.errors import ProfileError, librarian
+from costmodel.hardware.calibration import Calibration
 
 __all__ = [
     "ACHIEVABLE_DRAM_FRACTION",
@@ -152,6 +153,7 @@ class HardwareProfile:
     notes: tuple[str, ...]
     path: Path
     achievable_dram_fraction: float  # of the pin rate, by large streaming kernels
+    calibration: Calibration | None = field(default=None, hash=False)  # measured by ``costmodel calibrate``
 
     @property
     def is_cpu(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import ProfileError, librarian
+from costmodel.hardware.calibration import calibration_from
 from costmodel.hardware.check import peak_key, problems
 from costmodel.hardware.profile import (
     ENGINES,
@@ -27,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["parse_toml", "read_profile", "read_raw"]
+__all__ = ["parse_toml", "profile_from", "read_profile", "read_raw"]
 
 Raw = Mapping[str, Any]
 
@@ -52,7 +53,11 @@ def read_raw(path: Path) -> Raw:
 
 def read_profile(path: Path) -> HardwareProfile:
     """One machine; raises :class:`ProfileError` listing every error of the file: key, both numbers, what to do."""
-    raw = read_raw(path)
+    return profile_from(read_raw(path), path)
+
+
+def profile_from(raw: Raw, path: Path) -> HardwareProfile:
+    """The machine that a file's content describes; raises :class:`ProfileError` as :func:`read_profile`."""
     errors = [problem for problem in problems(raw) if problem.severity == "error"]
     if errors:
         lines = "\n".join(f"{problem.where}: {problem.message}" for problem in errors)
@@ -88,6 +93,7 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
         notes=tuple(raw.get("notes", ())),
         path=path,
         achievable_dram_fraction=dram.get("achievable") or default_dram_fraction(dram["type"]),
+        calibration=calibration_from(raw["calibration"]) if "calibration" in raw else None,
     )
 
 

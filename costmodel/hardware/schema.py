@@ -7,6 +7,7 @@ A source may begin with a short name from the file's ``[sources]`` table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,12 @@ _DRAM = _CACHE | {"type": "text", "made_of": "made_of", "tolerance": "percent", 
 _LIMITS = dict.fromkeys(("warp_size", "max_warps", "max_blocks", "registers"), "count")
 _LIMITS |= {"shared_memory": "B", "shared_memory_per_block": "B"}
 _OVERHEADS = {"kernel_fixed_cycles": "number", "dispatch": "s", "sync": "s"}
+#: Written by ``costmodel calibrate``; what each means stands in ``hardware/calibration.py``.
+_CALIBRATION = {"threads": "count", "touched": "sizes", "cold_share": "shares", "page_fault": "s"}
+_CALIBRATION |= {"spread": "percent", "drift": "percent", "steal": "text", "samples": "count",
+                 "single_thread_peak": "FLOP/s"}  # fmt: skip
+_KERNEL_TIME = {"hot": "s", "cold": "s", "rate": "FLOP/s", "activations": "B/s", "weights": "B/s"}
+_KERNEL_TIME |= {"elements": "counts", "time": "times", "spread": "percent"}
 _EVERYWHERE = {"source": "text", "verified": "flag", "unverified": "texts"}
 
 _TABLES: Mapping[str, Mapping[str, str]] = {
@@ -36,11 +43,12 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "limits": _LIMITS,
     "power": {"tdp": "W"},
     "overheads": _OVERHEADS,
+    "calibration": _CALIBRATION,
 }
 #: The same for people, in one line.
 _TABLE_NAMES = (
     "units, matrix.DTYPE, vector.DTYPE, memory.dram, memory.l1, memory.l2, memory.l3, limits, power, overheads, "
-    f"sources; DTYPE is one of {', '.join(DTYPES)}, or such as fp16_acc16"
+    f"calibration, calibration.KIND, sources; DTYPE is one of {', '.join(DTYPES)}, or such as fp16_acc16"
 )
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "": ("name", "title", "vendor", "kind"),
@@ -79,7 +87,10 @@ def tables(raw: Mapping[str, Any]) -> Iterator[Table]:
     for key, value in raw.items():
         if key == "sources" or not isinstance(value, dict):
             continue
-        if key in (*ENGINES, "memory"):
+        if key == "calibration":
+            yield Table(key, {k: v for k, v in value.items() if not isinstance(v, dict)})
+            yield from (Table(f"{key}.{k}", v) for k, v in value.items() if isinstance(v, dict))
+        elif key in (*ENGINES, "memory"):
             yield from (Table(f"{key}.{k}", v) if isinstance(v, dict) else Table(key, {k: v}) for k, v in value.items())
         else:
             yield Table(key, value)
@@ -116,8 +127,9 @@ def schema_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     if not any(name.split(".")[0] in ENGINES for name in present):
         yield Problem("error", "vector.fp32", "there is no peak; a machine needs at least [vector.fp32]")
     for table in tables(raw):
-        if table.name in _TABLES:
-            yield from _table_problems(table, _TABLES[table.name])
+        known = _KERNEL_TIME if table.name.startswith("calibration.") else _TABLES.get(table.name)
+        if known is not None:
+            yield from _table_problems(table, known)
         else:
             hint = _did_you_mean(table.name, _TABLES)
             yield Problem("error", table.name, f"unknown table [{table.name}]{hint}; there are: {_TABLE_NAMES}")
@@ -171,6 +183,10 @@ def _value_problem(key: str, value: Any, kind: str) -> str:
         "number": (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0, "a number >= 0"),
         "fraction": (isinstance(value, (int, float)) and 0 < value <= 1, "a fraction above 0 and up to 1"),
         "percent": (_is_percent(value), "a percentage between 0 and 10, such as '1.3 %'"),
+        "counts": (_is_list(value, int, 0), "a list of whole numbers of at least 0"),
+        "shares": (_is_list(value, (int, float), 0, 1), "a list of numbers from 0 to 1"),
+        "sizes": (_are_quantities(value, "B"), "a list of texts with a unit of B"),
+        "times": (_are_quantities(value, "s"), "a list of texts with a unit of s"),
     }
     fits, wanted = checks[kind]
     return "" if fits else f"must be {wanted}; it is {value!r}"
@@ -182,6 +198,20 @@ def _is_percent(value: Any) -> bool:
     except (ValueError, AttributeError):
         return False
     return True
+
+
+def _is_list(value: Any, kind: Any, least: float, most: float = math.inf) -> bool:
+    """Whether this is a list, not empty, of numbers in a range."""
+    numbers = isinstance(value, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
+    return numbers and bool(value) and all(least <= v <= most for v in value)
+
+
+def _are_quantities(value: Any, unit: str) -> bool:
+    """Whether this is a list, not empty, of texts such as "1.5 µs", none negative."""
+    try:
+        return isinstance(value, list) and bool(value) and all(parse_quantity(text, unit) >= 0 for text in value)
+    except InputError:
+        return False
 
 
 def _quantity_problem(value: Any, unit: str) -> str:

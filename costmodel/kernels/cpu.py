@@ -61,7 +61,8 @@ def convolution_kernels(operator: Operator, *, compiled: bool) -> Iterator[Kerne
     if compiled and product(weight.shape[2:]) > 1:
         yield moved(operator, weight, "copy_weights")
     yield moved(operator, weight, "reorder_weights")
-    yield _convolution_kernel(operator, weight)
+    kernel = _convolution_kernel(operator, weight)
+    yield kernel if plain else replace(kernel, access="channels_last")
     if plain:
         yield moved(operator, out, "reorder_activations")
 
@@ -139,11 +140,53 @@ def _plain(operator: Operator) -> Iterator[Kernel]:
     if operator.cost.matrix_flops:
         yield _contraction(operator, algorithm)
         return
+    access = walk(operator, algorithm)
     if algorithm == "copy" and not in_order(operator):
         algorithm = "strided_copy"
     elif algorithm == "elementwise" and not in_order(operator):
         algorithm = "strided_elementwise"
-    yield operator.kernel(algorithm, row_length=window_elements(operator))
+    yield operator.kernel(algorithm, row_length=window_elements(operator), access=access)
+
+
+def walk(operator: Operator, algorithm: str) -> str:
+    """How a kernel walks its operands, which decides its rate beside its name.
+
+    ``elementwise``: all lie as the result does; ``broadcast_rows``: an operand that varies along the fastest dimension
+    is repeated along others; ``broadcast_scalars``: one that does not; ``rows``: pieces of a row of the result lie
+    together in the operand; ``strided``: they do not; ``channels_last``: a picture whose channels lie fastest, for
+    kernels that have another loop for it.
+    """
+    out = operator.out
+    if algorithm in ("elementwise", "copy") and operator.name not in ("cat", "stack"):
+        if not in_order(operator):
+            return "strided" if algorithm == "elementwise" or not _same_fastest(operator.input, out) else "rows"
+        return _broadcast(operator) if algorithm == "elementwise" else "elementwise"
+    pictures = [t for t in (out, *tensors_of(operator.arguments)) if len(t.shape) == 4 and product(t.shape[2:]) > 1]
+    return "channels_last" if any(t.shape[1] > 1 and is_channels_last(t) for t in pictures) else "elementwise"
+
+
+def _broadcast(operator: Operator) -> str:
+    """Whether a smaller operand is repeated along the fastest dimension of the result, or along slower ones."""
+    out, fastest = operator.out, _fastest(operator.out)
+    smaller = [t for t in tensors_of(operator.arguments) if 1 < t.numel < out.numel]  # type: ignore[operator]
+    if not smaller or fastest is None:
+        return "elementwise"
+    from_end = fastest - len(out.shape)
+    varies = (len(t.shape) >= -from_end and t.shape[from_end] != 1 for t in smaller)
+    return "broadcast_rows" if any(varies) else "broadcast_scalars"
+
+
+def _same_fastest(source: TensorSpec, out: TensorSpec) -> bool:
+    """Whether the fastest dimensions of both have the same size and lie without gaps."""
+    first, second = _order(source), _order(out)
+    return bool(first) and bool(second) and first[-1] == second[-1]
+
+
+def _fastest(spec: TensorSpec) -> int | None:
+    """The dimension along which elements lie next to each other; None for a single element."""
+    strides = spec.strides or tuple(product(spec.shape[d + 1 :]) for d in range(len(spec.shape)))
+    dims = [d for d, n in enumerate(spec.shape) if n != 1]
+    return min(dims, key=lambda d: (strides[d], -d)) if dims else None  # type: ignore[operator]
 
 
 def in_order(operator: Operator) -> bool:

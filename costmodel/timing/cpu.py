@@ -17,17 +17,19 @@ figures, so a machine known by its datasheet alone has them too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.cpu_calibrated import calibrated_step_times
 from costmodel.timing.gpu import KernelSeconds
 from costmodel.timing.roofline import Estimate
 
-__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_estimates", "cpu_step_times"]
+__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_estimates", "cpu_step_times",
+           "of_measured_peak"]  # fmt: skip
 
 #: Fixed time of an eager operator inside a model, its code cold [s]: round-robin micro-benchmarks over operators of
 #: all sizes on a two-core Zen 3 guest, torch 2.13. In a hot loop they are about a quarter of this. Names not here:
@@ -141,6 +143,20 @@ class CpuConstants:
 
 
 CPU = CpuConstants()
+
+
+def of_measured_peak(constants: CpuConstants) -> CpuConstants:
+    """The same constants for a profile whose peak is the rate that its fastest product was measured to reach.
+
+    >>> of_measured_peak(CpuConstants(gemm_share=0.5, attention_share=0.25)).attention_share
+    0.5
+    """
+    of_peak = (
+        "gemm_share batched_share attention_share pointwise_convolution_share convolution_share grouped_share "
+        "pointwise_convolution_share_avx512 convolution_share_avx512 im2col_share depthwise_share "
+        "compiled_depthwise_large_share"
+    ).split()
+    return replace(constants, **{name: getattr(constants, name) / constants.gemm_share for name in of_peak})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +364,11 @@ def cpu_step_times(
 
     Raises ProfileError where the profile has no fp32 vector peak.
     """
+    compiled = any(kernel.variant == "compiled" for kernel in plan.kernels)
+    if hardware.calibration is not None:
+        if not compiled:
+            return calibrated_step_times(plan, graph, hardware)
+        constants = of_measured_peak(constants)
     machine = cpu_machine(hardware)
     touched = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
     missing = machine.missing(min(touched, graph.parameter_bytes + machine.cache_bytes / 4))
@@ -358,7 +379,7 @@ def cpu_step_times(
         found = cpu_kernel_time(kernel, hardware, constants, weights_missing=missing)
         parts.append(found if kernel.variant == "compiled" else found._replace(fixed_s=found.fixed_s * warm))
     times = [parts[launch.kernel] for launch in plan.launches]
-    if times and any(kernel.variant == "compiled" for kernel in plan.kernels):
+    if times and compiled:
         times[0] = times[0]._replace(fixed_s=times[0].fixed_s + constants.compiled_step_s)
     return times
 

@@ -1,0 +1,195 @@
+"""``costmodel calibrate``: from micro-benchmarks of this machine to an ordinary hardware profile.
+
+:func:`calibrate_cpu` measures, refuses where the machine is too noisy, and returns the profile as TOML text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from costmodel.errors import CostmodelError, librarian
+from costmodel.hardware import HardwareProfile
+from costmodel.hardware.calibration import Calibration, KernelTime
+from costmodel.hardware.read import parse_toml, profile_from
+from costmodel.measure.calibrate_cpu import (
+    BETWEEN_BYTES,
+    Roofs,
+    Rounds,
+    measure_roofs,
+    page_fault_seconds,
+    time_entries,
+)
+from costmodel.measure.calibrate_fit import cold_curve, fit_kernels
+from costmodel.measure.latency import Clock, pinned_threads
+from costmodel.measure.machine_cpu import CpuFacts, cpu_facts
+from costmodel.measure.microbench import Entry
+from costmodel.measure.profile_text import microseconds, toml_text
+
+__all__ = ["MOST_SPREAD", "NoisyMachineError", "calibrate_cpu", "profile_text"]
+
+#: Median interquartile range over the median of a timing [1] above which no profile is written. A shared two-core guest
+#: has 0.1 to 0.2; with another job on its cores it has 0.6 and more.
+MOST_SPREAD = 0.35
+SECONDS = 75.0
+
+Progress = Callable[[str, int, int], None]
+Tables = dict[str, dict[str, Any]]
+
+
+class NoisyMachineError(CostmodelError):
+    """Timings scatter so much that a profile made of them would mislead."""
+
+
+def calibrate_cpu(
+    name: str,
+    *,
+    command: str,
+    threads: int | None = None,
+    seconds: float = SECONDS,
+    most_spread: float = MOST_SPREAD,
+    entries: Callable[[], list[Entry]] | None = None,
+    clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
+) -> str:
+    """Measure this CPU for about ``seconds`` (roofs and warm rounds come on top) and return its profile as TOML.
+
+    ``threads`` of intra-operator parallelism (None: torch's own choice). Raises :class:`NoisyMachineError` where the
+    timings' spread exceeds ``most_spread``, InputError for fewer than 1 thread.
+    """
+    from costmodel.measure.microbench_cpu import cpu_entries
+
+    facts = cpu_facts()
+    with pinned_threads(threads) as count, torch.inference_mode():
+        capacities = {level: float(size * (count if own else 1)) for level, (size, own) in facts.cache_bytes.items()}
+        _raise_mmap_threshold()
+        benchmarks = (entries or cpu_entries)()
+        roofs = measure_roofs(capacities, threads=count, clock=clock)
+        rounds = time_entries(benchmarks, _provisional(facts), seconds=seconds, clock=clock, progress=progress)
+        fault_s = page_fault_seconds(clock=clock)
+    check_quiet(rounds, most_spread)
+    calibration = fitted(rounds, fault_s, count)
+    return profile_text(name, facts, roofs, rounds, calibration, command=command)
+
+
+def _raise_mmap_threshold() -> None:
+    """Free one large block: glibc then keeps blocks of up to 32 MiB, as in any process that has run for a while."""
+    torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
+
+
+def check_quiet(rounds: Rounds, most_spread: float) -> None:
+    """Raise NoisyMachineError where timings scatter too much; says by how much, and what was stolen."""
+    if rounds.spread > most_spread:
+        raise NoisyMachineError(
+            librarian(
+                f"this machine is too noisy to calibrate: timings scatter by {rounds.spread:.0%} "
+                f"(interquartile range over median; at most {most_spread:.0%}), bursts differ by {rounds.drift:.0%}, "
+                f"{rounds.steal:.1%} of its time was stolen by the host",
+                do="Stop what else runs here and try again; --max-spread PERCENT accepts more. Nothing was written.",
+            )
+        )
+
+
+def fitted(rounds: Rounds, page_fault_s: float, threads: int) -> Calibration:
+    """The calibration that the timed benchmarks make."""
+    touched, shares = cold_curve(rounds.timed, BETWEEN_BYTES)
+    return Calibration(
+        kernels=fit_kernels(rounds.timed),
+        touched_bytes=touched,
+        cold_share=shares,
+        page_fault_s=page_fault_s,
+        threads=threads,
+    )
+
+
+def _provisional(facts: CpuFacts) -> HardwareProfile:
+    """What lowering to kernels must know of a CPU: that it is one, and has fp32 vectors."""
+    tables: Tables = {
+        **_head("provisional", facts),
+        "vector.fp32": {"peak": "1 GFLOP/s"},
+        "memory.dram": {"type": "DRAM", "bandwidth": "1 GB/s"},
+    }
+    text = toml_text(tables, source="the system", heading="while measuring")
+    return profile_from(parse_toml(text), Path("provisional.toml"))
+
+
+# -- as TOML ---------------------------------------------------------------------------------------
+
+
+def profile_text(
+    name: str, facts: CpuFacts, roofs: Roofs, rounds: Rounds, calibration: Calibration, *, command: str, date: str = ""
+) -> str:
+    """The profile as TOML: an ordinary hardware file, every figure measured, with command, versions and date."""
+    from costmodel import __version__
+
+    day = date or datetime.date.today().isoformat()
+    source = f"{command} (costmodel {__version__}, torch {torch.__version__}, {platform.system()}, {day})"
+    tables = {
+        **_head(name, facts),
+        **_peaks(roofs, calibration),
+        **_memory(facts, roofs),
+        "calibration": _common(rounds, roofs, calibration),
+        **{f"calibration.{kind}": _kind(times) for kind, times in sorted(calibration.kernels.items())},
+    }
+    return toml_text(tables, source=source, heading=f"{facts.title}, as measured by `{command}` on {day}.")
+
+
+def _head(name: str, facts: CpuFacts) -> Tables:
+    top = {"name": name, "title": facts.title, "vendor": facts.vendor, "kind": "cpu", "aliases": []}
+    units = {"count": facts.cores, "simd": facts.simd, "clock": f"{facts.clock_hz / 1e9:.4g} GHz"}
+    return {"": top, "units": units}
+
+
+def _peaks(roofs: Roofs, calibration: Calibration) -> Tables:
+    """Measured rates; that of fp32 is the fastest of any product or convolution, so that no share of it exceeds 1."""
+    fitted_rates = (times.flop_per_s or 0.0 for times in calibration.kernels.values())
+    fastest = max([roofs.flop_per_s["fp32"], *(rate for rate in fitted_rates if rate < 2 * roofs.flop_per_s["fp32"])])
+    rates = {**roofs.flop_per_s, "fp32": fastest}
+    return {f"vector.{dtype}": {"peak": f"{rate / 1e9:.4g} GFLOP/s"} for dtype, rate in rates.items()}
+
+
+def _memory(facts: CpuFacts, roofs: Roofs) -> Tables:
+    dram: dict[str, Any] = {"type": "DRAM", "bandwidth": f"{roofs.bytes_per_s['dram'] / 1e9:.4g} GB/s"}
+    if facts.dram_bytes:
+        dram["capacity"] = f"{facts.dram_bytes / 1e9:.4g} GB"
+    tables: Tables = {"memory.dram": {**dram, "achievable": 1.0}}
+    for level, (size, own) in sorted(facts.cache_bytes.items(), reverse=True):
+        bandwidth = f"{roofs.bytes_per_s[level] / 1e9:.4g} GB/s"
+        tables[f"memory.{level}"] = {
+            "capacity": f"{size / 1024:g} KiB", "per_unit": own, "measured_bandwidth": bandwidth
+        }  # fmt: skip
+    return tables
+
+
+def _common(rounds: Rounds, roofs: Roofs, calibration: Calibration) -> dict[str, Any]:
+    return {
+        "threads": calibration.threads,
+        "single_thread_peak": f"{roofs.single_thread_flop_per_s / 1e9:.4g} GFLOP/s",
+        "touched": [f"{nbytes / 1e6:.4g} MB" for nbytes in calibration.touched_bytes],
+        "cold_share": [round(share, 3) for share in calibration.cold_share],
+        "page_fault": microseconds(calibration.page_fault_s),
+        "samples": rounds.samples,
+        "spread": f"{100 * max(rounds.spread, 1e-4):.3g} %",
+        "drift": f"{100 * max(rounds.drift, 1e-4):.3g} %",
+        "steal": f"{100 * rounds.steal:.2g} %",
+    }
+
+
+def _kind(times: KernelTime) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    if times.cold_s:
+        table |= {"hot": microseconds(times.hot_s), "cold": microseconds(times.cold_s)}
+    if times.flop_per_s:
+        table["rate"] = f"{times.flop_per_s / 1e9:.4g} GFLOP/s"
+    for key, rate in (("activations", times.activation_bytes_per_s), ("weights", times.weight_bytes_per_s)):
+        if rate:
+            table[key] = f"{rate / 1e9:.4g} GB/s"
+    if times.elements:
+        table |= {"elements": list(times.elements), "time": [microseconds(t) for t in times.time_s]}
+    return table

@@ -1,0 +1,236 @@
+"""Eager steps on a CPU that ``costmodel calibrate`` has measured: every figure is this machine's own.
+
+    time of a kernel = fixed time + FLOP / rate + bytes / bandwidth + time to walk its elements
+
+The parts add: at batch 1 the phases of an operator (reorder, kernel, reorder) follow one another. Which kind of kernel
+has which parts is in :func:`work_of`; how large they are is in the profile's ``[calibration]`` tables, measured one
+operator at a time, never on a model.
+
+The fixed time of an operator inside a model is not that of a hot loop. Between two calls of one kind, other operators
+push its code, descriptors and tables out of the caches; how far is a matter of how many bytes went by. Calibration
+measures fixed times hot and cold and the curve between them; here the bytes since the last kernel of the same kind are
+counted along the program. Views start no kernel, but the host spends time on each: it falls on the next launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from costmodel.formulas import is_free
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.hardware.calibration import Calibration, KernelTime
+from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.gpu import KernelSeconds
+
+__all__ = ["CODE_BYTES", "Work", "calibrated_step_times", "kind_of", "touched_since", "work_of"]
+
+#: Code, descriptors, tables and Python objects that any call touches besides its operands [B]: an order of magnitude.
+#: A round over sixty tiny operators, which moves no data, then touches the 4 MB at which their times are.
+CODE_BYTES = 64 * 2**10
+#: A result above glibc's largest mmap threshold comes from the system anew in every step [B].
+MMAP_THRESHOLD_BYTES = 32 * 2**20
+PAGE_BYTES = 4096
+#: Rows up to which a matrix product only reads its weights.
+FEW_ROWS = 4
+
+_CONVOLUTIONS: Mapping[str, str] = {
+    "gemm": "conv_1x1",
+    "implicit_gemm": "conv_kxk",
+    "grouped_implicit_gemm": "conv_grouped",
+    "im2col_gemm": "conv_im2col",
+    "direct_depthwise": "conv_depthwise",
+}
+_REORDERS = ("reorder_activations", "reorder_weights")
+#: What a kind without a measurement takes the figures of, by algorithm: one that walks memory alike.
+_ELSEWHERE: Mapping[str, str] = {
+    "elementwise": "mul",
+    "strided_elementwise": "add_strided",
+    "copy": "clone",
+    "strided_copy": "clone_strided",
+    "reduction": "mean",
+    "normalization": "group_norm",
+    "pool": "avg_pool2d",
+    "resample": "upsample_nearest2d",
+}
+#: Operators that do the same work under several names.
+_SAME: Mapping[str, str] = {
+    "sub": "add", "rsub": "add", "div": "mul", "exp": "sigmoid", "mish": "tanh", "erf": "tanh", "stack": "cat",
+    "sum": "mean", "amax": "mean", "max": "mean", "var": "mean", "var_mean": "mean", "elu": "silu", "relu6": "hardtanh",
+    "clamp": "hardtanh", "log_softmax": "softmax", "safe_softmax": "softmax", "copy": "clone", "contiguous": "clone",
+    "adaptive_max_pool2d": "adaptive_avg_pool2d", "upsample_bilinear2d": "upsample_nearest2d", "softplus": "tanh",
+    "quick_gelu": "sigmoid",
+}  # fmt: skip
+
+
+def kind_of(kernel: Kernel, *, in_place: bool = False) -> str:
+    """The name under which a calibration holds a kernel's figures.
+
+    >>> kind_of(Kernel("aten.relu", "elementwise"), in_place=True)
+    'relu_in_place'
+    >>> kind_of(Kernel("aten.mul", "elementwise", access="broadcast_rows"))
+    'mul_broadcast_rows'
+    >>> kind_of(Kernel("aten.conv2d", "direct_depthwise", access="channels_last"))
+    'conv_depthwise_channels_last'
+    """
+    suffix = "" if kernel.access == "elementwise" else f"_{kernel.access}"
+    name = kernel.op.rpartition(".")[2].removeprefix("native_").strip("_")
+    if kernel.algorithm in _REORDERS:
+        return kernel.algorithm
+    if "conv" in name and kernel.algorithm in _CONVOLUTIONS:
+        return _CONVOLUTIONS[kernel.algorithm] + suffix
+    if kernel.algorithm == "gemm":
+        return "linear" if kernel.gemm is None or kernel.gemm[0] > FEW_ROWS else "linear_few_rows"
+    if kernel.algorithm == "batched_gemm":
+        return "matmul"
+    if kernel.algorithm == "flash_attention":
+        return "attention"
+    if kernel.algorithm == "strided_copy":
+        return "clone" + (suffix or "_strided")  # copies of all operators alike
+    return f"{name}{'_in_place' if in_place else ''}{suffix}"
+
+
+class Work(NamedTuple):
+    """What the time of a kernel is made of."""
+
+    starts: int
+    flops: int = 0
+    activation_bytes: int = 0
+    weight_bytes: int = 0
+    elements: int = 0
+    faulted_bytes: int = 0
+
+
+def work_of(kernel: Kernel) -> Work:
+    """The parts of a kernel's time that its size decides; the same at calibration and at prediction."""
+    faulted = kernel.bytes_written if kernel.bytes_written > MMAP_THRESHOLD_BYTES else 0
+    start = kernel.count
+    if kernel.algorithm == "reorder_weights":
+        return Work(start, weight_bytes=kernel.bytes, faulted_bytes=faulted)
+    if kernel.algorithm == "reorder_activations":
+        return Work(start, activation_bytes=kernel.bytes, faulted_bytes=faulted)
+    if "conv" in kernel.op and kernel.matrix_flops:
+        own = kernel.bytes if kernel.access == "channels_last" else 0  # else the reorders around it carry them
+        return Work(start, kernel.matrix_flops, own, faulted_bytes=faulted)
+    if kernel.algorithm == "gemm" and kernel.gemm is not None:
+        weights = min(kernel.gemm[1] * kernel.gemm[2] * 4, kernel.bytes_read)
+        flops = kernel.matrix_flops if kernel.gemm[0] > FEW_ROWS else 0
+        return Work(start, flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
+    if kernel.algorithm == "flash_attention" and kernel.gemm is not None:
+        queries, keys, _, heads = kernel.gemm
+        return Work(start, kernel.matrix_flops, kernel.bytes, elements=queries * keys * heads, faulted_bytes=faulted)
+    if kernel.matrix_flops:
+        return Work(start, kernel.matrix_flops, kernel.bytes, faulted_bytes=faulted)
+    return Work(start, elements=_walked(kernel), faulted_bytes=faulted)
+
+
+def _walked(kernel: Kernel) -> int:
+    """Elements that a kernel walks: those under its windows, those it reduces, or those it puts out."""
+    if kernel.algorithm == "pool" and kernel.row_length:
+        return kernel.elements * kernel.row_length
+    if kernel.algorithm in ("pool", "reduction"):
+        return max(kernel.bytes_read // 4, kernel.elements)
+    return kernel.elements
+
+
+def find_kind(kernel: Kernel, calibration: Calibration, *, in_place: bool = False) -> str:
+    """The kind whose figures serve a kernel: its own, or that of the nearest relative that was measured.
+
+    Raises KeyError where nothing like it was measured.
+    """
+    for candidate in _candidates(kernel, in_place):
+        if candidate in calibration.kernels:
+            return candidate
+    raise KeyError(kind_of(kernel, in_place=in_place))
+
+
+def _candidates(kernel: Kernel, in_place: bool) -> Iterable[str]:
+    own = kind_of(kernel, in_place=in_place)
+    name = kernel.op.rpartition(".")[2].removeprefix("native_").strip("_")
+    alike = _ELSEWHERE.get(kernel.algorithm, "add")
+    suffix = "" if kernel.access == "elementwise" else f"_{kernel.access}"
+    for word in dict.fromkeys((own, own.replace(name, _SAME.get(name, name), 1))):
+        yield word
+        yield word.replace("_in_place", "")
+        yield word.replace("_in_place", "").removesuffix(suffix) if suffix else word
+    yield alike + suffix
+    yield alike
+    yield "add"
+
+
+def kernel_seconds(kernel: Kernel, time: KernelTime, machine: HardwareProfile, cold_share: float) -> KernelSeconds:
+    """Seconds of one kernel by the figures of its kind; all parts add."""
+    work, calibration = work_of(kernel), machine.calibration
+    compute = work.flops / time.flop_per_s if time.flop_per_s else 0.0
+    memory = work.activation_bytes / time.activation_bytes_per_s if time.activation_bytes_per_s else 0.0
+    memory += work.weight_bytes / time.weight_bytes_per_s if time.weight_bytes_per_s else 0.0
+    walked = time.elements_s(work.elements)
+    streamed = min(walked, kernel.bytes / (machine.dram_bytes_per_s * machine.achievable_dram_fraction))
+    if calibration is not None:
+        memory += work.faulted_bytes / PAGE_BYTES * calibration.page_fault_s
+    return KernelSeconds(compute + walked - streamed, memory + streamed, time.fixed_s(cold_share) * work.starts, 1.0)
+
+
+def calibrated_step_times(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[KernelSeconds]:
+    """For each launch of an eager step, the parts of its kernel's time.
+
+    Raises KeyError where the calibration lacks a kind of kernel and all its relatives.
+    """
+    calibration = hardware.calibration
+    assert calibration is not None, "only for calibrated profiles"  # noqa: S101 - for the type checker
+    in_place = [graph.nodes[launch.nodes[-1]].in_place for launch in plan.launches]
+    kinds = [
+        find_kind(plan.kernels[launch.kernel], calibration, in_place=own)
+        for launch, own in zip(plan.launches, in_place, strict=True)
+    ]
+    names = [
+        f"{kind}/{launch.kernel}" if kind.startswith("conv") else kind
+        for kind, launch in zip(kinds, plan.launches, strict=True)
+    ]
+    nbytes = [plan.kernels[launch.kernel].bytes for launch in plan.launches]
+    times = []
+    for launch, kind, since in zip(plan.launches, kinds, touched_since(names, nbytes), strict=True):
+        share = calibration.cold_share_after(since)
+        times.append(kernel_seconds(plan.kernels[launch.kernel], calibration.kernels[kind], hardware, share))
+    return _with_views(times, plan, graph, calibration)
+
+
+def touched_since(kinds: list[str], nbytes: list[int]) -> list[int]:
+    """For each kernel of a step that repeats, the bytes touched since one of its kind last began.
+
+    >>> [t - 2 * CODE_BYTES for t in touched_since(["relu", "add", "relu", "add"], [1, 2, 3, 4])]
+    [7, 5, 3, 5]
+    """
+    total = sum(nbytes) + CODE_BYTES * len(kinds)
+    began: dict[str, int] = {}
+    now, found = 0, [0] * len(kinds)
+    for lap in range(2):  # the first tells where each kind was left in the step before
+        for index, kind in enumerate(kinds):
+            if lap:
+                found[index] = now - began[kind]
+            began[kind] = now
+            now += nbytes[index] + CODE_BYTES
+    return [min(value, total) for value in found]
+
+
+def _with_views(
+    times: list[KernelSeconds], plan: KernelPlan, graph: OpGraph, calibration: Calibration
+) -> list[KernelSeconds]:
+    """Host time of the views ahead of each launch, added to its fixed time; views at the end fall on the last."""
+    view = calibration.kernels.get("view")
+    if view is None or not times:
+        return times
+    each = view.fixed_s(calibration.cold_share_after(len(graph.nodes) / max(_views(graph), 1) * CODE_BYTES))
+    is_view = [is_free(node.op) for node in graph.nodes]
+    found, last = list(times), 0
+    for index, launch in enumerate(plan.launches):
+        end = launch.nodes[-1] if index + 1 < len(plan.launches) else len(graph.nodes)
+        ahead = sum(is_view[last:end]) if end > last else 0
+        found[index] = found[index]._replace(fixed_s=found[index].fixed_s + each * ahead)
+        last = max(last, end)
+    return found
+
+
+def _views(graph: OpGraph) -> int:
+    return sum(is_free(node.op) for node in graph.nodes)
