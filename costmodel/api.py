@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from costmodel import cache
 from costmodel.analysis import Analysis, closed_forms
 from costmodel.cache import CachedTrace
 from costmodel.costing import cost_graph
-from costmodel.errors import InputError
+from costmodel.errors import InputError, TraceError
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import Execution
@@ -41,7 +41,7 @@ def analyze(
     layout: str = "nchw",
     mode: str = "eager",
     symbols: Sequence[str] = ("batch",),
-    use_cache: bool = True,
+    use_cache: bool | Literal["only"] = True,
     progress: Progress | None = None,
 ) -> Analysis:
     """Analyze a model on a machine, before anything runs.
@@ -49,7 +49,7 @@ def analyze(
     ``model`` is a name (``resnet50``, ``timm:NAME``, ``hf:bert``, ``path/to/file.py:factory``, ``model.pt2``, ...)
     or a module with its ``inputs`` (a tensor, a tuple, a dict of keyword arguments, or (args, kwargs)).
     ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own.
-    ``symbols`` are the sizes to leave open; a named model's trace is cached.
+    ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
 
     >>> analyze("resnet50", hw="a100").totals.macs                                  # doctest: +SKIP
@@ -115,12 +115,13 @@ def load_trace(
     sizes: Mapping[str, int] | None = None,
     input_shape: Sequence[int] | None = None,
     layout: str = "nchw",
-    use_cache: bool = True,
+    use_cache: bool | Literal["only"] = True,
     progress: Progress | None = None,
 ) -> CachedTrace:
     """The traced graph of a named model, from the cache where it serves, else traced and stored.
 
     An entry that leaves height and width open serves every image size; torch is then never imported.
+    ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
     sizes = dict(sizes or {})
     options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
@@ -130,6 +131,8 @@ def load_trace(
             entry = cache.read(cache.key(request, parts))
             if entry is not None and _serves(entry.graph, batch, sizes, input_shape if parts is options else None):
                 return entry
+    if use_cache == "only":
+        raise TraceError(f"the cache has no trace of {request} in {layout}")
     entry, files = _trace_request(request, symbols, batch, sizes, input_shape, layout, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific

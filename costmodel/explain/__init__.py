@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from costmodel.explain.causes import CAUSES, Cause
+from costmodel.explain.measured import MeasuredRun, MeasuredSplit, NodeGap, read_measured_run
 from costmodel.explain.rule import RULES, Finding
 from costmodel.explain.rules import findings
 from costmodel.explain.split import CauseShare, Part, Split, split
 
-__all__ = ["CAUSES", "RULES", "Cause", "CauseShare", "Finding", "Part", "Split", "findings", "split"]
+__all__ = [
+    "CAUSES",
+    "RULES",
+    "Cause",
+    "CauseShare",
+    "Finding",
+    "MeasuredRun",
+    "MeasuredSplit",
+    "NodeGap",
+    "Part",
+    "Split",
+    "findings",
+    "read_measured_run",
+    "split",
+]

@@ -22,6 +22,8 @@ __all__ = ["HOST_SHARE", "SPEAKS_FROM", "Case", "Conv", "Started"]
 SPEAKS_FROM = 0.01
 #: Share of the step that the device may wait before the host is called the bottleneck [1].
 HOST_SHARE = 0.1
+#: Share of the step below which a change is said to change nothing [1].
+LEAST_EFFECT = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,6 @@ class Case:
     def of_step(self, seconds: float) -> str:
         """``12 µs of 3.4 ms``: seconds beside the whole step."""
         return f"{format_seconds(seconds)} of {format_seconds(self.latency_s)}"
-
-    def saved_on_device(self, seconds: float) -> float | None:
-        """Seconds saved on the device as seconds of the step; None where the host is the bottleneck and hides them."""
-        return None if self.split.seconds("host") > HOST_SHARE * self.latency_s else seconds
 
     # -- what runs -----------------------------------------------------------------------------
 
@@ -194,6 +192,42 @@ class Case:
             return None
         samples = self.analysis.execution.batch / other.execution.batch
         return self.latency_s - other.latency * samples
+
+    def cause_saving_s(self, *causes: str, **changes: Any) -> float | None:
+        """Seconds of some causes that other conditions take off, of all but the host's where none is named.
+
+        At another batch: of the time for as many samples as now. None where unknown.
+        """
+        other = self.at(**changes)
+        if other is None:
+            return None
+        samples, parts = self.analysis.execution.batch / other.execution.batch, split(other)
+        if not causes:
+            return self.split.busy_s - parts.busy_s * samples
+        return self.split.seconds(*causes) - parts.seconds(*causes) * samples
+
+    def on_device(self, change: str, saved: float | None) -> dict[str, Any]:
+        """``change`` and ``saving_s`` of a finding whose change saves time on the device alone.
+
+        Where the host is the bottleneck the step gains nothing: the sentence says so, and there is no saving.
+        """
+        if saved is not None and abs(saved) < LEAST_EFFECT * self.latency_s:
+            saved = 0.0
+        if saved is None or self.split.seconds("host") <= HOST_SHARE * self.latency_s:
+            return {"change": change, "saving_s": saved}
+        hidden = (
+            f"{change} ({format_seconds(max(saved, 0.0))} less on the device, hidden while the host is the bottleneck)"
+        )
+        return {"change": hidden, "saving_s": None}
+
+    def in_channels_last(self, *causes: str) -> dict[str, Any]:
+        """``change`` and ``saving_s`` of keeping images and weights in channels_last; nothing where they are."""
+        if self.analysis.bound.layout == "nhwc":
+            return {}
+        change, saved = "keep images and weights in channels_last", self.cause_saving_s(*causes, layout="nhwc")
+        if saved is None:
+            return {"change": f"{change} (not evaluated: analyze the model with --layout nhwc once)"}
+        return self.on_device(change, saved)
 
     def kernel_s(self, kernel: Kernel) -> float:
         """Seconds of a changed kernel on this GPU, operands from memory."""

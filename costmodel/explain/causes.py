@@ -30,7 +30,7 @@ def _table(*causes: Cause) -> Mapping[str, Cause]:
 
 #: In the order in which a page tells them.
 CAUSES = _table(
-    Cause("slower_units", "slower arithmetic units", "the same FLOPs at the lower peak of the units that run them"),
+    Cause("other_units", "other arithmetic units", "FLOPs that run at another peak than the one for all"),
     Cause("grouping", "narrow groups packed", "zeros multiplied where several groups share a tile"),
     Cause("achievable", "below peak at best", "what even a large, well shaped kernel of the kind loses"),
     Cause("tiles", "tiles and waves", "partial tiles, units that idle in the last wave, short loops, epilogues"),

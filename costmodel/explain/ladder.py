@@ -98,7 +98,7 @@ def _direct(kernel: Kernel, hardware: HardwareProfile) -> KernelSeconds | None:
 def _arithmetic(kernel: Kernel, hardware: HardwareProfile, alone_s: float, compute_s: float) -> list[Rung]:
     """Rungs of a contraction's arithmetic, up to ``compute_s``."""
     own = own_peak_s(kernel, hardware)
-    rungs = [("slower_units", own)] if own > alone_s else []
+    rungs = [("other_units", own)]
     if kernel.gemm is None or _is_vector_product(kernel):
         return [*rungs, ("achievable", compute_s)]
     packed = _packing(kernel)
@@ -177,8 +177,7 @@ def parts_rungs(
     if kernel.algorithm in CONTRACTIONS and uncached.compute_s:
         own = own_peak_s(kernel, hardware)
         waste = "im2col" if kernel.algorithm == "im2col_gemm" else "achievable"
-        arithmetic = [("slower_units", own)] if own > alone_s else []
-        yield from _joined([*arithmetic, (waste, uncached.compute_s)], uncached, alone_s)
+        yield from _joined([("other_units", own), (waste, uncached.compute_s)], uncached, alone_s)
     else:
         yield cause, uncached.seconds() - uncached.fixed_s
     yield "cache_hits", dry.seconds() - dry.fixed_s

@@ -25,7 +25,8 @@ class Finding:
     ``evidence``          quantities behind it, by name, units in the names
     ``change``            what to do about it; empty where nothing is known
     ``saving_s``          what that takes off the predicted time of the step (where the change is another batch: of the
-                          time a batch of the present size), by evaluating the changed design; None where it cannot be
+                          time a batch of the present size), by evaluating the changed design; None where it cannot be,
+                          or where the host hides it
     """
 
     rule: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from math import sqrt
+from typing import Any
 
 from costmodel.explain.case import Case, Conv, Started
 from costmodel.explain.causes import cause_of
@@ -32,11 +33,6 @@ def depthwise(case: Case) -> Iterator[Finding]:
     flops, nbytes = (sum(getattr(s.kernel, name) for s in starts) for name in ("matrix_flops", "bytes"))
     intensity, hardware = flops / max(nbytes, 1), case.analysis.hardware
     ridge = hardware.ridge_point("vector", "fp32")
-    half = case.analysis.execution.dtype in ("fp16", "bf16") or hardware.is_cpu
-    saving, change = (None, "") if half else (case.saving_s(dtype="fp16"), "half precision moves half the bytes")
-    both = None if half or case.analysis.bound.layout == "nhwc" else case.saving_s(dtype="fp16", layout="nhwc")
-    if both is not None and (saving is None or both > saving):
-        saving, change = both, "half precision in channels_last takes cuDNN's own depthwise kernel"
     yield Finding(
         rule="depthwise_low_intensity",
         nodes=case.names(nodes),
@@ -45,9 +41,21 @@ def depthwise(case: Case) -> Iterator[Finding]:
         f"{case.of_step(stake)}: {intensity:.1f} FLOP/B, the ridge of the vector "
         f"lanes is at {ridge:.0f}",
         evidence={"flop_share": share, "intensity_flop_per_byte": intensity, "ridge_flop_per_byte": ridge},
-        change=change,
-        saving_s=saving,
+        **({} if hardware.is_cpu else _faster_depthwise(case)),
     )
+
+
+def _faster_depthwise(case: Case) -> dict[str, Any]:
+    """Change and saving: fewer bytes, or the kernel that cuDNN has for half precision in channels_last."""
+    dtype = case.analysis.execution.dtype
+    half = dtype if dtype.endswith("16") else "fp16"
+    tried = {"half precision in channels_last takes cuDNN's depthwise kernel": {"dtype": half, "layout": "nhwc"}}
+    if half != dtype:
+        tried = {"half precision moves half the bytes": {"dtype": half}, **tried}
+    savings = {change: case.cause_saving_s("depthwise", **how) for change, how in tried.items()}
+    known = {change: saved for change, saved in savings.items() if saved is not None}
+    best = max(known, key=lambda change: known[change], default=None)
+    return {} if best is None or known[best] <= 0 else case.on_device(best, known[best])
 
 
 @rule("large_kernel_depthwise")
@@ -70,8 +78,7 @@ def large_kernel_depthwise(case: Case) -> Iterator[Finding]:
         f"{format_percent(share)} of the FLOPs and take {case.of_step(stake)}, at "
         f"{format_quantity(rate, 'FLOP/s')}",
         evidence={"flop_share": share, "flop_per_s": rate, "as_3x3_s": small if small is not None else "not evaluated"},
-        change="windows of 3x3 on all channels, or large ones on a part of them (as InceptionNeXt has)",
-        saving_s=saved,
+        **case.on_device("windows of 3x3 (InceptionNeXt keeps large ones for an eighth of the channels)", saved),
     )
 
 
@@ -87,7 +94,7 @@ def _with_3x3(case: Case, nodes: list[int]) -> tuple[float | None, float | None]
             if kernel.variant == "depthwise_nhwc_large":
                 kernel = replace(kernel, variant="depthwise_nhwc")
             now, small = now + case.kernel_s(start.kernel), small + case.kernel_s(kernel)
-    return small, case.saved_on_device(now - small)
+    return small, now - small
 
 
 @rule("grouped_convolution")
@@ -112,8 +119,7 @@ def grouped(case: Case) -> Iterator[Finding]:
         f"; dense ones of the same FLOPs, with channels / sqrt(groups), would take "
         f"{format_seconds(dense_s)} for their {format_seconds(grouped_s)}",
         evidence={"grouped_s": grouped_s, "dense_of_equal_flops_s": dense_s},
-        change="fewer groups on fewer channels, at the same FLOPs",
-        saving_s=case.saved_on_device(grouped_s - dense_s),
+        **case.on_device("dense convolutions of fewer channels, at the same FLOPs", grouped_s - dense_s),
     )
 
 
@@ -155,8 +161,7 @@ def stem(case: Case) -> Iterator[Finding]:
         f"device, {format_seconds(stake)}"
         + (f", {format_seconds(copied)} of it copies into the kernel's layout" if copied else ""),
         evidence={"flop_share": share, "layout_s": copied},
-        change="channels_last images" if copied else "",
-        saving_s=case.saving_s(layout="nhwc") if copied else None,
+        **(case.in_channels_last() if copied else {}),
     )
 
 
@@ -183,8 +188,7 @@ def channels(case: Case) -> Iterator[Finding]:
         f"that {listed(list(map(str, counts)), 4)} channels do not fill, {format_seconds(stake)}; rounded up to "
         f"multiples of 64 the same kernels take {format_seconds(more_s)} more for {format_percent(work)} more FLOPs",
         evidence={"rounded_up_more_s": more_s, "rounded_up_more_flops": work, "rounded_down_less_s": fewer_s},
-        change="widths rounded down to multiples of 32",
-        saving_s=case.saved_on_device(fewer_s),
+        **case.on_device("widths rounded down to multiples of 32", fewer_s),
     )
 
 
@@ -219,15 +223,16 @@ def tiles(case: Case) -> Iterator[Finding]:
         f"{format_seconds(whole)} to partial tiles, last waves that leave some of {units} units idle, and epilogues, "
         f"most in {listed(case.names(nodes))}",
         evidence={"share_of_kernels": stake / whole},
-        change=f"batch {2 * batch} fills more of each wave",
-        saving_s=case.saving_s(batch=2 * batch),
+        **case.on_device(f"batch {2 * batch} fills more of each wave", case.cause_saving_s("tiles", batch=2 * batch)),
     )
 
 
 @rule("pointwise_against_window")
 def pointwise(case: Case) -> Iterator[Finding]:
     """A 1x1 convolution is a matrix product on the input as it lies; a k x k one must gather windows first."""
-    dense = {n: c for n, c in case.convolutions.items() if c.groups == 1 and c.in_channels >= 16}
+    dense = {
+        n: c for n, c in case.convolutions.items() if c.groups == 1 and c.in_channels >= 16 and c.out_size != (1, 1)
+    }
     kinds = {True: set[int](), False: set[int]()}
     for node, conv in dense.items():
         kinds[conv.is_pointwise].add(node)

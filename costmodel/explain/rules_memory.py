@@ -28,7 +28,8 @@ def elementwise(case: Case) -> Iterator[Finding]:
     """Activation, normalization, addition: next to no FLOPs, but every tensor through memory."""
     seconds = _seconds_of(case, *_ELEMENTWISE)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
-    kinds = {case.analysis.bound.nodes[node].op.removeprefix("aten.") for node in nodes}
+    ops = {case.analysis.bound.nodes[node].op.removeprefix("aten.") for node in nodes}
+    kinds = {"bias" if "conv" in op or op in ("linear", "addmm") else op for op in ops}
     share = case.flop_share(node for node in nodes if not case.analysis.node_costs.of_node(node).matrix_flops)
     if not case.matters(stake) or stake / case.latency_s <= share:
         return
@@ -42,8 +43,11 @@ def elementwise(case: Case) -> Iterator[Finding]:
         f"{format_percent(share)} of the FLOPs and {case.of_step(stake)}: "
         "they move bytes" + (f", {format_seconds(unfused)} of it intermediate results" if unfused else ""),
         evidence={"flop_share": share, "unfused_s": unfused},
-        change="torch.compile fuses the chains" if eager else "",
-        saving_s=case.saving_s(mode="compile") if eager else None,
+        **(
+            case.on_device("torch.compile fuses chains", case.cause_saving_s(*_ELEMENTWISE, mode="compile"))
+            if eager
+            else {}
+        ),
     )
 
 
@@ -108,9 +112,7 @@ def layout_copies(case: Case) -> Iterator[Finding]:
     kernels = [start.kernel for start in case.starts if cause_of(start.kernel) == "layout"]
     nbytes = sum(kernel.bytes for kernel in kernels)
     weights = sum(kernel.bytes for kernel in kernels if kernel.algorithm in ("reorder_weights", "copy_weights"))
-    already = case.analysis.bound.layout == "nhwc" or not case.convolutions
-    saving = None if already else case.saving_s(layout="nhwc")
-    unknown = "" if saving is not None else " (not evaluated: this model is not traced in that layout yet)"
+    around_convolutions = sum(seconds[node] for node in nodes if node in case.convolutions)
     yield Finding(
         rule="layout_copies",
         nodes=case.names(nodes),
@@ -118,8 +120,7 @@ def layout_copies(case: Case) -> Iterator[Finding]:
         message=f"{len(kernels):,} copies move {format_bytes(nbytes)} into another order, {case.of_step(stake)}"
         f" without a FLOP, most around {listed(case.names(nodes))}",
         evidence={"copies": len(kernels), "bytes": nbytes, "bytes_of_weights": weights},
-        change="" if already else f"keep images and weights in channels_last{unknown}",
-        saving_s=saving,
+        **(case.in_channels_last() if around_convolutions > stake / 2 else {}),
     )
 
 
@@ -142,8 +143,6 @@ def movement(case: Case) -> Iterator[Finding]:
         message=f"{len(nodes):,} operators ({listed(kinds, 3)}) only move {format_bytes(nbytes)}: "
         f"{format_percent(case.flop_share(nodes))} of the FLOPs, {case.of_step(stake)}",
         evidence={"bytes": nbytes},
-        change="" if case.analysis.plan.compiled else "torch.compile fuses what it can into neighbours",
-        saving_s=None if case.analysis.plan.compiled else case.saving_s(mode="compile"),
     )
 
 
@@ -186,7 +185,7 @@ def weights_at_small_batch(case: Case) -> Iterator[Finding]:
     if not case.matters(stake):
         return
     batch = case.analysis.execution.batch
-    saving = case.saving_s(batch=8 * batch)
+    saving = case.cause_saving_s(batch=8 * batch)
     yield Finding(
         rule="weights_at_small_batch",
         nodes=case.names(nodes),
@@ -195,8 +194,7 @@ def weights_at_small_batch(case: Case) -> Iterator[Finding]:
         f"{format_percent(case.flop_share(nodes))} of the FLOPs, {case.of_step(stake)}"
         f", memory-bound",
         evidence={"bytes": nbytes, "flop_share": case.flop_share(nodes)},
-        change=f"batch {8 * batch} reads them once for 8 times the samples" if saving is not None else "a larger batch",
-        saving_s=saving,
+        **case.on_device(f"batch {8 * batch} reads them once for 8 times the samples", saving),
     )
 
 
@@ -218,8 +216,8 @@ def squeeze_and_excitation(case: Case) -> Iterator[Finding]:
         message=f"{len(blocks)} squeeze-and-excitation blocks have {format_percent(case.flop_share(nodes))} of the "
         f"FLOPs and take {case.of_step(stake)} in {len(seconds):,} operators",
         evidence={"blocks": len(blocks), "flop_share": case.flop_share(nodes)},
-        change="torch.compile fuses gate and scaling" if eager else "",
-        saving_s=case.saving_s(mode="compile") if eager else None,
+        change="without the blocks" if eager else "",
+        saving_s=case.latency_s - case.without(sorted(nodes), lambda _: None) if eager else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from costmodel.explain.case import HOST_SHARE, Case
 from costmodel.explain.chains import longest_path
@@ -25,8 +26,8 @@ def launch_bound(case: Case) -> Iterator[Finding]:
     seconds = {node: causes["host"] for node, causes in case.split.by_node.items() if "host" in causes}
     nodes, count, busy = case.by_stake(seconds), len(case.analysis.bound.nodes), case.split.busy_s
     batch, mode = batch_that_fills(case), case.analysis.execution.mode
-    advice = [f"batch {batch} keeps the device busy"] if batch else []
-    saving, change = case.saving_s(mode="compile"), "torch.compile or CUDA graphs issue whole steps"
+    busy_from = f"; batch {batch} would keep it busy" if batch else ""
+    saving, change = case.saving_s(mode="compile"), "torch.compile issues the step from generated code"
     if mode == "compile":
         saving, change = None, "CUDA graphs replay the step without the host (not evaluated)"
     yield Finding(
@@ -34,9 +35,9 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         nodes=case.names(nodes),
         seconds_at_stake=waited,
         message=f"the host issues {count:,} operators in {format_seconds(case.latency_s)}, the device works for "
-        f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}",
+        f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}{busy_from}",
         evidence={"operators": count, "device_busy_s": busy, "batch_that_fills": batch or "not found"},
-        change="; ".join([change, *advice]),
+        change=change,
         saving_s=saving,
     )
 
@@ -75,7 +76,6 @@ def small_kernels(case: Case) -> Iterator[Finding]:
         return
     seconds = {node: causes.get("fixed", 0.0) for node, causes in case.split.by_node.items()}
     nodes, count = case.by_stake(seconds), sum(start.kernel.count for start in case.starts)
-    compiled = case.analysis.plan.compiled
     yield Finding(
         rule="small_kernels",
         nodes=case.names(nodes),
@@ -83,9 +83,16 @@ def small_kernels(case: Case) -> Iterator[Finding]:
         message=f"{count:,} kernels spend {format_seconds(fixed)} of {format_seconds(case.split.busy_s)} on the device "
         f"on starting, filling and draining, {format_seconds(fixed / count)} each",
         evidence={"kernels": count, "seconds_each": fixed / count},
-        change="a larger batch gives each kernel more work" if compiled else "fuse element-wise kernels: torch.compile",
-        saving_s=case.saving_s(batch=8 * case.analysis.execution.batch) if compiled else case.saving_s(mode="compile"),
+        **_fewer_starts(case, "fixed"),
     )
+
+
+def _fewer_starts(case: Case, cause: str) -> dict[str, Any]:
+    """Change and saving: fusion, or a larger batch where the step is fused already."""
+    batch = 8 * case.analysis.execution.batch
+    if case.analysis.execution.mode == "compile":
+        return case.on_device(f"batch {batch} pays it once", case.cause_saving_s(cause, batch=batch))
+    return case.on_device("torch.compile fuses what it can", case.cause_saving_s(cause, mode="compile"))
 
 
 @rule("framework_overhead")
@@ -96,7 +103,6 @@ def framework_overhead(case: Case) -> Iterator[Finding]:
         return
     seconds = {node: causes.get("framework", 0.0) for node, causes in case.split.by_node.items()}
     count = len(case.starts)
-    compiled = case.analysis.execution.mode == "compile"
     yield Finding(
         rule="framework_overhead",
         nodes=case.names(case.by_stake(seconds)),
@@ -104,8 +110,7 @@ def framework_overhead(case: Case) -> Iterator[Finding]:
         message=f"{count:,} kernels pay {case.of_step(overhead)} for dispatch, "
         "cold code and joining threads, whatever their FLOPs",
         evidence={"kernels": count, "share": overhead / case.latency_s},
-        change="a larger batch spreads the overhead" if compiled else "torch.compile fuses and skips the dispatcher",
-        saving_s=case.saving_s(batch=8 * case.analysis.execution.batch) if compiled else case.saving_s(mode="compile"),
+        **_fewer_starts(case, "framework"),
     )
 
 

@@ -231,8 +231,7 @@ def _roofline_ladders(analysis: Analysis) -> _Ladders:
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
         found = analysis.estimates[position]
         own = own_peak_s(kernel, analysis.hardware)
-        slower = [("slower_units", own)] if own > alone_s else []
         body = max(found.compute_s, found.memory_s)
-        return [*slower, ("achievable", max(found.compute_s, own)), (cause_of(kernel), body)]
+        return [("other_units", own), ("achievable", max(found.compute_s, own)), (cause_of(kernel), body)]
 
     return rungs

@@ -15,7 +15,7 @@ from typing import Any
 from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.rows import record, word
 
-__all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "schema"]
+__all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "finding_json", "schema"]
 
 SCHEMA_VERSION = 1
 
@@ -48,7 +48,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "coverage": _coverage(analysis.coverage),
         "ops": [record(row) for row in analysis.rows(by="op")],
         **({"groups": {"by": by, "rows": [record(row) for row in analysis.rows(by=by)]}} if by != "op" else {}),
-        "findings": [_finding(finding) for finding in analysis.findings],
+        "findings": [finding_json(finding) for finding in analysis.findings],
         "conventions": list(analysis.conventions),
     }
 
@@ -96,12 +96,16 @@ def _coverage(coverage: Any) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Any) -> dict[str, Any]:
+def finding_json(finding: Any) -> dict[str, Any]:
+    """One finding as a plain dict; ``saving_s`` is None where the change could not be evaluated."""
     return {
         "rule": finding.rule,
         "seconds_at_stake": finding.seconds_at_stake,
         "message": finding.message,
         "nodes": list(finding.nodes),
+        "evidence": dict(getattr(finding, "evidence", {})),
+        "change": getattr(finding, "change", ""),
+        "saving_s": getattr(finding, "saving_s", None),
     }
 
 

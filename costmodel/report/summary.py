@@ -14,7 +14,7 @@ from costmodel.report.document import Block, Code, Column, Document, KeyValues, 
 from costmodel.report.rows import rows_table, sum_remarks, word
 from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
 
-__all__ = ["analysis_document", "machines_document"]
+__all__ = ["analysis_document", "conditions", "coverage_sentence", "machines_document"]
 
 PREDICTED = (
     "times are predicted, nothing was run: a kernel takes what its arithmetic and its memory traffic need on this "
@@ -23,6 +23,9 @@ PREDICTED = (
 
 #: The bounds that take time, in the order of pages and data.
 _BOUNDS = ("compute", "memory", "launch")
+
+#: Findings on a page that is about something else.
+_MOST_FINDINGS = 5
 
 
 def analysis_document(
@@ -37,7 +40,7 @@ def analysis_document(
     table = rows_table(analysis, by=by, top=top, columns=columns)
     operators = list(analysis.rows(by="op"))
     facts = (_latency(analysis), *_where_time_goes(analysis, operators), *_totals(analysis.totals))
-    blocks: list[Block] = [Paragraph(_conditions(analysis)), KeyValues(facts)]
+    blocks: list[Block] = [Paragraph(conditions(analysis)), KeyValues(facts)]
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
     blocks.append(table)
@@ -57,7 +60,7 @@ def machines_document(analyses: Sequence[Any]) -> Document:
     return Document(
         f"{first.model.name} on {len(rows)} machines",
         (
-            Paragraph(_conditions(first)),
+            Paragraph(conditions(first)),
             _machines_table(rows),
             Notes((PREDICTED, *first.conventions), title="Conventions"),
         ),
@@ -115,7 +118,7 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
     )
 
 
-def _conditions(analysis: Any) -> str:
+def conditions(analysis: Any) -> str:
     """What was asked, in one line: source, inputs, execution."""
     execution = analysis.execution
     inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
@@ -211,7 +214,8 @@ def _findings(analysis: Any) -> Iterator[Block]:
     if analysis.findings:
         ranked = sorted(analysis.findings, key=lambda finding: -finding.seconds_at_stake)
         yield Notes(
-            tuple(f"{format_seconds(f.seconds_at_stake)}: {f.message}" for f in ranked), title="Where FLOPs mislead"
+            tuple(f"{format_seconds(f.seconds_at_stake)}: {f.message}" for f in ranked[:_MOST_FINDINGS]),
+            title="Where FLOPs mislead",
         )
 
 
