@@ -18,7 +18,7 @@ from costmodel.kernels import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time, machines
 
-__all__ = ["Rung", "device_rungs", "differences", "own_peak_s", "parts_rungs"]
+__all__ = ["Rung", "device_rungs", "differences", "own_peak_s", "parts_rungs", "units_rung"]
 
 Rung = tuple[str, float]
 
@@ -49,17 +49,27 @@ def own_peak_s(kernel: Kernel, hardware: HardwareProfile) -> float:
     return kernel.matrix_flops / peak.flop_per_s
 
 
-def device_rungs(kernel: Kernel, hardware: HardwareProfile, alone_s: float, memory_share: float) -> list[Rung]:
+def units_rung(kernel: Kernel, hardware: HardwareProfile, alone_s: float, flop_per_s: float) -> list[Rung]:
+    """What FLOPs alone say once a contraction is counted at the peak of its own units instead of ``flop_per_s``."""
+    elsewhere = own_peak_s(kernel, hardware) - kernel.matrix_flops / flop_per_s
+    return [("other_units", alone_s + elsewhere)] if elsewhere else []
+
+
+def device_rungs(
+    kernel: Kernel, hardware: HardwareProfile, alone_s: float, flop_per_s: float, memory_share: float
+) -> list[Rung]:
     """Rungs of a GPU kernel, up to its time on the device. Seconds.
 
-    ``alone_s`` is what its FLOPs alone say; ``memory_share`` of its memory time DRAM serves, the rest L2.
+    ``alone_s`` is what its FLOPs alone say, at ``flop_per_s``; ``memory_share`` of its memory time DRAM serves, the
+    rest L2.
     """
     part = gpu_kernel_time(kernel, hardware)
     cause = cause_of(kernel)
     direct = _direct(kernel, hardware) if kernel.algorithm in CONTRACTIONS else None
     body = direct or part
     if kernel.algorithm in CONTRACTIONS:
-        rungs = _joined(_arithmetic(kernel, hardware, alone_s, body.compute_s), body, alone_s)
+        units = units_rung(kernel, hardware, alone_s, flop_per_s)
+        rungs = _joined([*units, *_arithmetic(kernel, hardware, body.compute_s)], body, alone_s)
     else:
         rungs = [(cause, part.seconds() - part.fixed_s)]
     extra = part.fixed_s - body.fixed_s  # kernels before and after a transformed convolution
@@ -95,14 +105,12 @@ def _direct(kernel: Kernel, hardware: HardwareProfile) -> KernelSeconds | None:
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 
-def _arithmetic(kernel: Kernel, hardware: HardwareProfile, alone_s: float, compute_s: float) -> list[Rung]:
-    """Rungs of a contraction's arithmetic, up to ``compute_s``."""
-    own = own_peak_s(kernel, hardware)
-    rungs = [("other_units", own)]
+def _arithmetic(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> list[Rung]:
+    """Rungs of a contraction's arithmetic on its own units, up to ``compute_s``."""
     if kernel.gemm is None or _is_vector_product(kernel):
-        return [*rungs, ("achievable", compute_s)]
-    packed = _packing(kernel)
-    rungs += [("grouping", own * packed)] if packed > 1 else []
+        return [("achievable", compute_s)]
+    own, packed = own_peak_s(kernel, hardware), _packing(kernel)
+    rungs = [("grouping", own * packed)] if packed > 1 else []
     best = own * packed / roof_share(kernel.algorithm, kernel.engine, kernel.dtype, kernel.accumulate, hardware)
     aligned = min(_aligned_s(kernel, hardware, compute_s), compute_s)
     return [*rungs, ("achievable", best), ("tiles", aligned), ("channels", compute_s)]
@@ -168,6 +176,7 @@ def parts_rungs(
     kernel: Kernel,
     hardware: HardwareProfile,
     alone_s: float,
+    flop_per_s: float,
     part: KernelSeconds,
     dry: KernelSeconds,
     uncached: KernelSeconds,
@@ -175,9 +184,9 @@ def parts_rungs(
     """Rungs of a CPU kernel from its parts as they are, without page faults, and without caches besides."""
     cause = cause_of(kernel)
     if kernel.algorithm in CONTRACTIONS and uncached.compute_s:
-        own = own_peak_s(kernel, hardware)
         waste = "im2col" if kernel.algorithm == "im2col_gemm" else "achievable"
-        yield from _joined([("other_units", own), (waste, uncached.compute_s)], uncached, alone_s)
+        units = units_rung(kernel, hardware, alone_s, flop_per_s)
+        yield from _joined([*units, (waste, uncached.compute_s)], uncached, alone_s)
     else:
         yield cause, uncached.seconds() - uncached.fixed_s
     yield "cache_hits", dry.seconds() - dry.fixed_s

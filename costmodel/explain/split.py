@@ -19,7 +19,7 @@ from typing import NamedTuple
 from costmodel.analysis import Analysis
 from costmodel.explain.causes import CAUSES, cause_of
 from costmodel.explain.chains import fusible_share
-from costmodel.explain.ladder import Rung, device_rungs, differences, own_peak_s, parts_rungs
+from costmodel.explain.ladder import Rung, device_rungs, differences, parts_rungs, units_rung
 from costmodel.hardware.profile import Peak
 from costmodel.kernels import Kernel
 from costmodel.timing.cpu import CPU, cpu_step_times
@@ -119,7 +119,7 @@ class Split:
     def _parts(self) -> Iterator[Part]:
         analysis = self.analysis
         fusible = fusible_share(analysis.plan, analysis.bound)
-        rungs_of = _ladders(analysis)
+        rungs_of = _ladders(analysis, self.peak.flop_per_s)
         for position, (launch, estimate) in enumerate(zip(analysis.plan.launches, analysis.estimates, strict=True)):
             kernel = analysis.plan.kernels[launch.kernel]
             alone = self._alone.of_launch[position]
@@ -188,15 +188,15 @@ class _Alone:
 _Ladders = Callable[[int, Kernel, float], list[Rung]]
 
 
-def _ladders(analysis: Analysis) -> _Ladders:
+def _ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     if analysis.hardware.is_gpu:
-        return _gpu_ladders(analysis)
+        return _gpu_ladders(analysis, flop_per_s)
     if analysis.hardware.is_cpu:
-        return _cpu_ladders(analysis)
-    return _roofline_ladders(analysis)
+        return _cpu_ladders(analysis, flop_per_s)
+    return _roofline_ladders(analysis, flop_per_s)
 
 
-def _gpu_ladders(analysis: Analysis) -> _Ladders:
+def _gpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     hardware, known = analysis.hardware, dict[tuple[int, float, float], list[Rung]]()
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
@@ -205,13 +205,13 @@ def _gpu_ladders(analysis: Analysis) -> _Ladders:
         share = analysis.estimates[position].memory_s / whole if whole else 1.0
         key = (analysis.plan.launches[position].kernel, alone_s, share)
         if key not in known:
-            known[key] = device_rungs(kernel, hardware, alone_s, share)
+            known[key] = device_rungs(kernel, hardware, alone_s, flop_per_s, share)
         return list(known[key])
 
     return rungs
 
 
-def _cpu_ladders(analysis: Analysis) -> _Ladders:
+def _cpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     """A CPU's step timed three times: as it is, without page faults, and with every byte from DRAM besides."""
     plan, graph, hardware = analysis.plan, analysis.bound, analysis.hardware
     dry = replace(CPU, page_fault_s=0.0)
@@ -220,18 +220,18 @@ def _cpu_ladders(analysis: Analysis) -> _Ladders:
     ]
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
-        return list(parts_rungs(kernel, hardware, alone_s, *(step[position] for step in steps)))
+        return list(parts_rungs(kernel, hardware, alone_s, flop_per_s, *(step[position] for step in steps)))
 
     return rungs
 
 
-def _roofline_ladders(analysis: Analysis) -> _Ladders:
+def _roofline_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     """Machines without a model of their own: the larger of arithmetic, traffic and launch."""
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
         found = analysis.estimates[position]
-        own = own_peak_s(kernel, analysis.hardware)
+        units = units_rung(kernel, analysis.hardware, alone_s, flop_per_s)
         body = max(found.compute_s, found.memory_s)
-        return [("other_units", own), ("achievable", max(found.compute_s, own)), (cause_of(kernel), body)]
+        return [*units, ("achievable", found.compute_s), (cause_of(kernel), body)]
 
     return rungs

@@ -1,0 +1,146 @@
+"""Small networks, each with one thing that FLOPs do not show, and their analyses."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import costmodel
+from costmodel.analysis import Analysis
+
+
+class Excited(nn.Module):
+    """A convolution whose channels are scaled by a gate computed from their means."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.reduce, self.expand = nn.Conv2d(channels, channels // 16, 1), nn.Conv2d(channels // 16, channels, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x * torch.sigmoid(self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+
+
+class Scaled(nn.Module):
+    """A convolution whose channels are scaled by weights."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x):
+        return self.conv(x) * self.scale
+
+
+class Branches(nn.Module):
+    """Convolutions side by side, added; or one after the other."""
+
+    def __init__(self, count: int, parallel: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(64, 64, 3, padding=1) for _ in range(count))
+        self.parallel = parallel
+
+    def forward(self, x):
+        if not self.parallel:
+            return nn.Sequential(*self.convs)(x)
+        return sum(conv(x) for conv in self.convs)
+
+
+class Joined(nn.Module):
+    def forward(self, x):
+        return torch.cat([x, x], dim=1)
+
+
+class Windows(nn.Module):
+    """A 3x3 convolution by hand: the matrix of windows, and a product."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 9 * channels))
+
+    def forward(self, x):
+        return self.weight @ F.unfold(x, 3, padding=1)
+
+
+class Attention(nn.Module):
+    """One block of a transformer."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        parts = self.qkv(self.norm(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2])
+        return x + F.gelu(self.out(y.transpose(1, 2).flatten(2)))
+
+
+def convs(*channels: int, kernel: int = 3, **options) -> nn.Sequential:
+    """Convolutions one after the other, maps kept."""
+    dilation = options.get("dilation", 1)
+    options.setdefault("padding", dilation * (kernel - 1) // 2)
+    return nn.Sequential(*(nn.Conv2d(a, b, kernel, **options) for a, b in pairwise(channels)))
+
+
+def normed(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )
+
+
+def image(channels: int = 64, size: int = 56, batch: int = 1) -> torch.Tensor:
+    return torch.empty(batch, channels, size, size)
+
+
+#: Name -> (module, input). Built when asked for.
+NETWORKS = {
+    "one relu": lambda: (nn.ReLU(), image(batch=64)),
+    "two relus": lambda: (nn.Sequential(nn.Tanh(), nn.ReLU()), image(batch=64)),
+    "3x3": lambda: (convs(64, 64, bias=False), image(batch=64)),
+    "3x3 with bias": lambda: (convs(64, 64), image(batch=64)),
+    "3x3 of 256": lambda: (convs(256, 256, 256, 256, bias=False), image(256, 28, 64)),
+    "3x3 on 7x7": lambda: (convs(512, 512, 512, bias=False), image(512, 7, 64)),
+    "3x3 dilated": lambda: (convs(256, 256, 256, dilation=2, bias=False), image(256, 28, 64)),
+    "1x1": lambda: (convs(64, 64, kernel=1, bias=False), image(batch=64)),
+    "1x1 of 128": lambda: (convs(128, 128, 128, kernel=1, bias=False), image(128, batch=64)),
+    "1x1 of 68": lambda: (convs(68, 68, 68, kernel=1, bias=False), image(68, batch=64)),
+    "1x1 and 3x3": lambda: (nn.Sequential(convs(128, 128, kernel=1), convs(128, 128)), image(128, batch=64)),
+    "conv and head": lambda: (
+        nn.Sequential(convs(128, 128, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1000)),
+        image(128, batch=64),
+    ),
+    "small convs": lambda: (convs(*[32] * 21, bias=False), image(32, 14)),
+    "normed": lambda: (nn.Sequential(normed(64), normed(64)), image(batch=32)),
+    "depthwise 3x3": lambda: (convs(64, 64, groups=64, bias=False), image(batch=32)),
+    "depthwise 7x7": lambda: (convs(64, 64, kernel=7, groups=64, bias=False), image(batch=32)),
+    "grouped": lambda: (convs(360, 360, 360, kernel=1, groups=8, bias=False), image(360, batch=32)),
+    "stem": lambda: (nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), convs(64, 64, 64, 64)), image(3, 224, 16)),
+    "excited": lambda: (Excited(), image(batch=16)),
+    "scaled": lambda: (Scaled(), image(batch=16)),
+    "branches": lambda: (Branches(4, parallel=True), image(batch=16)),
+    "series": lambda: (Branches(4, parallel=False), image(batch=16)),
+    "joined": lambda: (Joined(), image(batch=16)),
+    "windows": lambda: (Windows(), image(batch=16)),
+    "layer": lambda: (nn.Linear(4096, 4096), torch.empty(1, 4096)),
+    "layers": lambda: (nn.Sequential(*(nn.Linear(4096, 4096) for _ in range(4))), torch.empty(4096, 4096)),
+    "tiny layers": lambda: (nn.Sequential(*(nn.Linear(8, 8) for _ in range(9))), torch.empty(1, 8)),
+    "attention": lambda: (Attention(), torch.empty(2, 197, 128)),
+}
+
+
+@cache
+def traced(name: str, layout: str = "nchw") -> Analysis:
+    """The analysis of a network on an A100, at the batch of its input."""
+    module, x = NETWORKS[name]()
+    return costmodel.analyze(module.eval(), x, hw="a100", layout=layout)
+
+
+def analysis(name: str, layout: str = "nchw", **changes) -> Analysis:
+    """A network under other conditions, traced once a session."""
+    return traced(name, layout).at(**changes)
