@@ -88,6 +88,11 @@ def convs(*channels: int, kernel: int = 3, **options) -> nn.Sequential:
     return nn.Sequential(*(nn.Conv2d(a, b, kernel, **options) for a, b in pairwise(channels)))
 
 
+def separable(kernel: int) -> nn.Sequential:
+    """A depthwise convolution and a 1x1 convolution."""
+    return nn.Sequential(convs(64, 64, kernel=kernel, groups=64, bias=False), convs(64, 64, kernel=1, bias=False))
+
+
 def normed(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
@@ -117,8 +122,8 @@ NETWORKS = {
     ),
     "small convs": lambda: (convs(*[32] * 21, bias=False), image(32, 14)),
     "normed": lambda: (nn.Sequential(normed(64), normed(64)), image(batch=32)),
-    "depthwise 3x3": lambda: (convs(64, 64, groups=64, bias=False), image(batch=32)),
-    "depthwise 7x7": lambda: (convs(64, 64, kernel=7, groups=64, bias=False), image(batch=32)),
+    "depthwise 3x3": lambda: (separable(3), image(batch=32)),
+    "depthwise 7x7": lambda: (separable(7), image(batch=32)),
     "grouped": lambda: (convs(360, 360, 360, kernel=1, groups=8, bias=False), image(360, batch=32)),
     "stem": lambda: (nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), convs(64, 64, 64, 64)), image(3, 224, 16)),
     "excited": lambda: (Excited(), image(batch=16)),

@@ -1,0 +1,191 @@
+"""Every rule speaks on its case and is silent on a counterexample; what a change saves is evaluated."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from costmodel.explain import RULES, findings
+from costmodel.explain.case import Case, Conv
+from costmodel.explain.rule import rule
+from costmodel.explain.rules_convolution import padding_share
+from costmodel.explain.rules_memory import foldable_norms, squeeze_excitations
+from costmodel.explain.rules_run import batch_that_fills
+from tests.explain.networks import analysis
+
+CPU, V100 = {"hw": "epyc-milan-2c"}, {"hw": "v100"}
+
+#: Rule -> (network and conditions where it speaks, where it is silent).
+CASES = {
+    "launch_bound": (("small convs", {}), ("3x3 of 256", {})),
+    "small_kernels": (("small convs", {}), ("3x3 of 256", {})),
+    "framework_overhead": (("tiny layers", CPU), ("layers", CPU)),
+    "fragmentation": (("branches", {"batch": 64}), ("series", {"batch": 64})),
+    "casts": (("3x3", {"dtype": "amp_fp16"}), ("3x3", {"dtype": "fp16"})),
+    "tf32_off": (("layers", {}), ("layers", V100)),
+    "beats_the_roofline": (("3x3 of 256", V100), ("one relu", V100)),
+    "elementwise_memory_bound": (("normed", {}), ("3x3", {})),
+    "batch_norm_unfolded": (("normed", {}), ("3x3 with bias", {})),
+    "layout_copies": (("3x3", {}), ("3x3", {"layout": "nhwc"})),
+    "data_movement": (("joined", {}), ("one relu", {})),
+    "explicit_im2col": (("windows", {}), ("3x3", {})),
+    "weights_at_small_batch": (("layer", {}), ("layers", {})),
+    "squeeze_and_excitation": (("excited", {}), ("scaled", {})),
+    "depthwise_low_intensity": (("depthwise 3x3", {}), ("3x3", {})),
+    "large_kernel_depthwise": (("depthwise 7x7", {}), ("depthwise 3x3", {})),
+    "grouped_convolution": (("grouped", {}), ("1x1 of 128", {})),
+    "stem_of_few_channels": (("stem", {}), ("3x3", {})),
+    "channels_fill_no_tile": (("1x1 of 68", {}), ("1x1 of 128", {})),
+    "tiles_and_waves": (("3x3 on 7x7", {"batch": 16}), ("layers", {})),
+    "pointwise_against_window": (("1x1 and 3x3", {}), ("1x1", {})),
+    "padding_multiplied": (("3x3 on 7x7", {}), ("3x3", {})),
+    "dilation": (("3x3 dilated", V100), ("3x3 dilated", {})),
+}
+
+
+def said(rule_name, network, conditions):
+    return list(RULES[rule_name](Case(analysis(network, **conditions))))
+
+
+def test_every_rule_has_a_case_and_a_counterexample():
+    assert set(CASES) == set(RULES)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_rule_speaks_on_its_case(name):
+    network, conditions = CASES[name][0]
+    now = analysis(network, **conditions)
+    (finding,) = said(name, network, conditions)
+    known = {node.name for node in now.bound.nodes}
+    assert finding.rule == name
+    assert finding.nodes and set(finding.nodes) <= known
+    assert math.isfinite(finding.seconds_at_stake) and finding.seconds_at_stake > 0.01 * now.latency
+    assert re.search(r"\d (ns|µs|ms|s)\b", finding.message), "a sentence holds its seconds"
+    assert not finding.message.endswith(".") and "\n" not in finding.message
+    assert finding.saving_s is None or (math.isfinite(finding.saving_s) and finding.change)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_rule_is_silent_on_a_counterexample(name):
+    assert said(name, *CASES[name][1]) == []
+
+
+def test_two_rules_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="casts"):
+        rule("casts")(lambda case: ())
+
+
+def test_findings_are_ranked_by_what_is_at_stake():
+    found = findings(analysis("normed", batch=1))
+    stakes = [finding.seconds_at_stake for finding in found]
+    assert len(found) > 2
+    assert stakes == sorted(stakes, reverse=True)
+    assert analysis("normed", batch=1).findings == found
+
+
+# -- what rules recognize -------------------------------------------------------------------------
+
+
+def counted_padding(conv: Conv) -> float:
+    """Taps outside of the map over all taps, one by one."""
+    outside = whole = 0
+    for oy in range(conv.out_size[0]):
+        for ox in range(conv.out_size[1]):
+            for ky in range(conv.kernel[0]):
+                for kx in range(conv.kernel[1]):
+                    y = oy * conv.stride[0] - conv.padding[0] + ky * conv.dilation[0]
+                    x = ox * conv.stride[1] - conv.padding[1] + kx * conv.dilation[1]
+                    whole += 1
+                    outside += not (0 <= y < conv.in_size[0] and 0 <= x < conv.in_size[1])
+    return outside / whole
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "size", "out"),
+    [
+        (3, 1, 1, 1, 7, 7),
+        (3, 2, 1, 1, 7, 4),
+        (5, 1, 2, 1, 4, 4),
+        (3, 1, 2, 2, 5, 5),
+        (7, 2, 3, 1, 9, 5),
+        (1, 1, 0, 1, 6, 6),
+    ],
+)
+def test_padding_is_counted_tap_by_tap(kernel, stride, padding, dilation, size, out):
+    conv = Conv(8, 8, (kernel, kernel), (stride, 1), (padding, padding), (dilation, dilation), 1, (size, size),
+                (out, (size + 2 * padding - dilation * (kernel - 1) - 1) + 1))  # fmt: skip
+    assert padding_share(conv) == pytest.approx(counted_padding(conv))
+
+
+def test_a_block_of_squeeze_and_excitation_is_all_of_it():
+    now = analysis("excited")
+    (block,) = squeeze_excitations(Case(now))
+    ops = [now.bound.nodes[node].op.removeprefix("aten.") for node in block]
+    assert ops == ["mean", "conv2d", "relu", "conv2d", "sigmoid", "mul"]
+
+
+def test_only_norms_behind_their_own_convolution_fold():
+    now = analysis("normed")
+    folded = foldable_norms(Case(now))
+    assert [now.bound.nodes[i].op for i in folded] == ["aten.batch_norm"] * 2
+    assert all("conv" in now.bound.nodes[i].op for i in folded.values())
+
+
+def test_the_batch_that_fills_the_device_is_the_smallest():
+    from dataclasses import replace
+
+    now = analysis("small convs", batch=1)
+    found = batch_that_fills(Case(now))
+    instant = replace(now.hardware, overheads=replace(now.hardware.overheads, dispatch_s=0.0))
+
+    def waiting(batch):
+        there = now.at(batch=batch)
+        return 1 - there.at(hw=instant).latency / there.latency
+
+    assert found is not None and found > 1
+    assert waiting(found) <= 0.1 < waiting(found - 1)
+
+
+# -- savings are evaluations ----------------------------------------------------------------------
+
+
+def test_savings_are_the_predictions_of_the_changed_design():
+    (casts,) = said("casts", "3x3", {"dtype": "amp_fp16"})
+    assert casts.saving_s == pytest.approx(
+        analysis("3x3", dtype="amp_fp16").latency - analysis("3x3", dtype="fp16").latency
+    )
+    (host,) = said("launch_bound", "small convs", {})
+    assert host.saving_s == pytest.approx(
+        analysis("small convs").latency - analysis("small convs", mode="compile").latency
+    )
+    (tf32,) = said("tf32_off", "layers", {})
+    assert tf32.saving_s == pytest.approx(analysis("layers").latency - analysis("layers", dtype="tf32").latency)
+
+
+def test_channels_last_is_evaluated_where_it_is_traced():
+    now, other = analysis("3x3 of 256"), analysis("3x3 of 256", "nhwc")
+    unknown = next(f for f in findings(now) if f.rule == "layout_copies")
+    known = next(f for f in findings(now, channels_last=lambda: other) if f.rule == "layout_copies")
+    assert unknown.saving_s is None and "not evaluated" in unknown.change
+    assert known.saving_s == pytest.approx(now.latency - other.latency, rel=0.02)
+
+
+def test_folding_saves_the_norms_on_a_cpu_and_moves_them_to_the_bias_on_a_gpu():
+    (cpu,) = said("batch_norm_unfolded", "normed", CPU)
+    assert cpu.saving_s == pytest.approx(cpu.seconds_at_stake, rel=0.05)
+    (gpu,) = said("batch_norm_unfolded", "normed", {})
+    assert abs(gpu.saving_s) < 0.1 * gpu.seconds_at_stake
+
+
+def test_what_the_host_hides_is_no_saving_of_the_step():
+    (starts,) = said("small_kernels", "small convs", {})
+    assert starts.saving_s is None
+    assert "hidden while the host is the bottleneck" in starts.change
+
+
+def test_dense_convolutions_of_equal_flops_are_faster_than_groups():
+    """Table 2 of ShuffleNet V2 (GPU): at equal FLOPs 8 groups reach about a quarter of the speed of one."""
+    (found,) = said("grouped_convolution", "grouped", {})
+    assert 2 < found.evidence["grouped_s"] / found.evidence["dense_of_equal_flops_s"] < 8
