@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
-from costmodel.kernels.operator import Operator, is_channels_last, is_contiguous, is_dense
+from costmodel.kernels.operator import Operator, is_channels_last, is_contiguous, is_dense, window_elements
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
-__all__ = ["CONVOLUTIONS", "convolution_kernels", "cpu_kernels", "in_order", "moved", "tensors_of", "window_elements"]
+__all__ = ["CONVOLUTIONS", "convolution_kernels", "cpu_kernels", "in_order", "moved", "tensors_of"]
 
 #: Input channels up to which oneDNN's first-layer kernels read a plain NCHW image.
 PLAIN_INPUT_CHANNELS = 4
@@ -201,14 +201,6 @@ def _order(spec: TensorSpec) -> tuple[int, ...]:
     strides = spec.strides or tuple(product(spec.shape[d + 1 :]) for d in range(len(spec.shape)))
     dims = (d for d, n in enumerate(spec.shape) if n != 1)
     return tuple(spec.shape[d] for d in sorted(dims, key=lambda d: (-strides[d], d)))  # type: ignore[operator]
-
-
-def window_elements(operator: Operator) -> int:
-    """Elements under the window of a pooling operator; 0 for others."""
-    window = operator.arguments.get("kernel_size")
-    if window is None:
-        return 0
-    return window**2 if isinstance(window, int) else product(tuple(window))  # type: ignore[return-value]
 
 
 def tensors_of(value: Any) -> Iterator[TensorSpec]:

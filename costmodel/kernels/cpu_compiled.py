@@ -25,9 +25,8 @@ from costmodel.kernels.cpu import (
     in_order,
     moved,
     tensors_of,
-    window_elements,
 )
-from costmodel.kernels.operator import Operator
+from costmodel.kernels.operator import Operator, window_elements
 from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
 
 __all__ = ["compiled_cpu_plan"]

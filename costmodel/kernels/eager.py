@@ -21,6 +21,7 @@ from costmodel.kernels.operator import (
     is_contiguous,
     operands_in,
     rule,
+    window_elements,
 )
 from costmodel.kernels.plan import Kernel
 from costmodel.symbols import product
@@ -63,16 +64,43 @@ def _access(operator: Operator, algorithm: str) -> str:
     return "strided" if len({o for o in orders if len(o) == max(map(len, orders), default=0)}) > 1 else "elementwise"
 
 
-@rule("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "instance_norm")
-def _normalization(operator: Operator) -> Iterator[Kernel]:
+@rule("layer_norm", "native_layer_norm", "rms_norm")
+def _row_normalization(operator: Operator) -> Iterator[Kernel]:
     """One kernel over rows; a strided input is copied first (``input.expect_contiguous()``)."""
     x = operator.input
-    shape = operator.arguments.get("normalized_shape")
-    group = operator.arguments.get("num_groups") or operator.arguments.get("group")
-    row = product(shape) if shape else x.numel // max(x.shape[0] * (group or 1), 1)
     if not is_contiguous(x):
         yield copy_kernel(operator.op, x)
+    row = product(operator.arguments["normalized_shape"])
     yield operator.kernel("normalization", access="layer_norm", row_length=row, count=1)
+
+
+@rule("group_norm", "native_group_norm")
+def _group_norm(operator: Operator) -> Iterator[Kernel]:
+    """Moments of each group, a scale and shift for each channel, then both applied: the input is read twice.
+
+    ``RowwiseMomentsCUDAKernel``, ``ComputeFusedParamsCUDAKernel`` and an element-wise kernel in
+    aten/src/ATen/native/cuda/group_norm_kernel.cu. Input and result are NCHW: a channels-last input is copied before,
+    and the result again by the convolution that reads it.
+    """
+    x = operator.input
+    if not is_contiguous(x):
+        yield copy_kernel(operator.op, x)
+    groups = operator.arguments.get("num_groups") or operator.arguments["group"]
+    images, channels = x.shape[0], x.shape[1]
+    moments, scales = 8 * images * groups, 8 * images * channels  # two fp32 values each
+    nbytes: int = x.nbytes  # type: ignore[assignment]
+    yield Kernel(operator.op, "normalization", access="reduction", bytes_read=nbytes, bytes_written=moments,
+                 vector_flops=3 * x.numel, elements=images * groups)  # fmt: skip
+    yield Kernel(operator.op, "normalization", bytes_read=moments, bytes_written=scales, elements=images * channels)
+    yield operator.kernel("normalization", bytes_read=nbytes + scales, vector_flops=2 * x.numel, count=1)
+    if is_channels_last(x):
+        yield copy_kernel(operator.op, operator.out)
+
+
+@rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
+def _batch_norm(operator: Operator) -> Iterator[Kernel]:
+    """One kernel, with the channel's statistics: ``batch_norm_transform_input`` in native/cuda/Normalization.cuh."""
+    yield operator.kernel("normalization", access="batch_norm", count=1)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
@@ -86,6 +114,13 @@ def _max_pool(operator: Operator) -> Iterator[Kernel]:
     """CUDA's max pooling always writes the int64 index of each maximum as well."""
     written = operator.cost.bytes_written + 8 * operator.out.numel
     yield operator.kernel("pool", access="pooling", bytes_written=written)
+
+
+@rule("avg_pool2d", "avg_pool3d", "avg_pool1d")
+def _avg_pool(operator: Operator) -> Iterator[Kernel]:
+    """A thread an output, which walks its window tap by tap: native/cuda/AveragePool2d.cu."""
+    variant = "nhwc" if is_channels_last(operator.out) else "nchw"
+    yield operator.kernel("pool", access="pooling", row_length=window_elements(operator), variant=variant)
 
 
 @rule("cat", "stack")

@@ -9,6 +9,7 @@ from typing import Any
 from costmodel.cost import Cost
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Execution, Kernel
+from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "is_dense",
     "operands_in",
     "rule",
+    "window_elements",
 ]
 
 
@@ -107,6 +109,14 @@ def copy_kernel(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", a
     elements: int = spec.numel  # type: ignore[assignment]
     written = elements * spec.itemsize
     return Kernel(op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, access=access, elements=elements)
+
+
+def window_elements(operator: Operator) -> int:
+    """Elements under the window of a pooling operator; 0 for others."""
+    window = operator.arguments.get("kernel_size")
+    if window is None:
+        return 0
+    return window**2 if isinstance(window, int) else product(tuple(window))  # type: ignore[return-value]
 
 
 def operands_in(value: Any) -> Iterator[TensorSpec]:

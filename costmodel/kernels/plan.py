@@ -80,9 +80,9 @@ class Kernel:
     ``window``          of a convolution: batch, in channels, height, width, out channels, kernel h, w, stride h, w,
                         padding h, w, dilation h, w, groups.
     ``access``          how it walks memory, a rate class of the time model: elementwise, strided, cat, ...
-    ``variant``         which of several kernels of the algorithm (depthwise: whose, and for which layout).
+    ``variant``         which of several kernels of the algorithm (depthwise: whose, for which layout; pooling: layout).
     ``elements``        elements put out.
-    ``row_length``      elements normalized together, for softmax and normalization.
+    ``row_length``      elements normalized together, for softmax and normalization; taps of a pooling window.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
     ``alone``           whether the board is idle before and after, so that it starts at its boost clock.

@@ -148,6 +148,7 @@ def gemm_time(
     reuse_bytes: tuple[float, float] | None = None,
     traffic_bytes: float | None = None,
     steady: bool = True,
+    row_reuse: float = 1.0,
     constants: GemmConstants = GEMM,
 ) -> GemmTime:
     """Time of ``batch`` products of A[m, k] and B[k, n] in one kernel.
@@ -157,6 +158,8 @@ def gemm_time(
     all three lie in L2 as far as they fit. ``reuse_bytes`` says it exactly: bytes touched between two uses of
     (A and C, B); ``traffic_bytes`` gives the DRAM traffic itself, where operands are formed on chip (implicit GEMM).
     ``steady`` is False for a kernel run alone on an idle board, which has its boost clock at first.
+    ``row_reuse`` is how often a tile reads each element of A on end, all but the first time from the cache of its
+    unit: the taps of a filter's row in an implicit GEMM.
     Raises :class:`ProfileError` where the machine has no engine for ``dtype``, ValueError for sizes below 1.
 
     >>> engine = GemmEngine(flop_per_clock=2048, clock_hz=1.41e9, matrix=True, element_bytes=2)
@@ -181,7 +184,7 @@ def gemm_time(
         memory_s *= hw.dram_rate(constants.stream_share) / hw.dram_rate(constants.gemv_stream_share)
         found = _vector_product(max(m, n), k, memory_s, engine, hw, constants)
     else:
-        found = _best(m, n, k, batch, memory_s, engine, hw, constants)
+        found = _best(m, n, k, batch, memory_s, row_reuse, engine, hw, constants)
     return _finish(found, 2.0 * m * n * k * batch, engine, hw, steady, constants)
 
 
@@ -218,7 +221,9 @@ def _memory_s(
 
 
 @lru_cache(maxsize=256)
-def _tiles(hw: GemmMachine, engine: GemmEngine, batched: bool, constants: GemmConstants) -> tuple[_Tile, ...]:
+def _tiles(
+    hw: GemmMachine, engine: GemmEngine, batched: bool, row_reuse: float, constants: GemmConstants
+) -> tuple[_Tile, ...]:
     per_unit = hw.l2_bytes_per_s * constants.l2_share / engine.clock_hz / hw.unit_count  # L2 [B/clock]
     shapes: tuple[tuple[int, int], ...] = MATRIX_TILES if engine.matrix else SIMT_TILES
     if batched and engine.batched_tiles:
@@ -230,7 +235,8 @@ def _tiles(hw: GemmMachine, engine: GemmEngine, batched: bool, constants: GemmCo
         if not engine.matrix:
             multiply *= 1 + constants.simt_feed * (rows + columns) / (rows * columns)
         # Two units of a cluster share one operand: (rows + columns / 2) each, for the wider one.
-        shared = max(rows, columns) / hw.multicast + min(rows, columns) if engine.matrix else rows + columns
+        loaded = rows / row_reuse, columns
+        shared = max(loaded) / hw.multicast + min(loaded) if engine.matrix else sum(loaded)
         feed = engine.element_bytes * shared / per_unit
         # SGEMM keeps two blocks on a unit, so that one writes while the other multiplies.
         epilogue = max(engine.element_bytes, 2) * rows * columns / constants.epilogue_bytes_per_cycle
@@ -256,6 +262,7 @@ def _best(
     k: int,
     batch: int,
     memory_s: float,
+    row_reuse: float,
     engine: GemmEngine,
     hw: GemmMachine,
     constants: GemmConstants,
@@ -272,7 +279,7 @@ def _best(
     split_fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
     best: _Run | None = None
     limit = math.inf  # seconds of the best
-    for tile in _tiles(hw, engine, batch > 1, constants):
+    for tile in _tiles(hw, engine, batch > 1, row_reuse, constants):
         rows, columns = tile.rows, tile.columns
         if (rows >= 2 * m and tile.has_half_rows) or (columns >= 2 * n and tile.has_half_columns):
             continue  # half the tile does as much

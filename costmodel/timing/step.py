@@ -100,18 +100,22 @@ class Step:
         kernels, c = self.plan.kernels, self.constants
         scale = self.plan.storage_scale or (1.0,) * len(self.graph.storages)
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
-        touched = previous = 0.0  # B since the step began; where the launch before began
+        touched = 0.0  # B since the step began
         began_at: dict[int, float] = {}  # storage -> touched when its writer began
+        earlier: list[tuple[float, int]] = []  # kernels of the same operator: touched when each began, what it wrote
         shares: list[float] = []
         last_node = -1
         for launch in self.plan.launches:
             kernel, node = kernels[launch.kernel], launch.nodes[-1]
             moved = kernel.bytes_read + kernel.bytes_written
             hits = 0.0
-            if node == last_node:  # a later kernel of the same operator reads what the one before wrote
-                left = reach - (touched - previous)
-                hits = kernel.bytes_read * min(left / fade, 1.0) if left > 0 else 0.0
+            if node == last_node:
+                for began, written in earlier:
+                    left = reach - (touched - began)
+                    if left > 0:
+                        hits += written * min(left / fade, 1.0)
             else:
+                earlier.clear()
                 several = len(launch.nodes) > 1
                 for storage, spec in {p for n in launch.nodes for p in reads[n]} if several else reads[node]:
                     left = reach - (touched - began_at.get(storage, -math.inf))
@@ -121,7 +125,8 @@ class Step:
             for source in launch.nodes:
                 for storage in writes[source]:
                     began_at[storage] = touched
-            last_node, previous = node, touched
+            earlier.append((touched, kernel.bytes_written))
+            last_node = node
             touched += moved
         return shares
 

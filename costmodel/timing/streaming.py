@@ -106,13 +106,15 @@ class StreamingConstants:
 STREAMING = StreamingConstants()
 
 #: Time over streaming time of kernels that do not walk memory in order [1]: fitted to whole models on RTX 3090 and
-#: RTX 4090 (transposing copies 1.3, cat 1.25-1.43, spatial mean and pooling 1.0-1.3). "gather" by analogy.
+#: RTX 4090 (transposing copies 1.3, cat 1.25-1.43, spatial mean and pooling 1.0-1.3, batch norm 1.0-1.1). "gather" by
+#: analogy.
 RATE_CLASSES: Mapping[str, float] = MappingProxyType(
     {
         "elementwise": 1.0,
         "copy": 1.0,
         "softmax": 1.0,
         "layer_norm": 1.0,
+        "batch_norm": 1.05,
         "reduction": 1.25,
         "pooling": 1.2,
         "cat": 1.35,

@@ -268,3 +268,29 @@ def test_cpus_run_none_of_the_kernels_of_cuda(kernels):
     run = kernels(module, IMAGE, execution=FULL, hardware=CPU)
     assert not {"nchw_to_nhwc", "nhwc_to_nchw", "bias"} & set(algorithms(run))
     assert sum(k.bytes_written for k in run if k.algorithm == "pool") <= 4 * Y // 4  # no indices
+
+
+# -- group normalization and pooling ---------------------------------------------------------------------------------
+
+
+def test_group_norm_reads_its_input_twice(kernels):
+    """Moments (two fp32 a group), a scale and a shift for each channel, and both applied."""
+    groups = 4
+    run = kernels(nn.GroupNorm(groups, C), IMAGE, execution=HALF)
+    assert [(k.access, k.bytes_read, k.bytes_written) for k in run] == [
+        ("reduction", 2 * X, 8 * N * groups),
+        ("elementwise", 8 * N * groups, 8 * N * C),
+        ("elementwise", 2 * X + 8 * N * C, 2 * X),
+    ]
+
+
+def test_group_norm_of_channels_last_is_copied_there_and_back(kernels):
+    run = kernels(nn.Sequential(nn.ReLU(), nn.GroupNorm(4, C)), IMAGE, execution=HALF, layout="nhwc")
+    copies = [k for k in run if k.algorithm == "contiguous_copy"]
+    assert [(k.bytes_read, k.bytes_written) for k in copies] == [(2 * X, 2 * X)] * 2
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_average_pooling_walks_its_window(kernels, layout):
+    (kernel,) = kernels(nn.AvgPool2d((3, 2), 1), IMAGE, layout=layout)
+    assert (kernel.row_length, kernel.variant) == (6, layout)

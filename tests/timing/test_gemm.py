@@ -189,3 +189,10 @@ def test_what_cannot_be_multiplied_is_told() -> None:
     assert "bf16" in str(caught.value)
     with pytest.raises(ValueError, match="at least 1"):
         gemm_time(0, 64, 64, hw=BIG)
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.integers(32, 4096), st.floats(1.0, 7.0))
+def test_reuse_in_the_units_cache_never_costs_time(m: int, n: int, k: int, reuse: float) -> None:
+    machine = GemmMachine.from_profile(load("a100-sxm-80gb"))
+    plain, reused = (gemm_time(m, n, k, hw=machine, row_reuse=r).seconds for r in (1.0, reuse))
+    assert reused <= plain * (1 + 1e-9)

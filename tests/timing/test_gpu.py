@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from costmodel.hardware import load, names
 from costmodel.kernels import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.timing.gemm import gemm_time
+from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.gpu import GPU, KernelSeconds, gpu_kernel_time
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import streaming_time
@@ -135,3 +137,38 @@ def test_a_row_kernel_takes_what_the_streaming_model_says(kind: str, length: int
         4 * elements, 4 * elements, elements=elements, machine=machine, kind=kind, row_length=length
     )
     assert gpu_kernel_time(kernel, profile).seconds() == pytest.approx(expected.seconds)
+
+
+@pytest.mark.parametrize("variant", ["nchw", "nhwc"])
+def test_wide_windows_of_average_pooling_take_their_time_by_the_tap(variant: str) -> None:
+    small, large = (
+        gpu_kernel_time(
+            Kernel(
+                op="aten.avg_pool2d",
+                algorithm="pool",
+                access="pooling",
+                variant=variant,
+                row_length=taps,
+                bytes_read=4 * 10**8,
+                bytes_written=4 * 10**8,
+                elements=10**8,
+            ),
+            A100,
+        )
+        for taps in (4, 400)
+    )
+    assert large.compute_s == pytest.approx(100 * small.compute_s)
+    assert large.memory_s == small.memory_s
+
+
+@pytest.mark.parametrize(("stride", "reuse"), [(1, 3.0), (2, 1.5), (3, 1.0), (4, 1.0)])
+def test_taps_of_a_filters_row_share_what_the_unit_has_loaded(stride: int, reuse: float) -> None:
+    """A 3x3 convolution on tensor cores takes as long as a product whose A is loaded 3 / stride times less often."""
+    side = 56 * stride
+    window = (64, 64, side, side, 64, 3, 3, stride, stride, 1, 1, 1, 1, 1)
+    geometry = (64 * 56 * 56, 64, 64 * 9, 1)
+    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", engine="matrix", dtype="fp16", gemm=geometry,
+                    window=window, bytes_read=10**6, bytes_written=10**6)  # fmt: skip
+    machine = GemmMachine.from_profile(A100)
+    expected = gemm_time(*geometry, dtype="fp16", hw=machine, traffic_bytes=2e6, row_reuse=reuse).seconds
+    assert gpu_kernel_time(kernel, A100).seconds() == pytest.approx(expected)
