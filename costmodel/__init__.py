@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel import formulas
     from costmodel.analysis import Analysis
-    from costmodel.api import analyze
+    from costmodel.api import analyze, compare
+    from costmodel.comparison import Comparison
     from costmodel.cost import Cost
     from costmodel.errors import CostmodelError
+    from costmodel.explain import Finding
     from costmodel.hardware import HardwareProfile
     from costmodel.kernels import Execution
 
-__all__ = ["Analysis", "Cost", "CostmodelError", "Execution", "HardwareProfile", "analyze", "formulas"]
+__all__ = [
+    "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "analyze", "compare",
+    "formulas",
+]  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -30,7 +35,10 @@ _HOMES = {
     "CostmodelError": "costmodel.errors",
     "Execution": "costmodel.kernels",
     "HardwareProfile": "costmodel.hardware",
+    "Comparison": "costmodel.comparison",
+    "Finding": "costmodel.explain",
     "analyze": "costmodel.api",
+    "compare": "costmodel.api",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from costmodel import cache
 from costmodel.analysis import Analysis, closed_forms
 from costmodel.cache import CachedTrace
+from costmodel.comparison import Comparison
 from costmodel.costing import cost_graph
 from costmodel.errors import InputError, TraceError
 from costmodel.graph import OpGraph
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from costmodel.sources.loaded import LoadedModel
 
-__all__ = ["ALL_SYMBOLS", "analyze", "input_sizes", "load_trace"]
+__all__ = ["ALL_SYMBOLS", "analyze", "compare", "input_sizes", "load_trace"]
 
 #: Everything that may be left open.
 ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
@@ -75,6 +76,30 @@ def analyze(
         traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
         execution = Execution(batch=own_batch, dtype=dtype, layout=layout, mode=mode)
     return _analysis(traced, hardware, execution, sizes)
+
+
+def compare(
+    models: Sequence[str | nn.Module],
+    inputs: Any = None,
+    *,
+    hw: str | HardwareProfile | Sequence[str | HardwareProfile],
+    **conditions: Any,
+) -> Comparison:
+    """Hold several models against the first, on one or several machines, under the conditions of :func:`analyze`.
+
+    Modules all take the same ``inputs``. Raises InputError for fewer than two models, and what :func:`analyze` raises.
+
+    >>> compare(["resnet50", "mobilenet_v2"], hw=["a100", "t4"]).fastest                # doctest: +SKIP
+    {'a100-sxm-80gb': 'mobilenet_v2', 't4': 'mobilenet_v2'}
+    """
+    machines = [hw] if isinstance(hw, (str, HardwareProfile)) else list(hw)
+    if not machines:
+        raise InputError("no machine is named\n  `costmodel hw list` shows them")
+    found = []
+    for model in models:
+        first = analyze(model, None if isinstance(model, str) else inputs, hw=machines[0], **conditions)
+        found.append([first, *(first.at(hw=machine) for machine in machines[1:])])
+    return Comparison(found)
 
 
 def input_sizes(image_size: int | tuple[int, int] | None, seq_len: int | None) -> dict[str, int]:

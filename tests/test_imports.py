@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "costmodel"
 FLOORS = (
     {"__main__"},
     {"__init__", "cli"},
+    {"studies"},
     {"report", "api"},
-    {"explain", "compare", "claims"},
+    {"explain", "comparison", "claims"},
     {"validate"},
     {"analysis"},
     {"cache", "timing", "costing", "rows", "trace", "measure", "receptive_field"},

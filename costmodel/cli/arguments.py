@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES
 
-__all__ = ["add_execution", "add_model", "add_output", "positive", "progress", "shape", "words"]
+__all__ = ["add_execution", "add_model", "add_output", "add_sizes", "positive", "progress", "shape", "words"]
 
 FORMATS = ("table", "markdown", "json", "csv", "html")
 
@@ -48,6 +48,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="resnet50, timm:NAME, torchvision:NAME, hf:TYPE, hf:config.json, path/to/file.py:factory, model.pt2",
     )
+    add_sizes(parser)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """The sizes of inputs, and whether traces are kept."""
     parser.add_argument(
         "--image-size", type=positive, metavar="S", help="height and width in pixels (default: the model's own)"
     )

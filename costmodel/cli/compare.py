@@ -1,0 +1,57 @@
+"""``costmodel compare A B [C...] --hw X[,Y]``: FLOPs against time, and why they part."""
+
+from __future__ import annotations
+
+import argparse
+
+from costmodel.cli import arguments as common
+
+__all__ = ["add", "run"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("compare", help="FLOPs against time of several models, and why they part")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two models or more; ratios are to the first")
+    common.add_sizes(parser)
+    parser.add_argument(
+        "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
+    )
+    common.add_execution(parser)
+    common.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyze every model on every machine, and report."""
+    from costmodel.api import ALL_SYMBOLS, compare
+    from costmodel.report import Document, check_writable, write
+    from costmodel.report.as_json import dump_json
+    from costmodel.report.compared import compared_document, compared_json, contenders_table
+    from costmodel.report.output import put
+
+    if arguments.output:
+        check_writable(arguments.output)
+    found = compare(
+        arguments.models,
+        hw=arguments.hw,
+        batch=arguments.batch,
+        image_size=arguments.image_size,
+        input_shape=arguments.input_shape,
+        seq_len=arguments.seq_len,
+        dtype=arguments.dtype,
+        layout=arguments.layout,
+        mode=arguments.mode,
+        symbols=ALL_SYMBOLS,
+        use_cache=not arguments.no_cache,
+        progress=common.progress("models"),
+    )
+    common.clear_progress()
+    path = None if arguments.output in (None, "-") else arguments.output
+    if arguments.format == "json":
+        put(dump_json(compared_json(found)), path)
+    elif arguments.format == "csv":
+        write(Document("models", (contenders_table(found),)), "csv", path)
+    else:
+        write(compared_document(found), arguments.format, path)
+    return 0
