@@ -2,14 +2,11 @@
 
     predicted + unexplained nodes + kernels without a node + idle time beyond the predicted = measured
 
-A file is what ``costmodel measure -o FILE`` writes: JSON with a measured time for each node of the graph, or CSV with
-the columns ``name`` and ``measured_us`` (conditions and the whole latency then come from elsewhere).
+A file is what ``costmodel measure --format json -o FILE`` writes, with a measured time for each node of the graph.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -35,6 +32,8 @@ class MeasuredRun:
     latency_s: float
     nodes: Mapping[str, float]
     unattributed: Mapping[str, float]
+    runs_in: Mapping[str, str]
+    """Nodes whose work a kernel of another node did, each with that node."""
     model: str = ""
     device: str = ""
     conditions: Mapping[str, Any]
@@ -64,43 +63,29 @@ def read_measured_run(path: str) -> MeasuredRun:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(f"cannot read the measurement {path}: {reason}") from error
     try:
-        return _from_json(path, json.loads(text)) if text.lstrip().startswith("{") else _from_csv(path, text)
+        return _measurement(path, json.loads(text))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        do = "`costmodel measure MODEL -o FILE.json` writes one, with a measured time for each node"
+        do = "`costmodel measure MODEL --format json -o FILE` writes one, with a measured time for each node"
         raise InputError(librarian(f"{path} is no measurement by node ({_reason(error)})", do=do)) from error
 
 
 def _reason(error: Exception) -> str:
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return "it is no JSON" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
-def _from_json(path: str, value: Mapping[str, Any]) -> MeasuredRun:
+def _measurement(path: str, value: Mapping[str, Any]) -> MeasuredRun:
     nodes = _summed((node["name"], node["measured_us"]) for node in value["nodes"])
     return MeasuredRun(
         path=path,
         latency_s=_positive(value["latency_ms"]) * 1e-3,
         nodes=nodes,
         unattributed=_summed((kernel["name"], kernel["us"]) for kernel in value.get("unattributed", ())),
+        runs_in={str(node["name"]): str(node["runs_in"]) for node in value["nodes"] if node.get("runs_in")},
         model=str(value.get("model", "")),
         device=str(value.get("device", "")),
         conditions={name: value[name] for name in CONDITIONS if value.get(name)},
-    )
-
-
-def _from_csv(path: str, text: str) -> MeasuredRun:
-    """Rows with ``name`` and ``measured_us``; the whole is their sum, or ``latency_ms`` of a row where there is one."""
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows:
-        raise ValueError("it has no rows")
-    nodes = _summed((row["name"], row["measured_us"]) for row in rows if row["name"])
-    others = _summed((row.get("kernels") or "kernel", row["measured_us"]) for row in rows if not row["name"])
-    whole = next((_positive(row["latency_ms"]) * 1e-3 for row in rows if row.get("latency_ms")), 0.0)
-    return MeasuredRun(
-        path=path,
-        latency_s=whole or math.fsum((*nodes.values(), *others.values())),
-        nodes=nodes,
-        unattributed=others,
-        conditions={},
     )
 
 
@@ -134,7 +119,7 @@ class MeasuredSplit:
         self._check_nodes()
 
     def _check_nodes(self) -> None:
-        known = {node.name for node in self.analysis.bound.nodes}
+        known = self._index
         strange = [name for name in self.run.nodes if name not in known]
         if strange or not self.run.nodes:
             there = f"{len(self.run.nodes) - len(strange)} of {len(self.run.nodes)} nodes match"
@@ -149,13 +134,23 @@ class MeasuredSplit:
         """Every node that was predicted or measured to take time, the largest difference first."""
         predicted: dict[int, float] = {}
         for position, launch in enumerate(self.analysis.plan.launches):
-            predicted[launch.nodes[0]] = predicted.get(launch.nodes[0], 0.0) + self.split.device_s(position)
+            owner = self._owner(launch.nodes[0])
+            predicted[owner] = predicted.get(owner, 0.0) + self.split.device_s(position)
         found = [
             NodeGap(index, node.name, node.op, predicted.get(index, 0.0), self.run.nodes.get(node.name, 0.0))
             for index, node in enumerate(self.analysis.bound.nodes)
             if index in predicted or node.name in self.run.nodes
         ]
         return tuple(sorted(found, key=lambda gap: (-abs(gap.unexplained_s), gap.node)))
+
+    def _owner(self, node: int) -> int:
+        """The node whose kernel did the work in the measured run: the same, or the one that it was fused into."""
+        name = self.analysis.bound.nodes[node].name
+        return self._index.get(self.run.runs_in.get(name, name), node)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {node.name: index for index, node in enumerate(self.analysis.bound.nodes)}
 
     @property
     def slower_s(self) -> float:

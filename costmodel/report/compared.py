@@ -20,8 +20,8 @@ STAGES = (
     "are no maps"
 )
 PARTS = (
-    "the causes of a column add up to the difference in time (see the split of `costmodel explain`); FLOPs alone are at the "
-    "peak that most of a model's own run at"
+    "the causes of a column add up to the difference in time (see the split of `costmodel explain`); FLOPs alone are "
+    "at the peak that most of a model's own run at"
 )
 
 
@@ -162,8 +162,8 @@ def _sentences(comparison: Any) -> Iterator[str]:
         apart = comparison.apart(found.model, found.machine)
         named = "; ".join(_cause_phrase(first, cause) for cause in apart[:_NAMED])
         yield (
-            f"{found.model} on {found.machine}: {found.flops_ratio:.2f} times the FLOPs, {found.latency_ratio:.2f} times "
-            f"the time ({_signed(sum(a.seconds for a in apart))}): {named}"
+            f"{found.model} on {found.machine}: {found.flops_ratio:.2f} times the FLOPs, {found.latency_ratio:.2f} "
+            f"times the time ({_signed(sum(a.seconds for a in apart))}): {named}"
         )
 
 

@@ -9,7 +9,7 @@ from costmodel.report.as_json import finding_json
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
 from costmodel.report.summary import conditions, coverage_sentence
-from costmodel.units import format_quantity, format_seconds
+from costmodel.units import format_percent, format_quantity, format_seconds
 
 __all__ = ["explained_document", "explained_json", "flops_alone_sentence", "parts_table"]
 
@@ -61,9 +61,10 @@ def _facts(split: Any, measured: Any) -> Iterator[tuple[str, str]]:
     interval = f"{format_seconds(totals.latency_low_s)} to {format_seconds(totals.latency_high_s)}"
     yield "predicted", f"{format_seconds(latency)} ({interval}){times}"
     if measured is not None:
-        run, off = measured.run, measured.unexplained_s / measured.run.latency_s
+        run, error = measured.run, latency / measured.run.latency_s - 1
         machine = f" on {run.device}" if run.device else ""
-        yield "measured", f"{format_seconds(run.latency_s)}{machine}; the prediction is {-off:+.1%} off ({run.path})"
+        than = f"{format_percent(abs(error))} {'more' if error > 0 else 'less'}"
+        yield "measured", f"{format_seconds(run.latency_s)}{machine} ({run.path}); predicted is {than}"
 
 
 def _split_table(split: Any, measured: Any) -> Table:
