@@ -4,10 +4,13 @@ In a hardware file it is the table ``[calibration]`` and one table ``[calibratio
 
     [calibration]
     threads = 2                                     # of intra-operator parallelism during the measurement
-    touched = ["0 B", "4 MB", "64 MB"]              # bytes that went by since a kernel of the same kind ...
-    cold_share = [0.0, 0.3, 1.0]                    # ... and where its fixed time then lies between hot and cold
+    operator_bytes = ["10 kB", "400 kB", "3 MB"]    # where operators move so many bytes on average, ...
+    cold_share = [0.3, 0.7, 1.0]                    # ... fixed times lie so far between hot and cold
     page_fault = "1.9 µs"                           # elapsed time of one page, all threads faulting
-    spread = "4.0 %"                                # median interquartile range over the median of a timing
+    spread = 0.15                                   # of a timing: interquartile range over median; typical of all
+    drift = 0.05                                    # of a timing between bursts: range over mean; typical of all
+    steal = 0.002                                   # share of the time that the host took away
+    disturbed = 0.1                                 # share of the rounds left out: other processes used the cores
 
     [calibration.relu]
     hot = "2 µs"                                    # fixed time with everything in cache
@@ -23,6 +26,7 @@ In a hardware file it is the table ``[calibration]`` and one table ``[calibratio
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,30 +81,33 @@ class Calibration:
     """Times of kernels by kind, and what they have in common."""
 
     kernels: Mapping[str, KernelTime] = field(hash=False)
-    touched_bytes: tuple[float, ...] = (0.0,)
+    operator_bytes: tuple[float, ...] = (1.0,)
     cold_share: tuple[float, ...] = (1.0,)
     page_fault_s: float = 0.0
     threads: int = 1
 
-    def cold_share_after(self, nbytes: float) -> float:
-        """How cold a kernel is when ``nbytes`` [B] went through the caches since one of its kind last ran: 0 to 1.
+    def cold_share_at(self, operator_bytes: float) -> float:
+        """How cold operators are in a step in which they move so many bytes [B] on average: 0 to 1.
 
-        >>> machine = Calibration(kernels={}, touched_bytes=(0, 4e6, 64e6), cold_share=(0.0, 0.25, 1.0))
-        >>> machine.cold_share_after(2e6), machine.cold_share_after(1e9)
-        (0.125, 1.0)
+        Linear in the logarithm of the bytes; the ends go on as they are.
+
+        >>> machine = Calibration(kernels={}, operator_bytes=(1e4, 1e6), cold_share=(0.5, 1.0))
+        >>> machine.cold_share_at(1e3), machine.cold_share_at(1e5), machine.cold_share_at(1e9)
+        (0.5, 0.75, 1.0)
         """
-        if nbytes >= self.touched_bytes[-1]:
+        if operator_bytes >= self.operator_bytes[-1]:
             return self.cold_share[-1]
-        return _interpolated(nbytes, self.touched_bytes, self.cold_share)
+        sizes = [math.log(size) for size in self.operator_bytes]
+        return _interpolated(math.log(max(operator_bytes, 1.0)), sizes, self.cold_share)
 
 
 def calibration_from(values: Mapping[str, Any]) -> Calibration:
     """The content of ``[calibration]`` of a file that has been checked."""
     kinds = {name: _kernel_time(table) for name, table in values.items() if isinstance(table, dict)}
-    sizes = [parse_quantity(text, "B") for text in values.get("touched", ("0 B",))]
+    sizes = [parse_quantity(text, "B") for text in values.get("operator_bytes", ("1 B",))]
     return Calibration(
         kernels=kinds,
-        touched_bytes=tuple(sizes),
+        operator_bytes=tuple(sizes),
         cold_share=tuple(values.get("cold_share", (1.0,))),
         page_fault_s=parse_quantity(values.get("page_fault", "0 s"), "s"),
         threads=values.get("threads", 1),

@@ -149,7 +149,7 @@ def _calibration(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for name, values in tables(raw):
         if name.split(".")[0] != "calibration":
             continue
-        for sizes, results, unit in (("elements", "time", "s"), ("touched", "cold_share", "")):
+        for sizes, results, unit in (("elements", "time", "s"), ("operator_bytes", "cold_share", "")):
             if sizes not in values and results not in values:
                 continue
             xs = [parse_quantity(x, "B") if isinstance(x, str) else x for x in values.get(sizes, ())]

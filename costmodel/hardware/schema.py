@@ -28,11 +28,11 @@ _LIMITS = dict.fromkeys(("warp_size", "max_warps", "max_blocks", "registers"), "
 _LIMITS |= {"shared_memory": "B", "shared_memory_per_block": "B"}
 _OVERHEADS = {"kernel_fixed_cycles": "number", "dispatch": "s", "sync": "s"}
 #: Written by ``costmodel calibrate``; what each means stands in ``hardware/calibration.py``.
-_CALIBRATION = {"threads": "count", "touched": "sizes", "cold_share": "shares", "page_fault": "s"}
-_CALIBRATION |= {"spread": "percent", "drift": "percent", "steal": "text", "samples": "count",
+_CALIBRATION = {"threads": "count", "operator_bytes": "sizes", "cold_share": "shares", "page_fault": "s"}
+_CALIBRATION |= {"spread": "number", "drift": "number", "steal": "number", "disturbed": "number", "samples": "count",
                  "single_thread_peak": "FLOP/s"}  # fmt: skip
 _KERNEL_TIME = {"hot": "s", "cold": "s", "rate": "FLOP/s", "activations": "B/s", "weights": "B/s"}
-_KERNEL_TIME |= {"elements": "counts", "time": "times", "spread": "percent"}
+_KERNEL_TIME |= {"elements": "counts", "time": "times"}
 _EVERYWHERE = {"source": "text", "verified": "flag", "unverified": "texts"}
 
 _TABLES: Mapping[str, Mapping[str, str]] = {

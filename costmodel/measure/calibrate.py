@@ -19,7 +19,7 @@ from costmodel.hardware import HardwareProfile
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.hardware.read import parse_toml, profile_from
 from costmodel.measure.calibrate_cpu import (
-    BETWEEN_BYTES,
+    SMALL_ROUNDS,
     Roofs,
     Rounds,
     measure_roofs,
@@ -90,7 +90,7 @@ def check_quiet(rounds: Rounds, most_spread: float) -> None:
             librarian(
                 f"this machine is too noisy to calibrate: timings scatter by {rounds.spread:.0%} "
                 f"(interquartile range over median; at most {most_spread:.0%}), bursts differ by {rounds.drift:.0%}, "
-                f"{rounds.steal:.1%} of its time was stolen by the host",
+                f"other processes disturbed {rounds.disturbed:.0%} of the rounds, the host took {rounds.steal:.1%}",
                 do="Stop what else runs here and try again; --max-spread PERCENT accepts more. Nothing was written.",
             )
         )
@@ -98,10 +98,10 @@ def check_quiet(rounds: Rounds, most_spread: float) -> None:
 
 def fitted(rounds: Rounds, page_fault_s: float, threads: int) -> Calibration:
     """The calibration that the timed benchmarks make."""
-    touched, shares = cold_curve(rounds.timed, BETWEEN_BYTES)
+    sizes, shares = cold_curve(rounds.timed, tuple(SMALL_ROUNDS))
     return Calibration(
         kernels=fit_kernels(rounds.timed),
-        touched_bytes=touched,
+        operator_bytes=sizes,
         cold_share=shares,
         page_fault_s=page_fault_s,
         threads=threads,
@@ -148,8 +148,9 @@ def _head(name: str, facts: CpuFacts) -> Tables:
 
 def _peaks(roofs: Roofs, calibration: Calibration) -> Tables:
     """Measured rates; that of fp32 is the fastest of any product or convolution, so that no share of it exceeds 1."""
-    fitted_rates = (times.flop_per_s or 0.0 for times in calibration.kernels.values())
-    fastest = max([roofs.flop_per_s["fp32"], *(rate for rate in fitted_rates if rate < 2 * roofs.flop_per_s["fp32"])])
+    dense = ("linear", "conv_1x1", "conv_kxk")
+    fitted_rates = [times.flop_per_s or 0.0 for kind, times in calibration.kernels.items() if kind in dense]
+    fastest = max([roofs.flop_per_s["fp32"], *fitted_rates])
     rates = {**roofs.flop_per_s, "fp32": fastest}
     return {f"vector.{dtype}": {"peak": f"{rate / 1e9:.4g} GFLOP/s"} for dtype, rate in rates.items()}
 
@@ -171,13 +172,14 @@ def _common(rounds: Rounds, roofs: Roofs, calibration: Calibration) -> dict[str,
     return {
         "threads": calibration.threads,
         "single_thread_peak": f"{roofs.single_thread_flop_per_s / 1e9:.4g} GFLOP/s",
-        "touched": [f"{nbytes / 1e6:.4g} MB" for nbytes in calibration.touched_bytes],
+        "operator_bytes": [f"{nbytes / 1e3:.4g} kB" for nbytes in calibration.operator_bytes],
         "cold_share": [round(share, 3) for share in calibration.cold_share],
         "page_fault": microseconds(calibration.page_fault_s),
         "samples": rounds.samples,
-        "spread": f"{100 * max(rounds.spread, 1e-4):.3g} %",
-        "drift": f"{100 * max(rounds.drift, 1e-4):.3g} %",
-        "steal": f"{100 * rounds.steal:.2g} %",
+        "spread": round(rounds.spread, 4),
+        "drift": round(rounds.drift, 4),
+        "disturbed": round(rounds.disturbed, 4),
+        "steal": round(rounds.steal, 4),
     }
 
 

@@ -3,7 +3,7 @@
 How a micro-benchmark is run matters more than any term of the time model: timed in hot loops, the same equations are
 three times less accurate. So one call is timed at a time, all benchmarks in a fresh random order in every round, its
 input touched untimed just before; the round includes tensors of many MB; and bursts of rounds are spaced by rounds
-over tiny calls alone, which tell how fixed times fall when little data flows between operators.
+over small operators alone, which tell how fixed times fall when little data flows between operators.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import torch
 from costmodel.hardware import HardwareProfile
 from costmodel.measure.calibrate_fit import Timed
 from costmodel.measure.latency import Clock, round_robin, spread_of
-from costmodel.measure.machine_cpu import busy_jiffies
+from costmodel.measure.machine_cpu import busy_seconds
 from costmodel.measure.microbench import Entry, kernels_of
 
-__all__ = ["BETWEEN_BYTES", "BURSTS", "Roofs", "Rounds", "measure_roofs", "page_fault_seconds", "time_entries"]
+__all__ = ["BURSTS", "SMALL_ROUNDS", "Roofs", "Rounds", "measure_roofs", "page_fault_seconds", "time_entries"]
 
 BURSTS = 3
-#: Bytes touched ahead of each call in the rounds over tiny benchmarks.
-BETWEEN_BYTES = (0, 256 * 2**10, 2**20)
-_TINY_ROUNDS = {0: 24, 256 * 2**10: 16, 2**20: 10}  # in a burst
+#: Rounds over small operators alone: most bytes of an operator, and rounds of each in a burst.
+SMALL_ROUNDS = {2**14: 24, 2**18: 16, 2**20: 12, 2**22: 8}
 _LOOP_CALLS = 24
 _LEAST_ROUNDS = 4
+#: Share of all cores [1] that other processes may use in a round that counts.
+_MOST_OTHERS = 0.05
 
 Progress = Callable[[str, int, int], None]
 
@@ -38,7 +39,8 @@ class Rounds:
     """Timed benchmarks, and how quiet the machine was.
 
     ``spread``: interquartile range over the median of a benchmark's samples, the median over benchmarks; ``drift``:
-    range of the bursts' medians over their mean, likewise; ``steal``: share of the time that the host took away.
+    range of the bursts' medians over their mean, likewise; ``steal``: share of the time that the host took away;
+    ``disturbed``: share of the rounds left out because other processes used the cores.
     """
 
     timed: list[Timed]
@@ -46,6 +48,7 @@ class Rounds:
     spread: float
     drift: float
     steal: float
+    disturbed: float = 0.0
 
 
 def time_entries(
@@ -59,32 +62,82 @@ def time_entries(
 ) -> Rounds:
     """Time all ``entries`` for about ``seconds`` in three bursts, the tiny ones also in warmer surroundings."""
     tell = progress or (lambda phase, done, count: None)
-    runs, before = {e.name: e.call for e in entries}, {e.name: e.touch for e in entries}
+    runs = [e.name for e in entries]
     kernels = {e.name: kernels_of(e, hardware) if e.arguments else () for e in entries}
-    tiny = {e.name: e.call for e in entries if e.tiny}
-    stolen = busy_jiffies()
-    loops = {name: _loop_seconds(run, clock) for name, run in tiny.items()}
-    rounds = _rounds_within(seconds / BURSTS, runs, before, clock)
-    full: dict[str, list[tuple[float, ...]]] = {name: [] for name in runs}
-    warm: dict[int, dict[str, list[float]]] = {between: {name: [] for name in tiny} for between in BETWEEN_BYTES}
+    tiny = {e.name: e for e in entries if e.tiny}
+    nbytes = {name: sum(kernel.bytes for kernel in kernels[name]) for name in runs}
+    full: dict[str, list[list[float]]] = {name: [] for name in runs}
+    small: dict[int, dict[str, list[float]]] = {most: {name: [] for name in tiny} for most in SMALL_ROUNDS}
+    watch = _Watch(seed, clock)
+    loops = {name: _loop_seconds(e.call, clock) for name, e in tiny.items()}
+    for _ in range(2):  # the allocator and the libraries warm up
+        watch.round(entries, into=None)
     for burst in range(BURSTS):
-        done = burst * rounds
-        taken = round_robin(
-            runs, rounds=rounds, warm_up_rounds=0, seed=seed + burst, before=lambda name: before[name](), clock=clock,
-            progress=lambda n, _, done=done: tell("all operators", done + n, BURSTS * rounds),  # type: ignore[misc]
-        )  # fmt: skip
-        for name, latency in taken.items():
-            full[name].append(latency.samples_s)
-        _warm_rounds(tiny, warm, seed + burst, clock)
-    steal = _share(stolen, busy_jiffies())
-    timed = [_timed(e, kernels[e.name], full[e.name], loops, warm) for e in entries]
+        for samples in full.values():
+            samples.append([])
+        watch.rounds(entries, {name: samples[-1] for name, samples in full.items()}, seconds / BURSTS, burst, tell)
+        for most, rounds in SMALL_ROUNDS.items():
+            members = [e for e in entries if e.tiny or nbytes[e.name] <= most]
+            watch.round(members, into=small[most], rounds=rounds)
+    timed = [_timed(e, kernels[e.name], full[e.name], loops, small) for e in entries]
     return Rounds(
         timed=timed,
-        samples=sum(len(s) for taken in full.values() for s in taken),
-        spread=statistics.median(spread_of([s for taken in samples for s in taken]) for samples in full.values()),
-        drift=statistics.median(_drift(samples) for samples in full.values()),
-        steal=steal,
+        samples=sum(len(samples) for bursts in full.values() for samples in bursts),
+        spread=statistics.median(spread_of([s for taken in bursts for s in taken]) for bursts in full.values()),
+        drift=statistics.median(_drift(bursts) for bursts in full.values()),
+        steal=watch.steal,
+        disturbed=watch.disturbed / max(watch.made, 1),
     )
+
+
+class _Watch:
+    """Makes rounds, and leaves out those in which other processes used the cores."""
+
+    def __init__(self, seed: int, clock: Clock) -> None:
+        self.seed, self.clock = seed, clock
+        self.made = self.disturbed = 0
+        self.began = busy_seconds()
+
+    def rounds(
+        self, entries: Sequence[Entry], into: dict[str, list[float]], seconds: float, burst: int, tell: Progress
+    ) -> None:
+        """Rounds for about ``seconds``, at least a few; longer, up to twice that, where many are disturbed."""
+        began, kept = self.clock(), 0
+        while True:
+            kept += self.round(entries, into=into)
+            elapsed = self.clock() - began
+            tell("all operators", round(100 * (burst + min(elapsed / seconds, 1.0))), 100 * BURSTS)
+            if (elapsed >= seconds and kept >= _LEAST_ROUNDS) or elapsed >= 2 * seconds:
+                break
+        if not kept:
+            self.round(entries, into=into, anyway=True)
+
+    def round(
+        self, entries: Sequence[Entry], *, into: dict[str, list[float]] | None, rounds: int = 1, anyway: bool = False
+    ) -> bool:
+        """Time every entry once, or ``rounds`` times, in a new random order each; whether the samples count."""
+        touch = {e.name: e.touch for e in entries}
+        runs = {e.name: e.call for e in entries}
+        before = busy_seconds()
+        taken = round_robin(
+            runs, rounds=rounds, warm_up_rounds=0, seed=self.seed, before=lambda name: touch[name](), clock=self.clock
+        )
+        self.seed += 1
+        others = before.others_until(busy_seconds())
+        if into is None:
+            return True
+        self.made += rounds
+        if others > _MOST_OTHERS and not anyway:
+            self.disturbed += rounds
+            return False
+        for name, samples in into.items():
+            samples.extend(taken[name].samples_s)
+        return True
+
+    @property
+    def steal(self) -> float:
+        """Share of the time that the host took away since the beginning."""
+        return self.began.stolen_until(busy_seconds())
 
 
 def _loop_seconds(run: Callable[[], object], clock: Clock) -> float:
@@ -97,58 +150,29 @@ def _loop_seconds(run: Callable[[], object], clock: Clock) -> float:
     return statistics.median(samples[_LOOP_CALLS // 3 :])
 
 
-def _rounds_within(
-    seconds: float, runs: Mapping[str, Callable[[], object]], before: Mapping[str, Callable[[], None]], clock: Clock
-) -> int:
-    """How many rounds fit into a burst, after two rounds that warm up the allocator and the libraries."""
-    for _ in range(2):
-        started = clock()
-        for name, run in runs.items():
-            before[name]()
-            run()
-        taken = clock() - started
-    return max(int(seconds / taken), _LEAST_ROUNDS) if taken > 0 else _LEAST_ROUNDS
-
-
-def _warm_rounds(
-    tiny: Mapping[str, Callable[[], object]], warm: dict[int, dict[str, list[float]]], seed: int, clock: Clock
-) -> None:
-    for between, found in warm.items():
-        buffer = torch.zeros(max(between, 4) // 4)
-
-        def touch(name: str, buffer: torch.Tensor = buffer, between: int = between) -> None:
-            if between:
-                buffer.add_(1)
-
-        rounds = _TINY_ROUNDS[between]
-        taken = round_robin(tiny, rounds=rounds, warm_up_rounds=2, seed=seed, before=touch, clock=clock)
-        for name, latency in taken.items():
-            found[name] += latency.samples_s
-
-
 def _timed(
     entry: Entry,
     kernels: tuple[object, ...],
-    full: list[tuple[float, ...]],
+    full: Sequence[Sequence[float]],
     loops: Mapping[str, float],
-    warm: Mapping[int, Mapping[str, list[float]]],
+    small: Mapping[int, Mapping[str, list[float]]],
 ) -> Timed:
     """The median of a benchmark's samples; of the bursts' medians, so that a disturbed burst is outvoted."""
     warmer: tuple[float, ...] = ()
     if entry.tiny:
-        warmer = (loops[entry.name], *(statistics.median(warm[between][entry.name]) for between in BETWEEN_BYTES))
-    seconds = statistics.median(statistics.median(samples) for samples in full)
+        warmer = (loops[entry.name], *(_median(small[most][entry.name], loops[entry.name]) for most in SMALL_ROUNDS))
+    seconds = statistics.median(statistics.median(samples) for samples in full if samples)
     return Timed(kernels=kernels, in_place=entry.in_place, seconds=seconds, warmer_s=warmer)  # type: ignore[arg-type]
 
 
+def _median(samples: Sequence[float], otherwise: float) -> float:
+    return statistics.median(samples) if samples else otherwise
+
+
 def _drift(bursts: Sequence[Sequence[float]]) -> float:
-    medians = [statistics.median(samples) for samples in bursts]
+    medians = [statistics.median(samples) for samples in bursts if samples]
     mean = sum(medians) / len(medians)
     return (max(medians) - min(medians)) / mean if mean else 0.0
-
-
-def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    return (after[0] - before[0]) / max(after[1] - before[1], 1)
 
 
 # -- roofs -----------------------------------------------------------------------------------------

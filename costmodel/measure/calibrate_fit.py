@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.hardware.calibration import KernelTime
 from costmodel.kernels.plan import Kernel
-from costmodel.timing.cpu_calibrated import CODE_BYTES, kind_of, work_of
+from costmodel.timing.cpu_calibrated import kind_of, work_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +25,8 @@ __all__ = ["Timed", "cold_curve", "fit_kernels", "non_negative_least_squares"]
 class Timed:
     """A micro-benchmark with its time in a full round [s], and, for a tiny one, in warmer and warmer surroundings.
 
-    ``warmer_s`` holds, from the hottest: a loop over this call alone, then rounds over tiny calls with more and more
-    bytes between them; the full round is the coldest.
+    ``warmer_s`` holds, from the hottest: a loop over this call alone, then rounds over operators of ever more bytes;
+    the full round is the coldest.
     """
 
     kernels: tuple[Kernel, ...]
@@ -45,8 +45,8 @@ class Timed:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that its kernels touch, code included."""
-        return sum(kernel.bytes for kernel in self.kernels) + CODE_BYTES
+        """Bytes that its kernels move."""
+        return sum(kernel.bytes for kernel in self.kernels)
 
 
 def fit_kernels(timed: Sequence[Timed]) -> dict[str, KernelTime]:
@@ -153,7 +153,7 @@ def non_negative_least_squares(matrix: NDArray[Any], target: NDArray[Any]) -> ND
     """x >= 0 that makes matrix @ x come close to target: the active-set method of Lawson and Hanson (1974), ch. 23.
 
     >>> import numpy
-    >>> non_negative_least_squares(numpy.array([[1.0, 1.0], [1.0, -1.0]]), numpy.array([1.0, 3.0])).tolist()
+    >>> non_negative_least_squares(numpy.array([[1.0, 1.0], [1.0, -1.0]]), numpy.array([1.0, 3.0])).round(9).tolist()
     [2.0, 0.0]
     """
     import numpy
@@ -183,21 +183,16 @@ def non_negative_least_squares(matrix: NDArray[Any], target: NDArray[Any]) -> ND
 # -- cold and hot ----------------------------------------------------------------------------------
 
 
-def cold_curve(timed: Sequence[Timed], between_bytes: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(bytes touched since the last call of a kind, how cold its fixed time then is): medians over the tiny benchmarks.
+def cold_curve(timed: Sequence[Timed], most_bytes: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(bytes that an operator moves on average, how cold fixed times then are): medians over the tiny benchmarks.
 
-    ``between_bytes`` are those touched ahead of each call in the warmer rounds; the loop and the full round are the
-    ends.
+    ``most_bytes`` limit the operators of the warmer rounds; the full round, whose fixed times are cold, is the last.
     """
     tiny = [item for item in timed if item.warmer_s and item.seconds > item.warmer_s[0]]
-    in_round = sum(item.nbytes for item in tiny)
-    members: dict[str, int] = {}
-    for item in timed:
-        members[item.kind] = members.get(item.kind, 0) + 1
-    full = sum(item.nbytes for item in timed) / statistics.median(members.values())
-    touched = [CODE_BYTES, *(in_round + between * len(tiny) for between in between_bytes), full]
-    shares = [0.0]
-    for level in range(1, len(touched) - 1):
+    rounds = [[i for i in timed if i.warmer_s or i.nbytes <= most] for most in most_bytes]
+    sizes = [sum(i.nbytes for i in members) / max(len(members), 1) for members in (*rounds, timed)]
+    shares: list[float] = []
+    for level in range(1, len(sizes)):
         share = [(i.warmer_s[level] - i.warmer_s[0]) / (i.seconds - i.warmer_s[0]) for i in tiny]
-        shares.append(min(max(statistics.median(share), shares[-1]), 1.0))
-    return tuple(float(t) for t in touched), (*shares, 1.0)
+        shares.append(min(max(statistics.median(share), *shares, 0.0), 1.0))
+    return tuple(sizes), (*shares, 1.0)

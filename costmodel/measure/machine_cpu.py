@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CpuFacts", "busy_jiffies", "cpu_facts"]
+__all__ = ["Busy", "CpuFacts", "busy_seconds", "cpu_facts"]
 
 _SIMD = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("asimd", "NEON"), ("neon", "NEON"), ("sse4_2", "SSE4.2"))
-#: fp32 FLOP a clock of one core with two pipes of fused multiply-add of this width.
-FLOP_PER_CLOCK = {"AVX-512": 64, "AVX2": 32, "NEON": 16, "SSE4.2": 8}
+#: What rounding to ticks can make of nothing [s].
+_TICKS_S = 0.03
+_JIFFIES_PER_S = 100.0  # Linux states them in hundredths of a second to programs, whatever the kernel's own tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +83,32 @@ def _memory(root: Path) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def busy_jiffies(root: Path = Path("/")) -> tuple[int, int]:
-    """(stolen, all) jiffies of all cores since the start: what the host took away, and what there was. 0 if unknown."""
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """CPU seconds of all cores until now: stolen by the host, used by all processes, used by this one, and all."""
+
+    stolen: float
+    used: float
+    own: float
+    there: float
+
+    def others_until(self, later: Busy) -> float:
+        """Share of all cores that other processes used in between; 0 where the system does not tell."""
+        others = (later.used - self.used) - (later.own - self.own) - _TICKS_S
+        return max(others, 0.0) / (later.there - self.there) if later.there > self.there else 0.0
+
+    def stolen_until(self, later: Busy) -> float:
+        """Share of all cores that the host took away in between."""
+        return (later.stolen - self.stolen) / (later.there - self.there) if later.there > self.there else 0.0
+
+
+def busy_seconds(root: Path = Path("/")) -> Busy:
+    """What the cores did until now; zeros where there is no ``proc/stat``."""
+    own = time.process_time()
     try:
-        numbers = [int(word) for word in (root / "proc/stat").read_text().splitlines()[0].split()[1:]]
+        words = (root / "proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
+        jiffies = [int(word) / _JIFFIES_PER_S for word in words]
     except (OSError, ValueError, IndexError):
-        return 0, 0
-    return (numbers[7] if len(numbers) > 7 else 0), sum(numbers[:8])
+        return Busy(0.0, 0.0, own, 0.0)
+    user, nice, system, _, _, interrupts, soft, stolen = (*jiffies, *[0.0] * 8)[:8]
+    return Busy(stolen, user + nice + system + interrupts + soft, own, sum(jiffies[:8]))

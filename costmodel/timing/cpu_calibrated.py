@@ -6,10 +6,10 @@ The parts add: at batch 1 the phases of an operator (reorder, kernel, reorder) f
 has which parts is in :func:`work_of`; how large they are is in the profile's ``[calibration]`` tables, measured one
 operator at a time, never on a model.
 
-The fixed time of an operator inside a model is not that of a hot loop. Between two calls of one kind, other operators
-push its code, descriptors and tables out of the caches; how far is a matter of how many bytes went by. Calibration
-measures fixed times hot and cold and the curve between them; here the bytes since the last kernel of the same kind are
-counted along the program. Views start no kernel, but the host spends time on each: it falls on the next launch.
+The fixed time of an operator inside a model is not that of a hot loop: the operators around it push its code,
+descriptors and tables out of the caches, the more so the more bytes they move. Calibration measures fixed times in a
+loop and in rounds over operators of ever more bytes; a step lies where its operators' mean number of bytes puts it.
+Views start no kernel, but the host spends time on each: it falls on the next launch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.timing.gpu import KernelSeconds
 
-__all__ = ["CODE_BYTES", "Work", "calibrated_step_times", "kind_of", "touched_since", "work_of"]
+__all__ = ["Work", "calibrated_step_times", "find_kind", "kernel_seconds", "kind_of", "work_of"]
 
-#: Code, descriptors, tables and Python objects that any call touches besides its operands [B]: an order of magnitude.
-#: A round over sixty tiny operators, which moves no data, then touches the 4 MB at which their times are.
-CODE_BYTES = 64 * 2**10
 #: A result above glibc's largest mmap threshold comes from the system anew in every step [B].
 MMAP_THRESHOLD_BYTES = 32 * 2**20
 PAGE_BYTES = 4096
@@ -119,7 +116,7 @@ def work_of(kernel: Kernel) -> Work:
         return Work(start, flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
     if kernel.algorithm == "flash_attention" and kernel.gemm is not None:
         queries, keys, _, heads = kernel.gemm
-        return Work(start, kernel.matrix_flops, kernel.bytes, elements=queries * keys * heads, faulted_bytes=faulted)
+        return Work(start, kernel.matrix_flops, elements=queries * keys * heads, faulted_bytes=faulted)
     if kernel.matrix_flops:
         return Work(start, kernel.matrix_flops, kernel.bytes, faulted_bytes=faulted)
     return Work(start, elements=_walked(kernel), faulted_bytes=faulted)
@@ -179,58 +176,33 @@ def calibrated_step_times(plan: KernelPlan, graph: OpGraph, hardware: HardwarePr
     """
     calibration = hardware.calibration
     assert calibration is not None, "only for calibrated profiles"  # noqa: S101 - for the type checker
-    in_place = [graph.nodes[launch.nodes[-1]].in_place for launch in plan.launches]
-    kinds = [
-        find_kind(plan.kernels[launch.kernel], calibration, in_place=own)
-        for launch, own in zip(plan.launches, in_place, strict=True)
-    ]
-    names = [
-        f"{kind}/{launch.kernel}" if kind.startswith("conv") else kind
-        for kind, launch in zip(kinds, plan.launches, strict=True)
-    ]
-    nbytes = [plan.kernels[launch.kernel].bytes for launch in plan.launches]
+    nbytes = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
+    starts = sum(plan.kernels[launch.kernel].count for launch in plan.launches)
+    share = calibration.cold_share_at(nbytes / max(starts, 1))
+    known: dict[tuple[int, bool], KernelSeconds] = {}
     times = []
-    for launch, kind, since in zip(plan.launches, kinds, touched_since(names, nbytes), strict=True):
-        share = calibration.cold_share_after(since)
-        times.append(kernel_seconds(plan.kernels[launch.kernel], calibration.kernels[kind], hardware, share))
-    return _with_views(times, plan, graph, calibration)
-
-
-def touched_since(kinds: list[str], nbytes: list[int]) -> list[int]:
-    """For each kernel of a step that repeats, the bytes touched since one of its kind last began.
-
-    >>> [t - 2 * CODE_BYTES for t in touched_since(["relu", "add", "relu", "add"], [1, 2, 3, 4])]
-    [7, 5, 3, 5]
-    """
-    total = sum(nbytes) + CODE_BYTES * len(kinds)
-    began: dict[str, int] = {}
-    now, found = 0, [0] * len(kinds)
-    for lap in range(2):  # the first tells where each kind was left in the step before
-        for index, kind in enumerate(kinds):
-            if lap:
-                found[index] = now - began[kind]
-            began[kind] = now
-            now += nbytes[index] + CODE_BYTES
-    return [min(value, total) for value in found]
+    for launch in plan.launches:
+        key = (launch.kernel, graph.nodes[launch.nodes[-1]].in_place)
+        if key not in known:
+            kernel = plan.kernels[launch.kernel]
+            kind = find_kind(kernel, calibration, in_place=key[1])
+            known[key] = kernel_seconds(kernel, calibration.kernels[kind], hardware, share)
+        times.append(known[key])
+    return _with_views(times, plan, graph, calibration, share)
 
 
 def _with_views(
-    times: list[KernelSeconds], plan: KernelPlan, graph: OpGraph, calibration: Calibration
+    times: list[KernelSeconds], plan: KernelPlan, graph: OpGraph, calibration: Calibration, share: float
 ) -> list[KernelSeconds]:
     """Host time of the views ahead of each launch, added to its fixed time; views at the end fall on the last."""
     view = calibration.kernels.get("view")
     if view is None or not times:
         return times
-    each = view.fixed_s(calibration.cold_share_after(len(graph.nodes) / max(_views(graph), 1) * CODE_BYTES))
     is_view = [is_free(node.op) for node in graph.nodes]
     found, last = list(times), 0
     for index, launch in enumerate(plan.launches):
         end = launch.nodes[-1] if index + 1 < len(plan.launches) else len(graph.nodes)
         ahead = sum(is_view[last:end]) if end > last else 0
-        found[index] = found[index]._replace(fixed_s=found[index].fixed_s + each * ahead)
+        found[index] = found[index]._replace(fixed_s=found[index].fixed_s + view.fixed_s(share) * ahead)
         last = max(last, end)
     return found
-
-
-def _views(graph: OpGraph) -> int:
-    return sum(is_free(node.op) for node in graph.nodes)
