@@ -111,7 +111,7 @@ def _split(
     (step,) = recording.steps
     items = items_of(step.events, vocabulary, recording.on_device)
     wanted = sum(token.exact for token in tokens)
-    times = round(sum(item.token.exact and item.inside is None for item in items) / wanted) if wanted else 1
+    times = round(sum(item.token.exact and not item.foreign for item in items) / wanted) if wanted else 1
     if times > 1 and len(items) % times == 0:
         length = len(items) // times
         parts = [items[i : i + length] for i in range(0, len(items), length)]

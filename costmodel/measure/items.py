@@ -28,7 +28,8 @@ class Item:
 
     ``us`` is what counts: time on the device where kernels of a GPU were recorded, else on the host; ``host_us`` the
     host's in any case. ``inside`` numbers the composite that it was found in; the composite's own time is the item
-    with ``rest`` of the same number. ``kernels`` add up to ``us``.
+    with ``rest`` of the same number, and ``foreign`` says that this composite is another way of doing what the graph
+    does with contractions of its own. ``kernels`` add up to ``us``.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Item:
     kernels: list[tuple[str, float]] = field(default_factory=list)
     inside: int | None = None
     rest: bool = False
+    foreign: bool = False
     fused: str = ""
 
 
@@ -80,7 +82,7 @@ class _Maker:
 
     def items(self, event: Event, inside: int | None = None) -> Iterator[Item]:
         """The pieces of one recorded operator and all that is under it."""
-        if self.vocabulary.knows(event):
+        if self.vocabulary.knows(event) or _is_contraction(event):
             yield self._whole(event, inside)
         elif self._contains(event, self.vocabulary.knows):
             yield from self._looked_through(event, inside)
@@ -105,13 +107,14 @@ class _Maker:
         if inside is None:
             self.composites += 1
             inside = self.composites
-        foreign = any(class_of(op_of(inner.name)) in CONTRACTIONS for inner in event.walk())
+        foreign = any(map(_is_contraction, event.walk()))
         host = event.self_us
         kernels = [(kernel.name, kernel.us) for kernel in event.kernels]
         us = sum(t for _, t in kernels) if self.on_device else host
         yield Item(event.name, Token("rest"), us, host, kernels or [(event.name, us)], inside, rest=True)
         for child in event.children:
             for item in self.items(child, inside):
+                item.foreign = item.foreign or foreign
                 if foreign and _only_moves(item.token):
                     item.token = Token("detail")
                 yield item
@@ -129,6 +132,11 @@ class _Maker:
         kernels = _device_kernels(event) if self.on_device else _host_kernels(event)
         token = Token(kind, op, sizes, kind in CONTRACTIONS)
         return Item(event.name, token, us, event.duration_us, kernels, inside, fused=fused_text(event.name))
+
+
+def _is_contraction(event: Event) -> bool:
+    """A convolution, product or attention: work of its own, whatever it calls."""
+    return class_of(op_of(event.name)) in CONTRACTIONS
 
 
 def _only_moves(token: Token) -> bool:

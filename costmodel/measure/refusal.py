@@ -28,7 +28,7 @@ def check_same_model(
     paired_nodes, paired_items = {n for n, _ in pairs}, {i for _, i in pairs}
     replaced = _replaced_nodes(len(tokens), items, pairs)
     wanted = [n for n, token in enumerate(tokens) if token.exact and n not in replaced]
-    there = [i for i, item in enumerate(items) if item.token.exact and item.inside is None]
+    there = [i for i, item in enumerate(items) if item.token.exact and not item.foreign]
     missing = [n for n in wanted if n not in paired_nodes]
     extra = [i for i in there if i not in paired_items]
     matched = len(wanted) - len(missing)
@@ -41,15 +41,15 @@ def _replaced_nodes(count: int, items: Sequence[Item], pairs: Sequence[tuple[int
     """Nodes in gaps in which something was recorded inside an unknown operator."""
     node_of = {item: node for node, item in pairs}
     replaced: set[int] = set()
-    last, inside = -1, False
+    last, foreign = -1, False
     for position, item in enumerate([*items, None]):
         node = count if item is None else node_of.get(position)
         if node is None:
-            inside = inside or (item is not None and item.inside is not None)
+            foreign = foreign or (item is not None and item.foreign)
             continue
-        if inside:
+        if foreign:
             replaced.update(range(last + 1, node))
-        last, inside = node, False
+        last, foreign = node, False
     return replaced
 
 

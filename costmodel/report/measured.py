@@ -34,7 +34,7 @@ _HOW = (
     (r"gemm|addmm|aten::(bmm|mm|baddbmm)|cutlass", "GEMM"),
 )
 
-#: Interquartile range over the median above which a page warns: twice what a shared machine shows when it is left alone.
+#: Interquartile range over the median above which a page warns: twice that of a shared machine that is left alone.
 _DISTURBED = 0.2
 
 
