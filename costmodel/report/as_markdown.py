@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from costmodel.report.document import Code, Document, Figure, KeyValues, Notes, Paragraph, Table
 from costmodel.report.text import wrap_expression
 
-__all__ = ["escape_markdown", "render_markdown"]
+__all__ = ["escape_markdown", "render_chapters", "render_markdown"]
 
 _CODE_WIDTH = 100
 
@@ -25,6 +25,12 @@ def render_markdown(document: Document) -> str:
     parts = [f"# {escape_markdown(document.title)}"]
     parts += [_RENDERERS[type(block)](block) for block in document.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_chapters(documents: Sequence[Document]) -> str:
+    """One page of several documents: the first gives the title, headings of the others are one level lower."""
+    first, *rest = map(render_markdown, documents)
+    return "\n".join([first, *(re.sub(r"^(?=#)", "#", text, flags=re.MULTILINE) for text in rest)])
 
 
 def escape_markdown(text: str) -> str:

@@ -1,0 +1,249 @@
+"""Figures as SVG text: rooflines, bars and lines, the same bytes for the same numbers.
+
+Every figure has an opaque panel of its own, so that it reads alike on a light and on a dark page, and its letters are
+outlines, so that no font of the reader's can clip or move them. matplotlib draws; it is imported when a figure is
+asked for, and comes with ``pip install costmodel[plot]``.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from costmodel.errors import OutputError, librarian
+
+__all__ = [
+    "COLOURS",
+    "INK",
+    "PANEL",
+    "Dot",
+    "Roof",
+    "bars",
+    "lines",
+    "pairs",
+    "require_matplotlib",
+    "roofline",
+    "style",
+]
+
+#: Of the panel, of letters and axes, and of what should step back.
+PANEL, INK, GREY = "#f6f7f9", "#24292f", "#7d8590"
+#: Colours that keep apart on the panel, also for most readers who see few of them.
+COLOURS = ("#3b76d1", "#e07b2c", "#2a9461", "#a450b5", "#cc4257", "#a3861a", "#4aa3b5", "#8a6d5b", "#6c6f7a", "#c9a9d9")
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One kernel or layer on a roofline: FLOP/B, FLOP/s, seconds (its area), and the kind that gives its colour."""
+
+    intensity: float
+    flop_per_s: float
+    seconds: float
+    kind: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """A peak in FLOP/s and what it is called."""
+
+    label: str
+    flop_per_s: float
+
+
+def require_matplotlib() -> None:
+    """Raise OutputError saying what to install where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        do = "pip install 'costmodel[plot]'"
+        raise OutputError(librarian("figures need matplotlib, which is not installed", do=do)) from error
+
+
+def style() -> dict[str, Any]:
+    """matplotlib settings of every figure."""
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
+    return {
+        **dict.fromkeys(names, INK),
+        "figure.facecolor": PANEL,
+        "axes.facecolor": PANEL,
+        "savefig.facecolor": PANEL,
+        "svg.hashsalt": "costmodel",  # identifiers that do not change from run to run
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",  # ships with matplotlib
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+    }
+
+
+def _drawn(width: float, height: float, draw: Any) -> str:
+    """The SVG of one pair of axes that ``draw(axes)`` fills; sizes in inches."""
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(style()):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
+
+
+def _colours(kinds: Iterable[str]) -> dict[str, str]:
+    return {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(dict.fromkeys(kinds))}
+
+
+# -- rooflines ---------------------------------------------------------------------------------
+
+
+def roofline(
+    dots: Sequence[Dot], roofs: Sequence[Roof], bytes_per_s: float, title: str, kinds: Sequence[str] = ()
+) -> str:
+    """Achieved FLOP/s over arithmetic intensity, both logarithmic, under a machine's roofs.
+
+    The area of a dot is its share of the time; ``kinds`` orders the legend.
+    """
+    colours = _colours([*kinds, *(dot.kind for dot in dots)])
+    whole = sum(dot.seconds for dot in dots) or 1.0
+
+    def draw(axes: Any) -> None:
+        low, high = _decades([dot.intensity for dot in dots] + [roofs[0].flop_per_s / bytes_per_s * 3])
+        for roof in roofs:
+            _draw_roof(axes, roof, bytes_per_s, low, high)
+        for kind, colour in colours.items():
+            here = [dot for dot in dots if dot.kind == kind]
+            axes.scatter(
+                [dot.intensity for dot in here], [dot.flop_per_s for dot in here],
+                s=[12 + 1500 * dot.seconds / whole for dot in here], color=colour, alpha=0.6, linewidths=0.4,
+                edgecolors=PANEL, zorder=3, label=kind,
+            )  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlim=(low, high), title=title)
+        axes.set(xlabel="arithmetic intensity (FLOP/B)", ylabel="achieved (FLOP/s)")
+        axes.set_ylim(min(dot.flop_per_s for dot in dots) / 3, 3 * max(roof.flop_per_s for roof in roofs))
+        axes.yaxis.set_major_formatter(_si_formatter())
+        axes.xaxis.set_major_formatter(_plain_formatter())
+        _legend(axes, colours)
+
+    return _drawn(8.0, 4.6, draw)
+
+
+def _draw_roof(axes: Any, roof: Roof, bytes_per_s: float, low: float, high: float) -> None:
+    """Bandwidth up to the ridge point, the peak from there on."""
+    ridge = roof.flop_per_s / bytes_per_s
+    axes.plot([low, ridge, high], [low * bytes_per_s, roof.flop_per_s, roof.flop_per_s], color=INK, linewidth=1.1)
+    axes.text(high, 1.15 * roof.flop_per_s, f"{roof.label}; ridge at {ridge:.0f} FLOP/B ", ha="right", fontsize=8)
+
+
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Limits that hold all values with some air."""
+    known = [value for value in values if value > 0]
+    return min(known) / 2, 2 * max(known)
+
+
+def _si_formatter() -> Any:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep=" ")
+
+
+def _plain_formatter() -> Any:
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{value:g}")
+
+
+def _legend(axes: Any, colours: Mapping[str, str]) -> None:
+    """Dots of one size below the axes."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], marker="o", linestyle="", color=c, label=kind) for kind, c in colours.items()]
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+
+
+# -- bars and lines ----------------------------------------------------------------------------
+
+
+def bars(
+    rows: Mapping[str, Mapping[str, float]], unit: str, title: str, *, decimals: int = 1, as_shares: bool = False
+) -> str:
+    """Horizontal bars, one a row from the top, each stacked of named parts; negative parts run to the left of zero.
+
+    The sum stands at the end of each bar; ``as_shares`` draws every bar in percent of its own.
+    """
+    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+    colours = _colours(parts)
+
+    def draw(axes: Any) -> None:
+        for position, row in enumerate(rows.values()):
+            ends, whole = {1: 0.0, -1: 0.0}, sum(row.values())
+            for part in parts:
+                value = row.get(part, 0.0) * (100 / whole if as_shares else 1.0)
+                side = 1 if value >= 0 else -1
+                axes.barh(position, value, left=ends[side], color=colours[part], height=0.62)
+                ends[side] += value
+            axes.text(ends[1], position, f"  {whole:,.{decimals}f} {unit}", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.margins(x=0.16)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set(xlabel="% of the time" if as_shares else unit, title=title)
+        if len(parts) > 1:
+            _patches(axes, colours)
+
+    return _drawn(8.0, 1.35 + 0.34 * len(rows) + 0.22 * -(-len(parts) // 4), draw)
+
+
+def _patches(axes: Any, colours: Mapping[str, str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=part) for part, colour in colours.items()]
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+
+
+def pairs(
+    rows: Mapping[str, Sequence[float]], series: Sequence[str], axis: str, title: str, *, form: str = "{:.2f}"
+) -> str:
+    """For each row one bar for each of ``series``, side by side: a published and a predicted figure, say."""
+
+    def draw(axes: Any) -> None:
+        height = 0.8 / len(series)
+        for i, name in enumerate(series):
+            places = [position + (i - (len(series) - 1) / 2) * height for position in range(len(rows))]
+            values = [values[i] for values in rows.values()]
+            axes.barh(places, values, height=0.92 * height, color=COLOURS[i], label=name)
+            for place, value in zip(places, values, strict=True):
+                axes.text(value, place, "  " + form.format(value), va="center", fontsize=8)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set(xlabel=axis, title=title)
+        _patches(axes, dict(zip(series, COLOURS, strict=False)))
+
+    return _drawn(8.0, 1.2 + 0.22 * len(series) * len(rows) + 0.12 * len(rows), draw)
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, title: str, *, ticks: Sequence[float] = ()
+) -> str:
+    """Lines over a logarithmic axis (batch sizes), each named at its end."""
+    colours = _colours(series)
+
+    def draw(axes: Any) -> None:
+        for name, points in series.items():
+            axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=3.5)
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
+        at = ticks or sorted({point[0] for points in series.values() for point in points})
+        axes.set_xticks(at, [f"{tick:g}" for tick in at])
+        axes.xaxis.minorticks_off()
+        axes.yaxis.set_major_formatter(_si_formatter())
+        axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+        _legend(axes, colours)
+
+    return _drawn(8.0, 4.2, draw)

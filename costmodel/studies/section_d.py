@@ -1,0 +1,226 @@
+"""Section D: where FLOPs mislead, each claim with microseconds from the analyzer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from costmodel.analysis import Analysis
+from costmodel.explain.rule import Finding
+from costmodel.report.document import Notes
+from costmodel.studies import resnet_abcd, shufflenetv2_guidelines
+from costmodel.studies.bench import Bench, device_seconds, kind_of, rows_by_kind
+from costmodel.studies.words import listed, more, percent, seconds, slower
+
+__all__ = ["PASSAGES", "passages"]
+
+BATCH = 64
+RUN: dict[str, Any] = {"dtype": "amp_fp16", "layout": "nhwc"}
+
+
+def passages(bench: Bench) -> Iterator[Notes]:
+    """A short passage a claim, D1 to D10."""
+    for number, (title, passage) in PASSAGES.items():
+        yield Notes(tuple(passage(bench)), title=f"{number}: {title}")
+
+
+def _run(bench: Bench, name: str, **conditions: Any) -> Analysis:
+    return bench.analysis(name, **{"batch": BATCH, **RUN, **conditions})
+
+
+def _said(bench: Bench, analysis: Analysis, rule: str) -> Finding | None:
+    """What a rule of the analyzer says, or None where it is silent."""
+    return next((found for found in bench.findings(analysis) if found.rule == rule), None)
+
+
+def _time_share(bench: Bench, analysis: Analysis, *kinds: str) -> tuple[float, float]:
+    """(share of the FLOPs, share of the device's time) of some kinds of operators."""
+    split, members = bench.split(analysis), rows_by_kind(analysis)
+    on_device = device_seconds(analysis, split)
+    rows = [row for kind in kinds for row in members.get(kind, [])]
+    return sum(r.flops for r in rows) / analysis.totals.flops, sum(
+        on_device.get(r.name, 0.0) for r in rows
+    ) / split.busy_s
+
+
+def _resnet_d(bench: Bench) -> Iterator[str]:
+    flops, one = resnet_abcd.ratios(bench, "a100", 1)
+    _, many = resnet_abcd.ratios(bench, "a100", 256)
+    yield (
+        f"D has {more(flops)} FLOPs than A. On an A100 it is predicted {slower(one)} at batch 1, where the host sets "
+        "the "
+        f"pace and a few operators more are all that counts, and {slower(many)} at batch 256. The published 3 % is of "
+        "training throughput; as a statement about the GPU alone it holds only where something else than FLOPs is the "
+        "bottleneck. See resnet_abcd.md for machines, batch sizes and kinds of operators."
+    )
+
+
+def _pointwise(bench: Bench) -> Iterator[str]:
+    plain = _run(bench, "resnet50")
+    said = _said(bench, plain, "pointwise_against_window")
+    yield (
+        "A 1x1 convolution of stride 1 is a matrix product on the input as it lies; a 3x3 on a machine that stores the "
+        f"im2col matrix writes and reads nine times its input. {_im2col(bench)}"
+    )
+    if said is not None:
+        yield (
+            "On implicit-GEMM hardware no matrix is stored, and the claim turns around. ResNet-50 on an A100: "
+            f"{said.message}. "
+            "Equal FLOPs favour the wider window there, because every element that it loads is multiplied nine times "
+            "as often."
+        )
+
+
+def _im2col(bench: Bench) -> str:
+    """What the network that stores the matrix says of itself."""
+    said = _said(bench, bench.analysis("zoo:im2col_conv", batch=BATCH), "explicit_im2col")
+    return f"A network that stores the matrix: {said.message}." if said else ""
+
+
+def _depthwise(bench: Bench) -> Iterator[str]:
+    found = _run(bench, "mobilenet_v2")
+    flops, time = _time_share(bench, found, "depthwise convolution")
+    rows = rows_by_kind(found)["depthwise convolution"]
+    intensity = sum(r.flops for r in rows) / sum(r.bytes_read + r.bytes_written for r in rows)
+    ridges = {hw: bench.analysis("mobilenet_v2", hw=hw).hardware.ridge_point("vector", "fp32") for hw in ("a100", "t4")}
+    said = listed([f"{ridge:.0f} on {hw}" for hw, ridge in ridges.items()])
+    yield (
+        f"The depthwise convolutions of MobileNet V2 do {intensity:.1f} FLOP for each byte that they move in fp16; the "
+        f"lanes that run them need {said} to be busy. They have {percent(flops)} of the FLOPs and take "
+        f"{percent(time)} of "
+        f"the time on an A100 at batch {BATCH}. See mobilenets_vs_resnet.md."
+    )
+
+
+def _elementwise(bench: Bench) -> Iterator[str]:
+    parts = []
+    for title, name in (("ResNet-50", "resnet50"), ("MobileNet V2", "mobilenet_v2")):
+        flops, time = _time_share(bench, _run(bench, name), "normalization", "element-wise")
+        parts.append(f"{percent(time)} of the time of {title} for {percent(flops)} of its FLOPs")
+    compiled = _run(bench, "resnet50", mode="compile", dtype="fp16")
+    eager = _run(bench, "resnet50", dtype="fp16")
+    yield (
+        f"Batch normalization, ReLU, additions and biases take {listed(parts)} (A100, batch {BATCH}, autocast fp16). "
+        "They "
+        f"read and write whole tensors, and fusing them is what a compiler does first: ResNet-50 in fp16 is "
+        f"{slower(compiled.latency / eager.latency)} compiled."
+    )
+
+
+def _guidelines(bench: Bench) -> Iterator[str]:
+    parts = [
+        f"{case.what} ({case.guideline}) {shufflenetv2_guidelines.measured_text(case.measured)} measured, "
+        f"{shufflenetv2_guidelines.speed(bench, case):.2f} predicted"
+        for case in shufflenetv2_guidelines.CASES
+    ]
+    yield f"Speed at equal FLOPs, on a GTX 1080Ti: {'; '.join(parts)}. See shufflenetv2_guidelines.md for the causes."
+
+
+def _fragments(bench: Bench) -> Iterator[str]:
+    found = _run(bench, "googlenet")
+    said = _said(bench, found, "fragmentation")
+    if said is not None:
+        yield f"GoogLeNet, A100, batch {BATCH}: {said.message}."
+    one, nas = bench.analysis("googlenet"), bench.analysis("nasnetalarge")
+    yield (
+        f"At batch 1 parallel branches do not even run in parallel: GoogLeNet starts {one.totals.kernels} kernels one "
+        "behind "
+        f"the other in {seconds(one.latency)}, NASNet-A large {nas.totals.kernels:,} in {seconds(nas.latency)}."
+    )
+
+
+def _caches(bench: Bench) -> Iterator[str]:
+    found = bench.analysis("resnet50")
+    level = found.hardware.memory_level("l2")
+    size = level.capacity_bytes or 0.0
+    rows = [row for row in found.rows() if row.activation_bytes]
+    fitting = [row for row in rows if row.activation_bytes <= size / 2]
+    many = [row for row in bench.analysis("resnet50", batch=BATCH).rows() if 0 < row.activation_bytes <= size / 2]
+    gains = {b: -bench.split(bench.analysis("resnet50", batch=b)).seconds("cache_hits") for b in (1, BATCH)}
+    yield (
+        f"The A100's L2 holds {size / 2**20:.0f} MiB. At batch 1 the outputs of {len(fitting)} of ResNet-50's "
+        f"{len(rows)} "
+        "layers fit into half of it and are still there when the next operator reads them: "
+        f"{seconds(gains[1])} less than if all came from memory. At batch {BATCH} {len(many)} fit, and the gain of a "
+        f"picture is {percent(gains[BATCH] / BATCH / gains[1])} of that."
+    )
+    if level.bandwidth_bytes_per_s:
+        factor = level.bandwidth_bytes_per_s / found.hardware.dram_bytes_per_s
+        yield (
+            "The claim's 50 to 100 times are latencies of a core's own cache; between this L2 and DRAM the bandwidths "
+            f"are {factor:.1f} times apart."
+        )
+    else:
+        yield (
+            "The 50 to 100 times of the claim are latencies of a core's own cache against DRAM; kernels that stream "
+            "whole tensors meet the L2's bandwidth instead."
+        )
+
+
+def _channels(bench: Bench) -> Iterator[str]:
+    for title, name in (("MobileNet V2", "mobilenet_v2"), ("GhostNet", "ghostnet"), ("ResNet-50", "resnet50")):
+        said = _said(bench, _run(bench, name), "channels_fill_no_tile")
+        yield f"{title}: {said.message}." if said else f"{title}: nothing to say, its channels are multiples of 64."
+
+
+def _large_kernels(bench: Bench) -> Iterator[str]:
+    best = {}
+    for title, name in (("ConvNeXt-T", "convnext_tiny"), ("InceptionNeXt-T", "inception_next_tiny")):
+        layouts = [bench.analysis(name, batch=128, dtype="tf32", layout=layout) for layout in ("nchw", "nhwc")]
+        best[title] = min(layouts, key=lambda a: a.latency)
+    convnext = best["ConvNeXt-T"]
+    macs = [a.totals.macs / 128 / 1e9 for a in best.values()]
+    rates = [128 / a.latency for a in best.values()]
+    share = _time_share(bench, convnext, "depthwise convolution")
+    yield (
+        f"ConvNeXt-T has {macs[0]:.2f} GMAC, InceptionNeXt-T {macs[1]:.2f} ({more(macs[1] / macs[0])}). Published on "
+        "an A100: 2,413 "
+        f"and 2,900 pictures/s, {2900 / 2413:.2f} times; predicted (TF32, batch 128, the better layout) "
+        f"{rates[0]:,.0f} and {rates[1]:,.0f}, "
+        f"{rates[1] / rates[0]:.2f} times. ConvNeXt's 7x7 depthwise convolutions have {percent(share[0])} of its "
+        "FLOPs and take "
+        f"{percent(share[1])} of its time; InceptionNeXt convolves a quarter of the channels, with bands of 1x11 and "
+        "11x1 "
+        "and a 3x3, and passes the rest on."
+    )
+    for title, analysis in best.items():
+        said = _said(bench, analysis, "large_kernel_depthwise")
+        if said is not None:
+            change = f" To change it: {said.change}." if said.change else ""
+            yield f"{title}: {said.message}.{change}"
+
+
+def _beats(bench: Bench) -> Iterator[str]:
+    cases = (
+        ("ResNet-50 in fp32 on a V100, batch 64", bench.analysis("resnet50", hw="v100-sxm-16gb", batch=BATCH)),
+        ("VGG-16 in fp32 on a V100, batch 64", bench.analysis("vgg16", hw="v100-sxm-16gb", batch=BATCH)),
+        ("ResNet-50 in fp32 on an A100, batch 1", bench.analysis("resnet50")),
+    )
+    for title, analysis in cases:
+        said = _said(bench, analysis, "beats_the_roofline")
+        if said is not None:
+            yield f"{title}: {said.message}."
+    vgg = cases[1][1]
+    kinds, split = kind_of(vgg), bench.split(vgg)
+    wins = [kinds[vgg.bound.nodes[p.node].name] for p in split.parts if p.cause == "winograd" and p.seconds < 0]
+    if wins:
+        yield (
+            f"In VGG-16 {len(wins)} convolutions run as Winograd or FFT there, with fewer multiplications than their "
+            "FLOPs "
+            "count: measured against the direct convolution's FLOPs they beat the roof."
+        )
+
+
+#: number -> (title, passage).
+PASSAGES = {
+    "D1": ("ResNet-50-D has 12 % more FLOPs than -A; is it only 3 % slower?", _resnet_d),
+    "D2": ("A 1x1 convolution is a GEMM without im2col", _pointwise),
+    "D3": ("Depthwise convolutions: few FLOPs, poor speed", _depthwise),
+    "D4": ("Element-wise operators are free in FLOPs and not in time", _elementwise),
+    "D5": ("ShuffleNet V2's guidelines", _guidelines),
+    "D6": ("Fragments and parallel branches", _fragments),
+    "D7": ("A cache is faster than DRAM: which tensors stay there", _caches),
+    "D8": ("Channels that fill their tiles", _channels),
+    "D9": ("ConvNeXt and InceptionNeXt: large depthwise windows", _large_kernels),
+    "D10": ("Measurements that beat the roofline", _beats),
+}
