@@ -40,8 +40,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, then write in one piece; an interrupted or refused calibration leaves the old file as it was."""
     from costmodel.measure.calibrate import calibrate_cpu
-    from costmodel.measure.profile_text import write_profile
     from costmodel.report import check_writable
+    from costmodel.report.output import put
 
     path: Path = arguments.output
     check_writable(str(path))
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
                 most_spread=arguments.max_spread / 100,
                 progress=progress,
             )
-    write_profile(text, path)
+    put(text, path)
     print(f"wrote {path}; use it as --hw {path}")
     return 0
 

@@ -91,6 +91,10 @@ def _table(kind: str, items: Sequence[Timed]) -> KernelTime:
     )
 
 
+#: Rates above this [1/s] are the regression's way to say that a part costs nothing.
+_FASTEST = 1e13
+
+
 # -- rates -----------------------------------------------------------------------------------------
 
 
@@ -127,7 +131,7 @@ def _parts(kind: str, item: Timed) -> dict[tuple[str, str], float]:
 def _kernel_times(kinds: Mapping[str, Sequence[Timed]], cost: Mapping[tuple[str, str], float]) -> dict[str, KernelTime]:
     def rate(owner: str, part: str) -> float | None:
         seconds = cost.get((owner, part), 0.0)
-        return 1 / seconds if seconds > 0 else None
+        return 1 / seconds if seconds * _FASTEST > 1 else None
 
     found = {}
     for owner in dict.fromkeys(owner for owner, _ in cost):

@@ -1,16 +1,11 @@
-"""Hardware profiles as TOML text, and how they get into their place."""
+"""Hardware profiles as TOML text."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from costmodel.errors import CostmodelError
-
-__all__ = ["microseconds", "toml_text", "toml_value", "write_profile"]
+__all__ = ["microseconds", "toml_text", "toml_value"]
 
 
 def toml_text(tables: Mapping[str, Mapping[str, Any]], *, source: str, heading: str) -> str:
@@ -58,24 +53,3 @@ def microseconds(seconds: float) -> str:
     ('1.235 µs', '0 µs', '12300 µs')
     """
     return f"{float(f'{seconds * 1e6:.4g}'):.10g} µs"
-
-
-def write_profile(text: str, path: Path) -> None:
-    """Write ``text`` beside ``path`` and rename it there, so that nobody ever sees half of it.
-
-    Raises CostmodelError where the folder cannot be written.
-    """
-    beside = ""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            beside = file.name
-            file.write(text)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except OSError as error:
-        raise CostmodelError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        if beside and os.path.exists(beside):
-            os.unlink(beside)

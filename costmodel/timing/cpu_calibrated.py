@@ -29,6 +29,9 @@ __all__ = ["Work", "calibrated_step_times", "find_kind", "kernel_seconds", "kind
 #: A result above glibc's largest mmap threshold comes from the system anew in every step [B].
 MMAP_THRESHOLD_BYTES = 32 * 2**20
 PAGE_BYTES = 4096
+#: Free memory at the end of the heap above which glibc hands it back: twice the largest mmap threshold [B]. What a
+#: step's peak takes beyond it is faulted in anew by the next step.
+TRIM_THRESHOLD_BYTES = 2 * MMAP_THRESHOLD_BYTES
 #: Rows up to which a matrix product only reads its weights.
 FEW_ROWS = 4
 
@@ -112,8 +115,9 @@ def work_of(kernel: Kernel) -> Work:
         return Work(start, kernel.matrix_flops, own, faulted_bytes=faulted)
     if kernel.algorithm == "gemm" and kernel.gemm is not None:
         weights = min(kernel.gemm[1] * kernel.gemm[2] * 4, kernel.bytes_read)
-        flops = kernel.matrix_flops if kernel.gemm[0] > FEW_ROWS else 0
-        return Work(start, flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
+        if kernel.gemm[0] <= FEW_ROWS:
+            return Work(start, weight_bytes=weights, faulted_bytes=faulted)
+        return Work(start, kernel.matrix_flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
     if kernel.algorithm == "flash_attention" and kernel.gemm is not None:
         queries, keys, _, heads = kernel.gemm
         return Work(start, kernel.matrix_flops, elements=queries * keys * heads, faulted_bytes=faulted)
@@ -188,7 +192,7 @@ def calibrated_step_times(plan: KernelPlan, graph: OpGraph, hardware: HardwarePr
             kind = find_kind(kernel, calibration, in_place=key[1])
             known[key] = kernel_seconds(kernel, calibration.kernels[kind], hardware, share)
         times.append(known[key])
-    return _with_views(times, plan, graph, calibration, share)
+    return _with_heap_growth(_with_views(times, plan, graph, calibration, share), plan, graph, calibration)
 
 
 def _with_views(
@@ -206,3 +210,38 @@ def _with_views(
         found[index] = found[index]._replace(fixed_s=found[index].fixed_s + view.fixed_s(share) * ahead)
         last = max(last, end)
     return found
+
+
+def _with_heap_growth(
+    times: list[KernelSeconds], plan: KernelPlan, graph: OpGraph, calibration: Calibration
+) -> list[KernelSeconds]:
+    """Page faults of a heap that is handed back between steps, on the launches that make it grow."""
+    growth = heap_growth(plan, graph)
+    if sum(growth) <= TRIM_THRESHOLD_BYTES or not calibration.page_fault_s:
+        return times
+    found, seen = list(times), set[int]()
+    for index, launch in enumerate(plan.launches):
+        node = launch.nodes[-1]
+        if growth[node] and node not in seen:
+            seen.add(node)
+            faults = growth[node] / PAGE_BYTES * calibration.page_fault_s
+            found[index] = found[index]._replace(memory_s=found[index].memory_s + faults)
+    return found
+
+
+def heap_growth(plan: KernelPlan, graph: OpGraph) -> list[int]:
+    """For each node, by how many bytes it raises the most that a step has held so far in blocks below the threshold."""
+    scratch = [0] * len(graph.nodes)  # what an operator's own reorders and copies are written to
+    for launch in plan.launches:
+        kernel = plan.kernels[launch.kernel]
+        if kernel.algorithm in (*_REORDERS, "strided_copy") and kernel.bytes_written <= MMAP_THRESHOLD_BYTES:
+            scratch[launch.nodes[-1]] += kernel.bytes_written
+    sizes: list[int] = [s.nbytes if s.nbytes <= MMAP_THRESHOLD_BYTES else 0 for s in graph.storages]
+    alive = highest = 0
+    growth = []
+    for node, (allocated, freed) in enumerate(graph.lifetimes):
+        alive += sum(sizes[s] for s in allocated)
+        growth.append(max(alive + scratch[node] - highest, 0))
+        highest += growth[-1]
+        alive -= sum(sizes[s] for s in freed)
+    return growth
