@@ -64,6 +64,22 @@ def test_an_alias_says_what_it_stands_for() -> None:
     assert resolve("se_resnet50").notes == ["'se_resnet50' is timm:seresnet50"]
 
 
+def test_a_model_that_can_fold_its_branches_says_so_and_does() -> None:
+    """RepVGG-A0 folded is a chain of 3x3 convolutions: 9 109 k parameters become 8 309 k (RepVGG, table 4: 8.30 M)."""
+    plain, folded = resolve("repvgg_a0"), resolve("timm:repvgg_a0+reparameterized")
+    assert any("timm:repvgg_a0+reparameterized folds them" in note for note in plain.notes)
+    assert not folded.notes
+    assert folded.name == "repvgg_a0+reparameterized"
+    assert round(sum(p.numel() for p in folded.module.parameters()) / 1e6, 2) == 8.31
+    assert not any(type(part).__name__.startswith("BatchNorm") for part in folded.module.modules())
+
+
+@pytest.mark.parametrize("request_", ["timm:resnet50+reparameterized", "timm:repvgg_a0+folded"])
+def test_what_cannot_be_folded_is_refused(request_: str) -> None:
+    with pytest.raises(ModelError, match=r"fold|reparameterized"):
+        resolve(request_)
+
+
 def test_no_alias_hides_a_model_and_every_alias_leads_to_one() -> None:
     from costmodel.sources.aliases import ALIASES
     from costmodel.sources.registry import all_sources

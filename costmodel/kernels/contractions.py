@@ -82,18 +82,25 @@ def _packed_groups(groups: int, channels: int) -> int:
     return max(1, min(groups, 32 // max(channels, 1)))
 
 
+#: The most elements of a tensor that 32-bit indices reach.
+INT32_MAX = 2**31 - 1
+
+
 def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
     """Whose depthwise kernel runs, after ``use_cudnn_depthwise`` of PyTorch's Convolution.cpp.
 
-    channels_last fp16 goes to cuDNN; NCHW fp16 too where cuDNN is known to be faster: square kernels of 1, 3, 5,
-    at least 32 channels, width at least 7, stride 1 or (2, with many channels). All else is PyTorch's own.
+    channels_last fp16 goes to cuDNN, whose fast kernels are square and count elements in 32 bits; NCHW fp16 too
+    where cuDNN is known to be faster: square kernels of 1, 3, 5, at least 32 channels, width at least 7, stride 1 or
+    (2, with many channels). All else is PyTorch's own.
     """
     x = operator.input
     if x.dtype not in ("float16", "bfloat16"):
         return "depthwise_native"
     height, width = weight.shape[-2:]
     if is_channels_last(x) or is_channels_last(operator.out):
-        return "depthwise_nhwc" if max(height, width) <= 7 else "depthwise_nhwc_large"
+        if max(x.numel, operator.out.numel) > INT32_MAX:  # type: ignore[call-overload,operator]
+            return "depthwise_nhwc_wide"
+        return "depthwise_nhwc" if height == width <= 7 else "depthwise_nhwc_large"
     stride = operator.arguments.get("stride", 1)
     strides = {stride} if isinstance(stride, int) else set(stride)
     channels, columns = x.shape[1], x.shape[-1]

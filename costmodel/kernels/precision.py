@@ -54,6 +54,13 @@ MIXED = frozenset(
     {"aten.batch_norm", "aten.instance_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm"}
 )
 
+#: Layers of timm made of plain operators that ``fast_norm`` runs with autocast switched off, weight in the lower
+#: precision: ``timm.layers.fast_norm.fast_rms_norm2d``.
+FAST_NORM_LAYERS = frozenset({"timm.layers.norm.RmsNorm2d", "timm.layers.norm_act.RmsNormAct2d"})
+
+#: Layers that switch autocast off and ask for fp32 themselves: the linear attention of EfficientViT (MIT).
+FP32_LAYERS = frozenset({"timm.models.efficientvit_mit.LiteMLA"})
+
 
 @dataclass(frozen=True, slots=True)
 class NodeDtypes:
@@ -110,7 +117,9 @@ class _Autocast:
     def _node(self, node: OpNode) -> NodeDtypes:
         op, inputs, outputs = node.op, node.inputs, node.outputs
         have = tuple(self.run[t] for t in inputs)
-        if op in LOWER or (op in FAST_NORMS and self._is_fast_norm(node)):
+        if op in LOWER and node.module_type in FP32_LAYERS:
+            want, result = tuple("float32" if d == self.low else d for d in have), "float32"
+        elif op in LOWER or (op in FAST_NORMS and self._is_fast_norm(node)) or self._is_fast_layer(node):
             want = tuple(self.low if d == "float32" else d for d in have)
             result = self.low
         elif op in FP32:
@@ -126,6 +135,9 @@ class _Autocast:
         )
         written = tuple(self._output(t, result) for t in outputs)
         return NodeDtypes(want, written, casts, have if casts else ())
+
+    def _is_fast_layer(self, node: OpNode) -> bool:
+        return self.execution.fast_norm and node.module_type in FAST_NORM_LAYERS
 
     def _is_fast_norm(self, node: OpNode) -> bool:
         """Whether timm's own layer runs this normalization, with ``fast_norm`` switched on.

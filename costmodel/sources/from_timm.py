@@ -1,4 +1,4 @@
-"""timm's models: ``timm:NAME``."""
+"""timm's models: ``timm:NAME``, and ``timm:NAME+reparameterized`` with the branches folded that a model can fold."""
 
 from __future__ import annotations
 
@@ -33,19 +33,31 @@ def timm_names() -> dict[str, str | None]:
     return {name: model_entrypoint(name).__module__.rpartition(".")[2] for name in list_models()}
 
 
+#: Behind a name: branches and normalizations that the model can fold into its convolutions are folded.
+FOLDED = "reparameterized"
+_FOLDS = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm.utils.reparameterize_model looks for
+
+
 @source("timm", names=timm_names, bare=True)
 def load(name: str, options: Options) -> LoadedModel:
     """A model of timm with random weights, classifier included."""
     timm = _timm()
+    name, plus, change = name.partition("+")
     if not timm.is_model(name):
         from costmodel.sources.resolve import unknown_model
 
         raise unknown_model(name, "timm")
+    if plus and change != FOLDED:
+        raise ModelError(librarian(f"timm's {name} cannot be had '{change}'", there_is=[f"timm:{name}+{FOLDED}"]))
     channels, height, width = _input_size(timm, name)
     size = options.image_size or (height, width)
     module, notes = _create(timm, name, size, rebuild=size != (height, width))
+    if plus:
+        module = _folded(timm, name, module)
+    elif _can_fold(module):
+        notes.append(f"branches not folded; timm:{name}+{FOLDED} folds them, as for deployment")
     return LoadedModel(
-        name=name,
+        name=name + plus + change,
         source=f"timm {timm.__version__}",
         module=module.eval(),
         template=((TensorInput("x", ("batch", channels, "height", "width")),), {}),
@@ -53,6 +65,19 @@ def load(name: str, options: Options) -> LoadedModel:
         notes=notes,
         family=timm_names().get(name.partition(".")[0]),
     )
+
+
+def _can_fold(module: nn.Module) -> bool:
+    return any(hasattr(part, method) for part in module.modules() for method in _FOLDS)
+
+
+def _folded(timm: Any, name: str, module: nn.Module) -> nn.Module:
+    """The module as it is deployed: RepVGG's branches in one convolution, LeViT's normalizations in its products."""
+    if not _can_fold(module):
+        raise ModelError(f"timm's {name} has no branches or normalizations that it can fold\n  ask for timm:{name}")
+    with building():
+        folded: nn.Module = timm.utils.reparameterize_model(module, inplace=True)
+    return folded
 
 
 def _input_size(timm: Any, name: str) -> tuple[int, int, int]:

@@ -67,7 +67,7 @@ def _place(request: str) -> tuple[Source, str, list[str]]:
         if place.claims(request):
             return place, request, []
     for place in sources.values():
-        if place.bare and request.split(".")[0] in place.names():
+        if place.bare and request.partition("+")[0].split(".")[0] in place.names():
             return place, request, []
     if request in ALIASES:
         prefix, _, name = ALIASES[request].partition(":")

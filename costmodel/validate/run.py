@@ -221,9 +221,19 @@ def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machi
 
 
 def _judge_model(row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile) -> Judged:
+    folded = _folded(traced)
+    if folded and execution_of(row, traced.graph.symbols).reparameterized:
+        row = replace(row, request=folded)
+        traced = _load(row, trace)
     if "batch" not in traced.graph.symbols:
         traced = _load(row, trace, batch=row.batch)
     return judge(row, _analysis(row, traced, hardware))
+
+
+def _folded(traced: CachedTrace) -> str | None:
+    """The request for the same model with its branches folded, from the note of a model that can fold some."""
+    requests = (word.rstrip(";,") for note in traced.graph.notes for word in note.split())
+    return next((word for word in requests if word.endswith("+reparameterized")), None)
 
 
 def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:

@@ -112,6 +112,15 @@ def test_whose_depthwise_kernel_runs(kernels, channels, size, kernel, stride, ex
     assert run.variant == variant
 
 
+def test_depthwise_kernels_of_cudnn_are_square_and_count_in_32_bits(kernels):
+    flat = nn.Conv2d(32, 32, (1, 5), padding=(0, 2), groups=32)
+    assert kernels(flat, torch.empty(1, 32, 8, 8), layout="nhwc")[0].variant == "depthwise_nhwc_large"
+    conv, side = nn.Conv2d(32, 32, 3, padding=1, groups=32), 8192  # 32 channels of 2^26 pixels: 2^31 elements
+    for rows, variant in ((side, "depthwise_nhwc_wide"), (side - 1, "depthwise_nhwc")):
+        (run,) = kernels(conv, torch.empty(1, 32, rows, side, device="meta"), layout="nhwc")
+        assert run.variant == variant
+
+
 def test_fp32_convolutions_take_tf32_where_there_is_tf32_and_lanes_elsewhere(kernels):
     ampere, volta = kernels(CONV, IMAGE, execution=FULL), kernels(CONV, IMAGE, execution=FULL, hardware=load("v100"))
     assert {(k.engine, k.dtype) for k in ampere if k.matrix_flops} == {("matrix", "tf32")}

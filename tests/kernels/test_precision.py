@@ -184,6 +184,26 @@ def test_fast_norm_keeps_timms_own_layer_in_the_lower_precision_and_no_other(tra
     assert norm(traced, nn.LayerNorm(16), fast_norm=True).outputs == (WIDE,)
 
 
+def test_fast_norm_runs_timms_rms_norm_of_images_in_the_lower_precision(traced):
+    """``fast_rms_norm2d`` switches autocast off: else ``pow`` and ``rsqrt`` would run in fp32."""
+    make_importable()
+    from timm.layers import RmsNorm2d
+
+    graph = traced(nn.Sequential(nn.Conv2d(16, 16, 1), RmsNorm2d(16)), IMAGE)
+    fast, plain = (dtypes(graph, Execution(dtype="amp_fp16", fast_norm=on)) for on in (True, False))
+    assert {t.outputs for op in ("pow", "mean", "rsqrt", "mul") for t in fast[op]} == {(LOW,)}
+    assert [plain[op][0].outputs for op in ("pow", "rsqrt")] == [(WIDE,), (WIDE,)]
+
+
+def test_linear_attention_of_efficientvit_asks_for_fp32_itself(traced):
+    make_importable()
+    from timm.models.efficientvit_mit import LiteMLA
+
+    found = dtypes(traced(LiteMLA(16, 16, dim=8), IMAGE))
+    assert {t.outputs for t in found["matmul"]} == {(WIDE,)}
+    assert found["conv2d"][-1].outputs == (LOW,)  # the projection after it is autocast's again
+
+
 # -- contractions: TF32 --------------------------------------------------------------------------------------------
 
 

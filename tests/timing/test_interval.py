@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from costmodel.kernels import Kernel, KernelPlan, Launch
 from costmodel.timing import Estimate, step_interval
-from costmodel.timing.interval import COVERAGE_SIGMAS, SHARED_SPREAD
+from costmodel.timing.interval import COVERAGE_SIGMAS, SHAPE_SPREAD, SHARED_SPREAD
 
 
 def plan_of(*algorithms):
@@ -45,10 +45,19 @@ def test_errors_of_one_algorithm_go_together_and_those_of_several_partly_cancel(
 
 
 def test_half_width_by_hand():
-    """Two kernels of 1 s with 0.3 and 0.4 s: together 0.5 s, with what is shared, of 2 s."""
+    """Two kernels of 1 s with 0.3 and 0.4 s: together 0.5 s, with what is shared and what is each shape's, of 2 s."""
     _, high = step_interval(plan_of("a", "b"), [estimate(1.0, 0.3), estimate(1.0, 0.4)])
-    spread = math.sqrt(0.5**2 + (2 * SHARED_SPREAD) ** 2) / 2
+    spread = math.sqrt(0.5**2 + (2 * SHARED_SPREAD) ** 2 + 2 * SHAPE_SPREAD**2) / 2
     assert high == pytest.approx(2 * math.exp(COVERAGE_SIGMAS * spread))
+
+
+def test_many_shapes_average_out_what_each_has_for_itself():
+    def spread(count):
+        algorithms, estimates = ["a"] * count, [estimate(1.0, 0.0)] * count
+        return math.log(width(plan_of(*algorithms), estimates)) / (2 * COVERAGE_SIGMAS)
+
+    assert spread(1) == pytest.approx(math.hypot(SHAPE_SPREAD, SHARED_SPREAD))
+    assert spread(100) == pytest.approx(math.hypot(SHAPE_SPREAD / 10, SHARED_SPREAD))
 
 
 def test_ninety_percent_of_a_normal_distribution_lie_inside():

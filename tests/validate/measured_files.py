@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ class FakeTraces:
             raise ZeroDivisionError("of ours")
         if name == "fixed_batch":
             return CachedTrace(name, "fake", two_ops(options.get("batch", 1)), {})
-        if name != "two_ops" and request != "elsewhere":
+        if name == "two_branches":
+            note = "branches not folded; timm:two_branches+reparameterized folds them, as for deployment"
+            return CachedTrace(name, "fake", replace(two_ops(), notes=(note,)), {})
+        if name not in ("two_ops", "two_branches+reparameterized") and request != "elsewhere":
             raise UnknownModelError(f"there is no {request}")
         return CachedTrace(name, "fake", two_ops(), {})

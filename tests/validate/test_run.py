@@ -74,6 +74,14 @@ def test_a_graph_with_a_fixed_batch_is_traced_at_each_batch(tmp_path: Path) -> N
     assert fixed.flops == open_batch.flops
 
 
+@pytest.mark.parametrize(("torch", "folds"), [("2.4.0", False), ("2.9.1", True)])
+def test_timms_later_files_are_of_models_with_their_branches_folded(tmp_path: Path, torch: str, folds: bool) -> None:
+    traces = FakeTraces()
+    validate(read_measured([write(tmp_path, MODEL_HEADER, model_row(model="two_branches", torch=torch))]), trace=traces)
+    asked = [request for request, _ in traces.requests]
+    assert asked == ["timm:two_branches", "timm:two_branches+reparameterized"][: 1 + folds]
+
+
 def test_a_name_that_timm_does_not_know_is_asked_for_plainly(tmp_path: Path) -> None:
     traces = FakeTraces()
     validate(read_measured([write(tmp_path, MODEL_HEADER, model_row(model="elsewhere"))]), trace=traces)
