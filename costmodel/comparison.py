@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from costmodel.analysis import Analysis
 from costmodel.errors import InputError
@@ -20,6 +21,8 @@ from costmodel.graph import OpGraph
 __all__ = ["HEAD", "Apart", "Comparison", "Contender", "StageRow", "stages_of"]
 
 HEAD = "head"
+#: Batches at which the winner is looked for; where it differs between two, also at the power of two between them.
+BATCHES = (1, 4, 16, 64, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,13 @@ class StageRow:
 class Apart:
     """How one cause parts a model from the first: seconds more than there, and the nodes with most of them.
 
-    ``cause`` is ``flops`` for what FLOPs alone say. The nodes are the model's own, with their seconds, or the first
-    model's where that spends more on the cause.
+    ``cause`` is ``flops`` for what FLOPs alone say. The nodes are ``of`` the model on which the cause has the greater
+    effect, with their seconds there: negative for a gain.
     """
 
     cause: str
     seconds: float
+    of: str
     nodes: tuple[tuple[str, float], ...]
 
     @property
@@ -111,6 +115,25 @@ class Comparison:
             for h, name in enumerate(self.machines)
         }
 
+    def winners_by_batch(self, machine: str) -> tuple[tuple[int, str], ...]:
+        """The fastest model at batch 1, and each batch (powers of two up to 256) from which another one is.
+
+        Empty where a model's batch is a number that cannot change. Raises KeyError for a machine that is not compared.
+        """
+        h = _index(self.machines, machine)
+        if any("batch" not in row[0].record.symbols for row in self.analyses):
+            return ()
+        winners = {batch: self._winner(h, batch) for batch in BATCHES}
+        for low, high in pairwise(BATCHES):
+            if winners[low] != winners[high]:
+                winners[2 * low] = self._winner(h, 2 * low)
+        ordered = sorted(winners.items())
+        return tuple(pair for before, pair in zip([(0, ""), *ordered], ordered, strict=False) if before[1] != pair[1])
+
+    def _winner(self, machine: int, batch: int) -> str:
+        """The fastest model at a batch."""
+        return min(self.analyses, key=lambda row: row[machine].at(batch=batch).latency)[machine].name
+
     # -- stages --------------------------------------------------------------------------------
 
     @cached_property
@@ -155,11 +178,12 @@ class Comparison:
         """
         m, h = _index(self.models, model), _index(self.machines, machine)
         there, here = self.splits[0][h], self.splits[m][h]
-        found = [Apart("flops", here.flops_alone_s - there.flops_alone_s, ())]
+        found = [Apart("flops", here.flops_alone_s - there.flops_alone_s, model, ())]
         for cause in CAUSES:
-            seconds = here.seconds(cause) - there.seconds(cause)
-            if seconds:
-                found.append(Apart(cause, seconds, _nodes(here if seconds > 0 else there, cause)))
+            more, less = here.seconds(cause), there.seconds(cause)
+            if more != less:
+                greater = here if abs(more) > abs(less) else there
+                found.append(Apart(cause, more - less, greater.analysis.name, _nodes(greater, cause)))
         return tuple(sorted(found, key=lambda apart: (-abs(apart.seconds), apart.cause)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -138,3 +140,16 @@ def test_an_unknown_model_or_machine_has_no_causes(found):
         found.apart("resnet50", "t4")
     with pytest.raises(KeyError):
         found.apart("Narrow", "v100")
+
+
+def test_the_winner_by_batch_is_the_fastest_at_every_batch(found):
+    def fastest(batch: int) -> str:
+        return min(found.analyses, key=lambda row: row[0].at(batch=batch).latency)[0].name
+
+    by_hand = {batch: fastest(batch) for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256)}
+    winners = found.winners_by_batch("a100-sxm-80gb")
+    assert winners[0] == (1, by_hand[1])
+    for batch, name in winners:
+        assert by_hand[batch] == name
+    assert [name for _, name in winners][-1] == by_hand[256]
+    assert all(a != b for (_, a), (_, b) in pairwise(winners))

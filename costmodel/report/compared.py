@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Row, Table
 from costmodel.report.summary import PREDICTED
+from costmodel.report.text import shorten
 from costmodel.units import format_seconds
 
 __all__ = ["compared_document", "compared_json", "contenders_table"]
 
 #: Causes named in a sentence.
 _NAMED = 3
+#: Columns of causes that a page has room for.
+_PAIRS = 4
+#: Characters of a model's name above a column.
+_HEADING = 14
 STAGES = (
     "a stage is all that runs on maps of one size, with 'head' behind the last map; a top-level module where there "
     "are no maps"
@@ -30,7 +35,7 @@ def compared_document(comparison: Any) -> Document:
     first = comparison.models[0]
     blocks: list[Block] = [KeyValues(tuple(_facts(comparison))), _networks_table(comparison)]
     blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
-    blocks.append(_causes_table(comparison))
+    blocks += _causes_tables(comparison)
     blocks.append(Notes(tuple(_sentences(comparison)), title="Why"))
     conventions = comparison.analyses[0][0].conventions
     blocks.append(Notes((PREDICTED, STAGES, PARTS, *conventions), title="Conventions"))
@@ -45,19 +50,41 @@ def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
         f"batch {execution.batch}, {execution.dtype}, {execution.layout}, {execution.mode}; input "
         + (" or ".join(sorted(inputs))),
     )
+    machines = [analysis.hardware for analysis in comparison.analyses[0]]
+    labels = machine_labels(comparison)
+    yield "machines", ", ".join(f"{machine.title} ({labels[machine.name]})" for machine in machines)
     flops = {row[0].name: row[0].totals.flops for row in comparison.analyses}
     yield "fewest FLOPs", min(flops, key=flops.__getitem__)
-    winners = comparison.fastest
+    winners, short = comparison.fastest, labels
     if len(set(winners.values())) == 1:
-        where = f"on all {len(winners)} machines" if len(winners) > 1 else f"on {next(iter(winners))}"
+        where = f"on all {len(winners)} machines" if len(winners) > 1 else f"on {short[next(iter(winners))]}"
         yield "fastest", f"{next(iter(winners.values()))}, {where}"
     else:
-        yield "fastest", "the winner changes: " + ", ".join(f"{model} on {name}" for name, model in winners.items())
+        yield (
+            "fastest",
+            "the winner changes: " + ", ".join(f"{model} on {short[name]}" for name, model in winners.items()),
+        )
     order = {name: _order(comparison, h) for h, name in enumerate(comparison.machines)}
     by_flops = sorted(flops, key=lambda name: flops[name])
     for name, by_time in order.items():
         if by_time != by_flops:
-            yield f"order on {name}", f"{' < '.join(by_time)} by time; {' < '.join(by_flops)} by FLOPs"
+            yield f"order on {short[name]}", f"{' < '.join(by_time)} by time; {' < '.join(by_flops)} by FLOPs"
+    yield from _by_batch(comparison, short)
+
+
+def _by_batch(comparison: Any, short: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Who wins at which batch, where that changes."""
+    for name in comparison.machines:
+        winners = comparison.winners_by_batch(name)
+        if len(winners) > 1:
+            said = ", ".join(f"{model} from batch {batch}" for batch, model in winners)
+            yield f"fastest on {short[name]}", f"changes with the batch: {said}"
+
+
+def machine_labels(comparison: Any) -> dict[str, str]:
+    """The shortest name that each machine goes by."""
+    machines = [analysis.hardware for analysis in comparison.analyses[0]]
+    return {machine.name: min((machine.name, *machine.aliases), key=len) for machine in machines}
 
 
 def _order(comparison: Any, machine: int) -> list[str]:
@@ -83,8 +110,8 @@ def _networks_table(comparison: Any) -> Table:
         quantity_column("flops", "FLOPs", "FLOP", [row["flops"] for row in values], importance=80),
         number_column("flops_ratio", "FLOPs", "×", decimals=2, importance=97),
     ]
-    for machine in comparison.machines:
-        columns.append(_seconds_column(values, f"latency_s_{machine}", machine, importance=90))
+    for machine, label in machine_labels(comparison).items():
+        columns.append(_seconds_column(values, f"latency_s_{machine}", label, importance=90))
         columns.append(number_column(f"latency_ratio_{machine}", "time", "×", decimals=2, importance=96))
     return Table(columns=tuple(columns), rows=tuple(values), title=f"Ratios are to {comparison.models[0]}")
 
@@ -96,7 +123,9 @@ def _seconds_column(rows: list[Any], key: str, heading: str, **options: Any) -> 
 def _stages_table(comparison: Any, machine: str) -> Table:
     """A line a stage: the first model's FLOPs and time, the others' ratios to them; absolute where it has none."""
     first = comparison.models[0]
-    rows: dict[str, dict[str, Any]] = {stage: {"stage": stage} for stage in comparison.stages}
+    kinds = ("flops", "latency_s", "flops_ratio", "latency_ratio")
+    empty = {f"{kind}_{model}": None for model in comparison.models for kind in kinds}
+    rows: dict[str, dict[str, Any]] = {stage: {"stage": stage, **empty} for stage in comparison.stages}
     for found in comparison.stage_rows:
         if found.machine == machine:
             of = found.model
@@ -109,24 +138,33 @@ def _stages_table(comparison: Any, machine: str) -> Table:
     values = list(rows.values())
     columns: list[Column] = [text_column("stage", "stage", importance=99)]
     for model in comparison.models:
-        flops = quantity_column(
-            f"flops_{model}", model, "FLOP", [row.get(f"flops_{model}") for row in values], importance=60
-        )
-        seconds = _seconds_column(values, f"latency_s_{model}", model, importance=61)
+        name, work = shorten(model, _HEADING), [row[f"flops_{model}"] for row in values]
+        flops = quantity_column(f"flops_{model}", name, "FLOP", work, importance=85)
+        seconds = _seconds_column(values, f"latency_s_{model}", name, importance=86)
         ratios = [
-            number_column(f"{what}_ratio_{model}", model, unit, decimals=2, importance=80)
+            number_column(f"{what}_ratio_{model}", name, unit, decimals=2, importance=80)
             for what, unit in (("flops", "FLOPs ×"), ("latency", "time ×"))
         ]
         shown = model == first
         columns += [replace(column, on_page=shown) for column in (flops, seconds)]
         columns += [replace(column, on_page=not shown) for column in ratios]
-    return Table(columns=tuple(columns), rows=tuple(values), title=f"Stages on {machine}: ratios to {first}")
+    return Table(
+        columns=tuple(columns),
+        rows=tuple(values),
+        title=f"Stages on {machine_labels(comparison)[machine]}: ratios to {first}",
+    )
 
 
-def _causes_table(comparison: Any) -> Table:
+def _causes_tables(comparison: Any) -> list[Table]:
+    """One table of causes, or one a machine where all columns would be too many for a page."""
+    by_machine = [[(model, machine) for model in comparison.models[1:]] for machine in comparison.machines]
+    keys = [key for group in by_machine for key in group]
+    return [_causes_table(comparison, group) for group in ([keys] if len(keys) <= _PAIRS else by_machine)]
+
+
+def _causes_table(comparison: Any, keys: list[tuple[str, str]]) -> Table:
     """A line a cause: how many seconds more than the first model each other one spends on it, on each machine."""
     rows: dict[str, dict[str, Any]] = {}
-    keys = [(model, machine) for machine in comparison.machines for model in comparison.models[1:]]
     for model, machine in keys:
         for apart in comparison.apart(model, machine):
             row = rows.setdefault(apart.cause, {"cause": apart.cause, "label": apart.label})
@@ -138,15 +176,19 @@ def _causes_table(comparison: Any) -> Table:
     largest = max((abs(total[_key(*key)]) for key in keys), default=0.0)
     values = [row for row in rows.values() if any(abs(row.get(_key(*key), 0.0)) >= 1e-4 * largest for key in keys)]
     values.sort(key=lambda row: (row["cause"] != "flops", -max(abs(row.get(_key(*key), 0.0)) for key in keys)))
+    short = machine_labels(comparison)
     columns = [text_column("cause", "cause", on_page=False), text_column("label", "more time for", importance=99)]
     for model, machine in keys:
         key = _key(model, machine)
-        column = quantity_column(
-            key, model, "s", [row.get(key) for row in (*values, total)], least=100.0, importance=90
-        )
-        columns.append(replace(column, unit=f"{column.unit} {machine}"))
+        column = _difference_column(key, model, [*values, total])
+        columns.append(replace(column, unit=f"{column.unit} {short[machine]}"))
     title = f"Seconds more than {comparison.models[0]}, by cause"
     return Table(columns=tuple(columns), rows=tuple(values), footer=(total,), title=title)
+
+
+def _difference_column(key: str, model: str, rows: list[Any]) -> Column:
+    seconds = [row.get(key) for row in rows]
+    return quantity_column(key, shorten(model, _HEADING), "s", seconds, least=100.0, importance=90)
 
 
 def _key(model: str, machine: str) -> str:
@@ -155,22 +197,26 @@ def _key(model: str, machine: str) -> str:
 
 def _sentences(comparison: Any) -> Iterator[str]:
     """For each other model and machine: the two ratios, and the causes that part them."""
-    first = comparison.models[0]
+    first, short = comparison.models[0], machine_labels(comparison)
     for found in comparison.contenders:
         if found.model == first:
             continue
         apart = comparison.apart(found.model, found.machine)
-        named = "; ".join(_cause_phrase(first, cause) for cause in apart[:_NAMED])
+        named = "; ".join(_cause_phrase(found.model, cause) for cause in apart[:_NAMED])
         yield (
-            f"{found.model} on {found.machine}: {found.flops_ratio:.2f} times the FLOPs, {found.latency_ratio:.2f} "
-            f"times the time ({_signed(sum(a.seconds for a in apart))}): {named}"
+            f"{found.model} on {short[found.machine]}: {found.flops_ratio:.2f} times the FLOPs, "
+            f"{found.latency_ratio:.2f} times the time ({_signed(sum(a.seconds for a in apart))}): {named}"
         )
 
 
-def _cause_phrase(first: str, apart: Any) -> str:
-    whose = f"{first}'s " if apart.seconds < 0 and apart.nodes else ""
-    nodes = f" ({whose}{', '.join(name for name, _ in apart.nodes[:2])})" if apart.nodes else ""
-    return f"{_signed(apart.seconds)} {apart.label}{nodes}"
+def _cause_phrase(model: str, apart: Any) -> str:
+    """Seconds, the cause, and where it is largest: in ``model`` unless said otherwise."""
+    if not apart.nodes:
+        return f"{_signed(apart.seconds)} {apart.label}"
+    gain = "a gain in " if apart.nodes[0][1] < 0 else ""
+    whose = "" if apart.of == model else f"{apart.of}'s "
+    named = ", ".join(name for name, _ in apart.nodes[:2])
+    return f"{_signed(apart.seconds)} {apart.label} ({gain}{whose}{named})"
 
 
 def _signed(seconds: float) -> str:
@@ -190,6 +236,10 @@ def compared_json(comparison: Any) -> dict[str, Any]:
         "models": list(comparison.models),
         "machines": list(comparison.machines),
         "fastest": dict(comparison.fastest),
+        "fastest_from_batch": {
+            machine: [{"batch": batch, "model": model} for batch, model in comparison.winners_by_batch(machine)]
+            for machine in comparison.machines
+        },
         "networks": [{key: getattr(found, key) for key in found.__slots__} for found in comparison.contenders],
         "stages": [{key: getattr(found, key) for key in found.__slots__} for found in comparison.stage_rows],
         "causes": [
@@ -199,6 +249,7 @@ def compared_json(comparison: Any) -> dict[str, Any]:
                 "cause": apart.cause,
                 "label": apart.label,
                 "seconds": apart.seconds,
+                "of": apart.of,
                 "nodes": [{"name": name, "seconds": seconds} for name, seconds in apart.nodes],
             }
             for machine in comparison.machines

@@ -22,7 +22,15 @@ def found():
 @pytest.mark.parametrize("format", ["table", "markdown", "html"])
 def test_every_format_has_networks_stages_and_causes(found, format):
     text = render(compared_document(found), format)
-    for word in ("Narrow", "a100-sxm-80gb", "t4", "32x32", "head", "FLOPs alone", "waiting for the host"):
+    for word in (
+        "Narrow",
+        "NVIDIA A100-SXM4-80GB (a100)",
+        "t4",
+        "32x32",
+        "head",
+        "FLOPs alone",
+        "waiting for the host",
+    ):
         assert word in text
 
 
