@@ -198,5 +198,6 @@ def cold_curve(timed: Sequence[Timed], most_bytes: Sequence[int]) -> tuple[tuple
     shares: list[float] = []
     for level in range(1, len(sizes)):
         share = [(i.warmer_s[level] - i.warmer_s[0]) / (i.seconds - i.warmer_s[0]) for i in tiny]
-        shares.append(min(max(statistics.median(share), *shares, 0.0), 1.0))
-    return tuple(sizes), (*shares, 1.0)
+        shares.append(min(max(statistics.median(share or [1.0]), *shares, 0.0), 1.0))
+    curve = dict(zip(sizes, (*shares, 1.0), strict=True))  # rounds over the same operators are one
+    return tuple(sorted(curve)), tuple(curve[size] for size in sorted(curve))
