@@ -107,8 +107,8 @@ OVERHEADS: Mapping[str, Overheads] = {
 ACHIEVABLE_DRAM_FRACTION: Mapping[str, float] = {
     # fp32 element-wise operations over more than 200 MB (public NeuSight measurements): A100 40 GB 0.82, V100 0.88.
     "HBM2": 0.85,
-    # Whole models (timm's published timings), reading two bytes for each written: RTX 3090 0.93-0.95, RTX 4090 0.95.
-    "GDDR6X": 0.94,
+    # Whole models (timm's published timings), reading two bytes for each written: RTX 3090 0.957, RTX 4090 0.945.
+    "GDDR6X": 0.945,
     # Skinny bf16 GEMMs on an L40S, 0.83. The T4 (0.76) has a value of its own.
     "GDDR6": 0.83,
     # 99.9 GB/s measured by kerncraft on a Xeon Gold 6148 with six channels of DDR4-2666 (128 GB/s); DDR5 by analogy.
@@ -232,6 +232,6 @@ def default_dram_fraction(memory_type: str) -> float:
     """The achievable share of the pin rate for a type of memory.
 
     >>> default_dram_fraction("GDDR6X"), default_dram_fraction("HBM9")
-    (0.94, 0.85)
+    (0.945, 0.85)
     """
     return ACHIEVABLE_DRAM_FRACTION.get(memory_type, _FRACTION_ELSEWHERE)

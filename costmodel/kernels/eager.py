@@ -100,7 +100,7 @@ def _group_norm(operator: Operator) -> Iterator[Kernel]:
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
 def _batch_norm(operator: Operator) -> Iterator[Kernel]:
     """One kernel, with the channel's statistics: ``batch_norm_transform_input`` in native/cuda/Normalization.cuh."""
-    yield operator.kernel("normalization", access="batch_norm", count=1)
+    yield operator.kernel("normalization", count=1)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")

@@ -46,9 +46,9 @@ _REORDERS = ("reorder_activations", "reorder_weights")
 #: What a kind without a measurement takes the figures of, by algorithm: one that walks memory alike.
 _ELSEWHERE: Mapping[str, str] = {
     "elementwise": "mul",
-    "strided_elementwise": "add_strided",
+    "strided_elementwise": "add",
     "copy": "clone",
-    "strided_copy": "clone_strided",
+    "strided_copy": "clone",
     "reduction": "mean",
     "normalization": "group_norm",
     "pool": "avg_pool2d",
@@ -151,11 +151,14 @@ def _candidates(kernel: Kernel, in_place: bool) -> Iterable[str]:
     name = kernel.op.rpartition(".")[2].removeprefix("native_").strip("_")
     alike = _ELSEWHERE.get(kernel.algorithm, "add")
     suffix = "" if kernel.access == "elementwise" else f"_{kernel.access}"
-    for word in dict.fromkeys((own, own.replace(name, _SAME.get(name, name), 1))):
+    words = dict.fromkeys((own, own.replace(name, _SAME.get(name, name), 1)))
+    for word in words:
         yield word
         yield word.replace("_in_place", "")
-        yield word.replace("_in_place", "").removesuffix(suffix) if suffix else word
-    yield alike + suffix
+    if suffix:  # how memory is walked matters more than what is computed on the way
+        yield alike + suffix
+    for word in words:
+        yield word.replace("_in_place", "").removesuffix(suffix)
     yield alike
     yield "add"
 

@@ -25,8 +25,8 @@ _L2_BYTES_PER_CLOCK: Mapping[str, float] = {"HBM": 35.0, "GDDR": 15.0}
 _SLOT_POWER_W = 75.0
 #: Clock that a GeForce board holds in long tensor-core work over the boost clock on its box [1]: NVIDIA states the
 #: clock that every board reaches, GPU Boost raises it until power or temperature stops it. Whole timm models on
-#: RTX 3090 and 4090 give 1.05 to 1.10 each; data-center boards are sold at the clock they run at.
-_GEFORCE_CLOCK = 1.09
+#: RTX 3090 and 4090 give 1.12 and 1.08; data-center boards are sold at the clock they run at.
+_GEFORCE_CLOCK = 1.10
 #: Share of the FFMA rate that SGEMM reaches before the feed of large tiles (7 % for 128x128) [1]: plain and batched
 #: products, by compute capability. Fitted to NeuSight's linear (weight read transposed) and bmm (not transposed) on
 #: P100, V100 and A100; above 1 the feed brings it below the peak again.

@@ -67,7 +67,7 @@ class GpuConstants:
     attention_width_extra: int = 12
     attention_length_step: int = 64
     #: Share of the tensor-core peak that flash attention reaches.
-    attention_efficiency: float = 0.95
+    attention_efficiency: float = 0.97
     #: Average pooling: a thread walks the window of its output [lane cycles a tap]. Poolformers on RTX 3090 and 4090
     #: give 71 and 63 in NCHW, 40 and 40 in NHWC.
     pool_tap_cycles_nchw: float = 65.0
