@@ -34,6 +34,9 @@ PANEL, INK, GREY = "#f6f7f9", "#24292f", "#7d8590"
 #: Colours that keep apart on the panel, also for most readers who see few of them.
 COLOURS = ("#3b76d1", "#e07b2c", "#2a9461", "#a450b5", "#cc4257", "#a3861a", "#4aa3b5", "#8a6d5b", "#6c6f7a", "#c9a9d9")
 
+#: Letters of a legend that fit on one line below the axes.
+_LETTERS_A_LINE = 112
+
 
 @dataclass(frozen=True, slots=True)
 class Dot:
@@ -164,7 +167,7 @@ def _legend(axes: Any, colours: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], marker="o", linestyle="", color=c, label=kind) for kind, c in colours.items()]
-    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=_columns(colours), frameon=False)
 
 
 # -- bars and lines ----------------------------------------------------------------------------
@@ -197,14 +200,20 @@ def bars(
         if len(parts) > 1:
             _patches(axes, colours)
 
-    return _drawn(8.0, 1.35 + 0.34 * len(rows) + 0.22 * -(-len(parts) // 4), draw)
+    return _drawn(8.0, 1.35 + 0.34 * len(rows) + 0.22 * -(-len(parts) // _columns(parts)), draw)
 
 
 def _patches(axes: Any, colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=part) for part, colour in colours.items()]
-    axes.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=_columns(colours), frameon=False)
+
+
+def _columns(labels: Iterable[str]) -> int:
+    """How many columns of a legend fit below the axes: a label is as wide as its letters and a sign before them."""
+    lengths = [len(label) for label in labels]
+    return max(1, min(len(lengths), _LETTERS_A_LINE // (max(lengths) + 8)))
 
 
 def pairs(
@@ -226,7 +235,8 @@ def pairs(
         axes.set(xlabel=axis, title=title)
         _patches(axes, dict(zip(series, COLOURS, strict=False)))
 
-    return _drawn(8.0, 1.2 + 0.22 * len(series) * len(rows) + 0.12 * len(rows), draw)
+    legend = 0.22 * -(-len(series) // _columns(series))
+    return _drawn(8.0, 1.0 + legend + 0.22 * len(series) * len(rows) + 0.12 * len(rows), draw)
 
 
 def lines(

@@ -20,6 +20,7 @@ class Bench:
 
     def __init__(self, *, use_cache: bool = True, progress: Callable[[str], None] | None = None) -> None:
         self._traced: dict[tuple[str, str, int | None], Analysis] = {}
+        self._analyses: dict[tuple[object, ...], Analysis] = {}
         self._splits: dict[int, tuple[Analysis, Split]] = {}
         self._use_cache, self._progress = use_cache, progress
 
@@ -33,7 +34,10 @@ class Bench:
             if self._progress:
                 self._progress(name)
             self._traced[key] = analyze(name, hw=hw, layout=layout, seq_len=seq_len, use_cache=self._use_cache)
-        return self._traced[key].at(hw=hw, batch=batch, dtype=dtype, mode=mode)
+        conditions = (key, hw, batch, dtype, mode)
+        if conditions not in self._analyses:
+            self._analyses[conditions] = self._traced[key].at(hw=hw, batch=batch, dtype=dtype, mode=mode)
+        return self._analyses[conditions]
 
     def split(self, analysis: Analysis) -> Split:
         """Why the step takes longer than its FLOPs say; worked out once for an analysis."""

@@ -9,7 +9,7 @@ from costmodel.report.document import Document, Figure, Notes, Paragraph, Table
 from costmodel.report.figures import pairs
 from costmodel.studies.bench import Bench, device_seconds, rows_by_kind
 from costmodel.studies.registry import Report, study
-from costmodel.studies.tables import causes_table, findings_notes, kinds_table, networks_table, roofline_of
+from costmodel.studies.tables import by_stage, causes_table, findings_notes, kinds_table, networks_table, roofline_of
 from costmodel.studies.words import macs, percent, slower, times
 
 __all__ = ["report"]
@@ -48,6 +48,7 @@ def report(bench: Bench) -> Report:
         _opening(bench, found),
         Document(f"An A100 at batch {BATCH}, autocast fp16, channels_last", (networks_table(found, splits),)),
         Document("From FLOPs to time", (causes_table(some),)),
+        Document("Stage by stage", by_stage([found[n] for n in ("ResNet-50", "ResNet-18", "MobileNet V2")])),
         _depthwise(bench, found["MobileNet V2"], splits["MobileNet V2"]),
         _machines(bench),
         Document("Conventions", (Notes(("times are predicted, nothing was run", *found["ResNet-50"].conventions)),)),

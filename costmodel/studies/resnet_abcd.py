@@ -12,7 +12,7 @@ from costmodel.report.document import Document, Figure, Notes, Paragraph, Table
 from costmodel.report.figures import bars
 from costmodel.studies.bench import Bench, device_seconds, kind_of
 from costmodel.studies.registry import Report, study
-from costmodel.studies.tables import causes_table, networks_table
+from costmodel.studies.tables import by_stage, causes_table, networks_table
 from costmodel.studies.words import listed, more, percent, slower
 
 __all__ = ["VARIANTS", "report", "variants"]
@@ -47,7 +47,11 @@ def report(bench: Bench) -> Report:
     named_splits = {f"ResNet-50-{letter}": s for letter, s in splits.items()}
     chapters = (
         _opening(bench),
-        Document(f"Batch {BATCH} on an A100", (networks_table(named, named_splits), causes_table(named_splits))),
+        Document(
+            f"Batch {BATCH} on an A100",
+            (networks_table(named, named_splits), causes_table(named_splits, "From FLOPs to time")),
+        ),
+        Document("Stage by stage", by_stage([found["A"], found["D"]])),
         _added(found, splits),
         _places(bench),
         Document(

@@ -157,14 +157,15 @@ def _guideline(bench: Bench, case: Case) -> Document:
         share.label: share.seconds - next((s.seconds for s in bench.split(there).causes if s.cause == share.cause), 0.0)
         for share in bench.split(here).causes
     }
-    worst = sorted(grown, key=lambda label: -abs(grown[label]))[:3]
     change = here.latency - there.latency
+    largest = sorted(grown, key=lambda label: -abs(grown[label]))[:3]
+    worst = sorted(largest, key=lambda label: -grown[label] / change)
     moved = here.totals.traffic_bytes / there.totals.traffic_bytes
     text = (
         f"{meaning} {case.what[0].upper()}{case.what[1:]}: {here.totals.macs / there.totals.macs:.2f} times the MACs, "
         f"{moved:.2f} times the traffic, {here.totals.kernels / there.totals.kernels:.2f} times the kernels, "
         f"{here.latency / there.latency:.2f} times the time. Of the {1e6 * abs(change):,.0f} µs "
-        f"{'more' if change > 0 else 'less'} "
+        f"{'more' if change > 0 else 'less'}, "
         f"{listed([f'{1e6 * grown[label]:+,.0f} µs are {label}' for label in worst])}."
     )
     return Document(f"{case.guideline}: {title}", (Paragraph(text), causes_table(splits)))

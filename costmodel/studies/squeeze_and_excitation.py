@@ -34,7 +34,7 @@ def report(bench: Bench) -> Report:
         _weights(bench),
         Document(
             f"Batch {BATCH} on an A100, autocast fp16, channels_last",
-            (networks_table(found, splits), causes_table(splits)),
+            (networks_table(found, splits), causes_table(splits, "From FLOPs to time")),
         ),
         _gates(bench),
         Document(

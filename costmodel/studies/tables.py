@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from costmodel.analysis import Analysis
+from costmodel.comparison import Comparison
 from costmodel.explain import Split
 from costmodel.explain.rule import Finding
 from costmodel.kernels import Kernel
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
-from costmodel.report.document import Notes, Table
+from costmodel.report.compared import compared_document
+from costmodel.report.document import Block, Notes, Table
 from costmodel.report.figures import Dot, Roof, roofline
 from costmodel.studies.bench import KINDS, busy, device_seconds, kind_of, rows_by_kind
 from costmodel.studies.words import seconds
 
-__all__ = ["causes_table", "findings_notes", "kinds_table", "networks_table", "roofline_of", "stages_table"]
+__all__ = ["by_stage", "causes_table", "findings_notes", "kinds_table", "networks_table", "roofline_of", "stages_table"]
 
 
 def kinds_table(analysis: Analysis, found: Split, title: str = "") -> Table:
@@ -80,7 +82,8 @@ def causes_table(splits: Mapping[str, Split], title: str = "", *, least_share: f
         name: latency[name] - sum(seconds_of[cause].get(name, 0.0) for cause in shown) for name in splits
     }  # what is too small to be named
     rows: list[dict[str, Any]] = [{"cause": labels[c], **{n: seconds_of[c].get(n, 0.0) for n in splits}} for c in shown]
-    rows.append({"cause": "the rest", **rest})
+    if any(abs(rest[name]) >= 1e-4 * latency[name] for name in splits):
+        rows.append({"cause": "the rest", **{n: s if abs(s) >= 1e-4 * latency[n] else 0.0 for n, s in rest.items()}})
     return Table(
         title=title,
         columns=(
@@ -121,6 +124,14 @@ def networks_table(analyses: Mapping[str, Analysis], splits: Mapping[str, Split]
         ),
         rows=tuple(rows),
     )
+
+
+def by_stage(analyses: Sequence[Analysis]) -> tuple[Block, ...]:
+    """What ``costmodel compare`` says of the stages of networks, the first the reference, and why they part."""
+    page = compared_document(Comparison([[analysis] for analysis in analyses]))
+    stages = [block for block in page.blocks if isinstance(block, Table) and block.title.startswith("Stages")]
+    why = [block for block in page.blocks if isinstance(block, Notes) and block.title == "Why"]
+    return (*stages, *why)
 
 
 def findings_notes(found: Sequence[Finding], title: str, most: int = 6) -> Notes:

@@ -100,23 +100,23 @@ def lines(bench: Bench) -> list[Line]:
     convs = " + ".join(f"{layer.macs / 1e6:.1f}" for layer in google.layers if layer.macs)
     left_out = vgg.layers[-1].name.partition(":")[0]
     return [
-        Line(number="C", claim="GoogLeNet: memory", published="7.5 MB", ours=f"{google.mebibytes:.2f} MiB",
+        Line(number="C1", claim="GoogLeNet: memory", published="7.5 MB", ours=f"{google.mebibytes:.2f} MiB",
              agrees=f"{google.mebibytes:.1f}" == "7.5", derivation=f"{kib} KiB"),
-        Line(number="C", claim="GoogLeNet: params", published="124 K", ours=f"{google.weights:,}",
+        Line(number="C2", claim="GoogLeNet: params", published="124 K", ours=f"{google.weights:,}",
              agrees=round(google.weights / 1000) == 124,
              derivation=" + ".join(f"{layer.weights:,}" for layer in google.layers if layer.weights)),
-        Line(number="C", claim="GoogLeNet: MMAC", published=str(PUBLISHED_GOOGLENET_MMAC), ours=f"{google.mmacs:.1f}",
+        Line(number="C3", claim="GoogLeNet: MMAC", published=str(PUBLISHED_GOOGLENET_MMAC), ours=f"{google.mmacs:.1f}",
              agrees=round(google.mmacs) == PUBLISHED_GOOGLENET_MMAC,
              derivation=f"{convs}; with {comparisons:.1f} M comparisons in the pools {google.mmacs + comparisons:.1f}: "
              f"{round(google.mmacs + comparisons)} with two digits swapped"),
-        Line(number="C", claim="VGG-16: memory", published="42.9 MB (5.7 times)",
+        Line(number="C4", claim="VGG-16: memory", published="42.9 MB (5.7 times)",
              ours=f"{vgg.mebibytes:.2f} MiB ({vgg.mebibytes / google.mebibytes:.1f} times)",
              agrees=f"{vgg.mebibytes:.1f}" == "42.9",
              derivation=f"{six.mebibytes:.3f} MiB of six convolutions; {left_out} is left out, and all pools"),
-        Line(number="C", claim="VGG-16: params", published="1.1 M (8.9 times)",
+        Line(number="C5", claim="VGG-16: params", published="1.1 M (8.9 times)",
              ours=f"{vgg.weights:,} ({vgg.weights / google.weights:.1f} times)",
              agrees=f"{vgg.weights / 1e6:.1f}" == "1.1", derivation=f"{six.weights:,} of six convolutions"),
-        Line(number="C", claim="VGG-16: MMAC", published="7,485 (17.8 times)",
+        Line(number="C6", claim="VGG-16: MMAC", published="7,485 (17.8 times)",
              ours=f"{vgg.mmacs:,.1f} ({vgg.mmacs / google.mmacs:.1f} times)", agrees=int(vgg.mmacs) == 7485,
              derivation=f"{six.mmacs:,.1f} of six convolutions"),
     ]  # fmt: skip
