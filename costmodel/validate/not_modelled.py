@@ -12,5 +12,20 @@ NOT_MODELLED: tuple[tuple[str, str], ...] = (
     ("kernels fused by hand", "other than attention: apex, xformers, TensorRT and other engines"),
     ("quantized arithmetic", "int8 and fp8 matrix products, packed weights"),
     ("power and temperature", "clocks that fall under load, but for the sustained clock of a profile"),
+    ("weights made by the input", "CondConv's grouped products of one image each take a third longer than predicted"),
+    (
+        "group norm in channels_last",
+        "the copies around it, and the mixed layouts behind it, take up to 1.5 times longer",
+    ),
+    (
+        "narrow depthwise kernels",
+        "1x5 and 5x1 windows beside up-sampling (GhostNetV2, V3): predicted 25 to 30 % too fast",
+    ),
+    ("depthwise beyond 2^31 elements", "on an RTX 3090 up to four times slower above 192 channels than predicted"),
+    ("autocast that a model switches off", "known for timm's norms and EfficientViT's attention only"),
+    (
+        "what cuDNN picks for one shape",
+        "vgg13_bn and vgg16 in NCHW on an RTX 3090 take 1.4 times as long as vgg11_bn suggests",
+    ),
     ("loading of data", "inputs are on the device before the step begins"),
 )
