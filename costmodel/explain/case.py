@@ -209,8 +209,11 @@ class Case:
     def on_device(self, change: str, saved: float | None) -> dict[str, Any]:
         """``change`` and ``saving_s`` of a finding whose change saves time on the device alone.
 
-        Where the host is the bottleneck the step gains nothing: the sentence says so, and there is no saving.
+        Where the host is the bottleneck the step gains nothing: the sentence says so, and there is no saving. What
+        would take longer is no advice: then there is neither.
         """
+        if saved is not None and saved < -LEAST_EFFECT * self.latency_s:
+            return {}
         if saved is not None and abs(saved) < LEAST_EFFECT * self.latency_s:
             saved = 0.0
         if saved is None or self.split.seconds("host") <= HOST_SHARE * self.latency_s:

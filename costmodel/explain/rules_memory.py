@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from costmodel.explain.case import Case
 from costmodel.explain.causes import cause_of
@@ -33,7 +34,6 @@ def elementwise(case: Case) -> Iterator[Finding]:
     share = case.flop_share(node for node in nodes if not case.analysis.node_costs.of_node(node).matrix_flops)
     if not case.matters(stake) or stake / case.latency_s <= share:
         return
-    eager = not case.analysis.plan.compiled
     unfused = case.split.seconds("unfused")
     yield Finding(
         rule="elementwise_memory_bound",
@@ -43,12 +43,14 @@ def elementwise(case: Case) -> Iterator[Finding]:
         f"{format_percent(share)} of the FLOPs and {case.of_step(stake)}: "
         "they move bytes" + (f", {format_seconds(unfused)} of it intermediate results" if unfused else ""),
         evidence={"flop_share": share, "unfused_s": unfused},
-        **(
-            case.on_device("torch.compile fuses chains", case.cause_saving_s(*_ELEMENTWISE, mode="compile"))
-            if eager
-            else {}
-        ),
+        **({} if case.analysis.plan.compiled else _fused(case)),
     )
+
+
+def _fused(case: Case) -> dict[str, Any]:
+    """Change and saving of fusing chains; on a CPU, where loops take copies and pooling in, of the whole step."""
+    causes = () if case.analysis.hardware.is_cpu else _ELEMENTWISE
+    return case.on_device("torch.compile fuses chains", case.cause_saving_s(*causes, mode="compile"))
 
 
 @rule("batch_norm_unfolded")
