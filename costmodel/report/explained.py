@@ -168,7 +168,7 @@ def _findings(findings: Sequence[Any], top: int | None) -> Iterator[Block]:
 
 def _sentence(finding: Any) -> str:
     """Seconds at stake, the sentence, and what the change would save."""
-    said = f"{format_seconds(finding.seconds_at_stake)} [{finding.rule}] {finding.message}."
+    said = f"{format_seconds(finding.seconds_at_stake)}, {finding.rule}: {finding.message}."
     return f"{said} {change_sentence(finding)}".rstrip()
 
 

@@ -71,10 +71,10 @@ def test_the_nodes_furthest_from_their_prediction_are_listed(now, measured):
 def test_top_keeps_the_first_findings_and_says_how_many_there_are(now):
     found = findings(now)
     text = render(explained_document(split(now), found, top=1))
-    assert f"[{found[0].rule}]" in text
-    assert f"[{found[1].rule}]" not in text
+    assert f", {found[0].rule}: " in text
+    assert f", {found[1].rule}: " not in text
     assert f"({len(found) - 1} more with --top 0)" in text
-    assert f"[{found[-1].rule}]" in render(explained_document(split(now), found, top=0))
+    assert f", {found[-1].rule}: " in render(explained_document(split(now), found, top=0))
 
 
 def test_silence_is_said():
