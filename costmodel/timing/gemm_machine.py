@@ -21,8 +21,10 @@ ELEMENT_BYTES: Mapping[str, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, 
 _L2_MEASURED_SHARE = 0.75
 #: L2 rate where no figure is known [B/clock/unit]: 35.5 A100, 37.5 H100 beside 14.8 L40, by micro-benchmark.
 _L2_BYTES_PER_CLOCK: Mapping[str, float] = {"HBM": 35.0, "GDDR": 15.0}
-#: Boards fed by the slot alone have 75 W; the T4 among them falls to its base clock in long fp32 GEMMs.
+#: Boards fed by the slot alone have 75 W; the T4 among them falls towards its base clock in long fp32 GEMMs.
 _SLOT_POWER_W = 75.0
+#: Clock that such a board settles at in long products over its base clock [1]: T4, NeuSight's linear above 20 ms.
+_SLOT_CLOCK = 1.22
 #: Clock that a GeForce board holds in long tensor-core work over the boost clock on its box [1]: NVIDIA states the
 #: clock that every board reaches, GPU Boost raises it until power or temperature stops it. Whole timm models on
 #: RTX 3090 and 4090 give 1.12 and 1.08; data-center boards are sold at the clock they run at.
@@ -133,7 +135,7 @@ def _l2_rate(profile: HardwareProfile) -> float:
 def _sustained_share(profile: HardwareProfile) -> float:
     if profile.power_w is None or profile.power_w > _SLOT_POWER_W or profile.base_clock_hz is None:
         return 1.0
-    return profile.base_clock_hz / profile.clock_hz
+    return min(1.0, _SLOT_CLOCK * profile.base_clock_hz / profile.clock_hz)
 
 
 def _engines(profile: HardwareProfile) -> dict[str, GemmEngine]:
