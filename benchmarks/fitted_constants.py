@@ -1,0 +1,67 @@
+"""Write reports/fitted_constants.md: every fitted constant, and what it is worth on families and machines left out.
+
+    python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
+
+Runs ``fit_gemm.py``, ``fit_ops.py`` and ``fit_models.py`` on the same folder and keeps what they print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+INTRODUCTION = """# Fitted constants, and what they are worth elsewhere
+
+The constants of the time model that no datasheet states were fitted to public measurements, by three scripts whose
+output this page keeps (`python benchmarks/fitted_constants.py`). Each block gives the constants as shipped and as each
+device alone would have them, and the error (median / 90th percentile, %) with the shipped constants, with constants
+fitted to the rows judged, and with constants **fitted to other devices or to other families of models** only: the last
+is what to expect of a machine or a network that nobody measured. The structure of the model (which kernels run, which
+effects exist) was found looking at these measurements; no split of them can test that. [accuracy.md](accuracy.md) holds
+the errors of every row.
+"""
+
+FITS = (
+    (
+        "Matrix products",
+        "fit_gemm.py",
+        "bf16 by graph replay (A100, L40S); fp32 by eager calls (P100, V100, T4, A100).",
+    ),
+    (
+        "Element-wise, row-wise and convolution kernels",
+        "fit_ops.py",
+        "fp32 by eager calls on four GPUs; no constant was fitted to DeepBench.",
+    ),
+    (
+        "Whole models",
+        "fit_models.py",
+        "A random sample of timm's eager timings on RTX 3090 and 4090. Other families: constants from half of the "
+        "families, judged on the other half; other GPU: from one GPU, judged on the other.",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measured", type=Path, default=HERE.parents[1] / "shared" / "measured")
+    parser.add_argument("-o", "--output", type=Path, default=Path("reports"))
+    parser.add_argument("--rows", type=int, default=400, help="rows of whole models (default: 400)")
+    arguments = parser.parse_args()
+    parts = [INTRODUCTION]
+    for title, script, about in FITS:
+        extra = ["--rows", str(arguments.rows), "--cached-only"] if script == "fit_models.py" else []
+        command = [sys.executable, str(HERE / script), "--measured", str(arguments.measured), *extra]
+        print(script, file=sys.stderr)
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own
+        parts.append(f"## {title}\n\n{about} Script: `benchmarks/{script}`.\n\n```text\n{printed.strip()}\n```\n")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "fitted_constants.md").write_text("\n".join(parts), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
