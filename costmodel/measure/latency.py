@@ -21,8 +21,21 @@ import torch
 
 from costmodel.errors import InputError, librarian
 
-__all__ = ["CACHES", "Latency", "WarmUp", "cache_flush", "end_to_end", "last_level_cache_bytes", "pinned_threads",
-           "round_robin", "spread_of", "stopwatch"]  # fmt: skip
+__all__ = [
+    "CACHES",
+    "Latency",
+    "WarmUp",
+    "cache_flush",
+    "check_device",
+    "end_to_end",
+    "last_level_cache_bytes",
+    "page_faults",
+    "pinned_threads",
+    "round_robin",
+    "spread_of",
+    "stopwatch",
+    "warm_allocator",
+]  # fmt: skip
 
 CACHES = ("warm", "cold")
 
@@ -193,6 +206,24 @@ def pinned_threads(threads: int | None) -> Iterator[int]:
     finally:
         if torch.get_num_threads() != kept:
             torch.set_num_threads(kept)
+
+
+def warm_allocator() -> None:
+    """Bring glibc's allocator to the state of a process that has run for a while.
+
+    It gives blocks back to the system above a threshold, and pays for the next ones in page faults; the threshold
+    rises with the largest block that was freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
+
+
+def page_faults() -> int:
+    """Pages that this process has got from the system until now; 0 where the system does not count them."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def stopwatch(device: str, clock: Clock = time.perf_counter) -> Stopwatch:

@@ -45,6 +45,7 @@ class Measurement:
                         elsewhere: the median step as recorded, its profiler's time included.
     ``latency_spread``  interquartile range over the median; None where there was one step.
     ``step_us``         a step as profiled; ``nodes`` and ``unattributed`` (name, µs) are parts of it.
+    ``page_faults``     of a call, on the host: memory that came from the system anew; None where not counted.
     ``torch``, ``threads``  as far as they are known: "" and None in a trace from elsewhere.
     """
 
@@ -62,6 +63,7 @@ class Measurement:
     threads: int | None = None
     cache: str = "warm"
     on_device: bool = False
+    page_faults: float | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -115,6 +117,7 @@ class Measurement:
             "latency_spread": self.latency_spread,
             "repeats": self.repeats,
             "profiled_step_us": self.step_us,
+            "page_faults": self.page_faults,
             "nodes": [_node_json(node, us) for node, us in zip(self.nodes, predicted, strict=True)],
             "unattributed": [{"name": name, "us": us} for name, us in self.unattributed],
             "notes": list(self.notes),

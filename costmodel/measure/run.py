@@ -14,7 +14,14 @@ from costmodel.graph import OpGraph
 from costmodel.kernels.plan import Execution
 from costmodel.measure.attribution import attribute
 from costmodel.measure.events import Recording
-from costmodel.measure.latency import Latency, cache_flush, end_to_end, pinned_threads
+from costmodel.measure.latency import (
+    Latency,
+    cache_flush,
+    end_to_end,
+    page_faults,
+    pinned_threads,
+    warm_allocator,
+)
 from costmodel.measure.machine_cpu import cpu_facts
 from costmodel.measure.measurement import Measurement, node_measurements
 from costmodel.measure.profiling import record_steps
@@ -27,9 +34,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """A model that was timed and profiled, not yet on the nodes of a graph."""
+    """A model that was timed and profiled, not yet on the nodes of a graph. ``page_faults`` are those of a call."""
 
     runnable: Runnable
+    page_faults: float
     latency: Latency
     recording: Recording
     threads: int
@@ -67,15 +75,26 @@ def time_and_profile(
 ) -> Timed:
     """End to end without a profiler first, then ``steps`` steps with it; ``keep`` is a file for the trace.
 
+    The allocator is first brought to the state of a process that has run for a while.
     Raises InputError for fewer than 1 thread or repeat, or an unknown ``cache``.
     """
     with pinned_threads(threads) as in_force:
         progress("timing")
+        warm_allocator()
+        faults = page_faults()
         latency = end_to_end(runnable.call, device=runnable.device, repeats=repeats, cache=cache)
+        faults = page_faults() - faults
         progress("profiling")
         flush = cache_flush(runnable.device, cache)
         recording = record_steps(runnable.call, device=runnable.device, steps=steps, before=flush, keep=keep)
-    return Timed(runnable=runnable, latency=latency, recording=recording, threads=in_force, cache=cache)
+    return Timed(
+        runnable=runnable,
+        latency=latency,
+        recording=recording,
+        threads=in_force,
+        cache=cache,
+        page_faults=faults / (latency.warm_up_calls + len(latency.samples_s)),
+    )
 
 
 def place(timed: Timed, graph: OpGraph, *, model: str, device: str) -> Measurement:
@@ -99,6 +118,7 @@ def place(timed: Timed, graph: OpGraph, *, model: str, device: str) -> Measureme
         threads=None if timed.recording.on_device else timed.threads,
         cache=timed.cache,
         on_device=timed.recording.on_device,
+        page_faults=timed.page_faults,
         notes=tuple(notes),
     )
 

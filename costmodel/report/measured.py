@@ -37,6 +37,9 @@ _HOW = (
 #: Interquartile range over the median above which a page warns: twice that of a shared machine that is left alone.
 _DISTURBED = 0.2
 
+#: Page faults a call above which a page speaks of them: they then take some 0.2 ms.
+_FAULTS = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -151,6 +154,11 @@ def _remarks(measurement: Measurement) -> list[str]:
     remarks = []
     if measurement.latency_spread is not None and measurement.latency_spread > _DISTURBED:
         remarks.append("the calls differ much from one another: something else kept this machine busy, measure again")
+    if (measurement.page_faults or 0) > _FAULTS:
+        remarks.append(
+            f"{measurement.page_faults:,.0f} page faults a call: memory that came from the system anew, at about 2 µs "
+            "each; blocks above 32 MiB always do"
+        )
     return remarks + _without_node(measurement)
 
 
