@@ -271,12 +271,13 @@ def batched_product(step: Step) -> State:
 
 
 def _either(states: Sequence[tuple[TensorSpec, State]], rank: int) -> State:
-    """Positions of whichever operand still has them; where both have, on different axes, none can be followed."""
+    """Positions of whichever operand still has them. Where both have, as queries and keys do, one of the first's
+    positions meets all of the second's."""
     aligned = [mapped(state, partial(operator.add, rank - len(spec.shape))) for spec, state in states]
     result = []
     for a, b in zip(*aligned, strict=True):
         if a.axis is not None and b.axis is not None and a.axis != b.axis:
-            raise NotFollowed("rows and columns of a product carry the same axis of the input")
+            a, b = a.whole(), replace(b.whole(), axis=None)
         first, second = (a, b) if a.axis is not None else (b, a)
         result.append(replace(first, field=replace(first.field, size=max(first.field.size, second.field.size))))
     return tuple(result)

@@ -233,6 +233,8 @@ def _chosen(columns: tuple[Column, ...], by: str, keys: Sequence[str] | None) ->
     for key in keys:
         if key not in known:
             raise InputError(librarian(f"there is no column {key!r}", there_is=known, near=near_matches(key, known)))
+        if key in FIELD_KEYS and by != "op":
+            raise InputError(f"{key} is of one operator, not of several added up\n  ask for it with --by op")
     return tuple(replace(column, on_page=column.key in keys or column.key in _MAIN[by]) for column in columns)
 
 

@@ -11,7 +11,7 @@ from costmodel.report.document import Block, Document, Figure, Notes, Paragraph,
 from costmodel.report.figures import bars, lines
 from costmodel.studies.bench import Bench, cause_seconds, device_seconds, rows_by_kind
 from costmodel.studies.registry import Report, study
-from costmodel.studies.tables import findings_notes, kinds_table, roofline_of, stages_table
+from costmodel.studies.tables import bottleneck, findings_notes, kinds_table, roofline_of, stages_table
 from costmodel.studies.words import macs, percent, seconds, slower, times
 
 __all__ = ["report"]
@@ -128,15 +128,16 @@ def _knee(bench: Bench) -> str:
 
 
 def _one_picture(bench: Bench, one: Analysis) -> Document:
-    found = bench.split(one)
+    found, limit = bench.split(one), bottleneck(bench.split(one))
     text = (
         f"Eager PyTorch issues {one.totals.kernels} kernels for one picture, "
         f"{seconds(found.latency_s / one.totals.kernels)} apart on average, and the GPU is through with each in "
-        f"{seconds(found.busy_s / one.totals.kernels)}. A smaller network would not be faster: with half the FLOPs the "
-        "host would still issue as many kernels."
+        f"{seconds(found.busy_s / one.totals.kernels)}."
     )
+    if limit == "the host":
+        text += " A network of half the FLOPs would take as long: the host would still issue as many kernels."
     notes = findings_notes(bench.findings(one, "nhwc"), "What the analyzer says about one picture", 5)
-    return Document("One picture: the host is the bottleneck", (Paragraph(text), notes))
+    return Document(f"One picture: {limit} is the bottleneck", (Paragraph(text), notes))
 
 
 def _many_pictures(bench: Bench) -> Document:
@@ -145,8 +146,11 @@ def _many_pictures(bench: Bench) -> Document:
     on_device, kinds = device_seconds(some, found), rows_by_kind(some)
     cheap = [row for kind in ("normalization", "element-wise") for row in kinds[kind]]
     taken = sum(on_device.get(row.name, 0.0) for row in cheap)
+    waits = found.seconds("host") / found.latency_s
     text = (
-        f"At batch {SOME} in autocast the host keeps up, and another surprise shows: batch normalization, ReLU and the "
+        f"At batch {SOME} in autocast the GPU waits for the host for {percent(waits)} of the time, and another "
+        "surprise "
+        "shows: batch normalization, ReLU and the "
         f"additions of the shortcuts have {percent(sum(row.flops for row in cheap) / some.totals.flops)} of the FLOPs "
         "and take "
         f"{percent(taken / found.busy_s)} of the time. Each reads a tensor from memory, does next to nothing with it, "
@@ -163,7 +167,7 @@ def _many_pictures(bench: Bench) -> Document:
         ),
         findings_notes(bench.findings(some), "What the analyzer says, and what each change would save"),
     ]
-    return Document(f"{SOME} pictures: memory is the bottleneck", tuple(blocks))
+    return Document(f"{SOME} pictures: {bottleneck(found)} is the bottleneck", tuple(blocks))
 
 
 def _stages(bench: Bench) -> Document:

@@ -80,10 +80,13 @@ def _opening(bench: Bench) -> Document:
     flops, one = ratios(bench, "a100", 1)
     _, many = ratios(bench, "a100", 256)
     waits = bench.split(variants(bench, "a100", 1)["D"])
-    cheap = [f"batch {b} on {hw}" for hw, b in PLACES if ratios(bench, hw, b)[1] < (1 + flops) / 2]
+    cheap = [place for place in PLACES if ratios(bench, *place)[1] < (1 + flops) / 2]
+    shares = [bench.split(variants(bench, *place)["D"]) for place in cheap]
+    host = [found.seconds("host") / found.latency_s for found in shares]
     where = (
-        f"Of the places below it is well under the FLOPs at {listed(cheap)}: where the host, not the GPU, sets the "
-        "pace."
+        f"Of the places below it is well under the FLOPs at {listed([f'batch {b} on {hw}' for hw, b in cheap])}, "
+        "where the "
+        f"GPU waits for the host for {percent(min(host))} to {percent(max(host))} of the time."
         if cheap
         else "In none of the places below is it well under the FLOPs."
     )

@@ -87,6 +87,7 @@ def _network(found: Analysis, name: str, title: str, params: str, macs: str) -> 
     right += [rounded_like(counted, macs) == macs] if macs else []
     shown = f"{found.totals.macs / 1e6:,.2f} M"
     how = f"timm's table adds batch normalization: {counted / 1e9:.2f} G" if by_timm else ""
+    right += [] if found.coverage.uncosted == () else [False]
     return Line(
         number=name.partition(":")[2] or name, claim=title,
         published="; ".join(filter(None, (params, f"{macs} MAC" if macs else ""))) or "not published",

@@ -17,7 +17,16 @@ from costmodel.report.figures import Dot, Roof, roofline
 from costmodel.studies.bench import KINDS, busy, device_seconds, kind_of, rows_by_kind
 from costmodel.studies.words import seconds
 
-__all__ = ["by_stage", "causes_table", "findings_notes", "kinds_table", "networks_table", "roofline_of", "stages_table"]
+__all__ = [
+    "bottleneck",
+    "by_stage",
+    "causes_table",
+    "findings_notes",
+    "kinds_table",
+    "networks_table",
+    "roofline_of",
+    "stages_table",
+]
 
 
 def kinds_table(analysis: Analysis, found: Split, title: str = "") -> Table:
@@ -44,6 +53,17 @@ def kinds_table(analysis: Analysis, found: Split, title: str = "") -> Table:
         ),
         rows=tuple(rows),
     )
+
+
+def bottleneck(found: Split) -> str:
+    """What most of the time beyond the FLOPs goes to: the host, memory, or arithmetic (which the FLOPs count to)."""
+    host = found.seconds("host", "framework", "fixed")
+    memory = found.seconds(
+        "contraction_memory", "elementwise", "normalization", "unfused", "pooling", "movement", "layout", "casts",
+        "depthwise", "im2col", "page_faults", "cache_hits",
+    )  # fmt: skip
+    parts = {"the host": host, "memory": memory, "arithmetic": found.latency_s - host - memory}
+    return max(parts, key=lambda name: parts[name])
 
 
 def stages_table(analysis: Analysis, title: str = "") -> Table:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from costmodel.errors import OutputError, librarian
 from costmodel.report.as_markdown import render_chapters
+from costmodel.report.document import Code, Document, Paragraph
 from costmodel.report.figures import require_matplotlib
 from costmodel.report.output import put
 from costmodel.studies.bench import Bench
 from costmodel.studies.registry import find
 
 __all__ = ["files_of", "write_reports"]
+
+MADE = "From the networks' operators and descriptions of the machines, without running anything, by:"
 
 #: Where figures lie beside the pages that show them.
 FIGURES = "figures"
@@ -21,7 +24,8 @@ FIGURES = "figures"
 def files_of(name: str, bench: Bench) -> dict[str, str]:
     """Text by path, relative to the folder of reports: the page first, then its figures."""
     report = find(name)(bench)
-    page = {f"{name}.md": render_chapters(report.chapters)}
+    made = Document("How this page was made", (Paragraph(MADE), Code(f"costmodel report {name}")))
+    page = {f"{name}.md": render_chapters((*report.chapters, made))}
     return page | {f"{FIGURES}/{file}": svg for file, svg in report.figures.items()}
 
 

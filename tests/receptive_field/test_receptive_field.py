@@ -107,6 +107,15 @@ class Tokens(nn.Module):
         return nn.functional.scaled_dot_product_attention(heads, heads, heads).squeeze(1) if self.attends else tokens
 
 
+class WrittenOut(Tokens):
+    """The same attention as products and a softmax."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, 2, H, W] -> [1, H*W/16, 8]"""
+        tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        return (tokens @ tokens.transpose(-2, -1)).softmax(-1) @ tokens
+
+
 def last_sizes(graph) -> tuple[int, ...] | None:
     fields = receptive_fields(graph)[-1]
     return None if fields is None else tuple(f.size for f in fields)
@@ -119,6 +128,7 @@ def test_pooling_attention_and_flattening_see_the_whole_map(traced) -> None:
     assert last_sizes(traced(tokens, x)) == (4, 4)
     tokens.attends = True
     assert last_sizes(traced(tokens, x)) == (16, 12)
+    assert last_sizes(traced(WrittenOut(), x)) == (16, 12)
     flat = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(3 * 16 * 12, 5))
     assert last_sizes(traced(flat, x)) == (16 + 2, 12 + 2)
 

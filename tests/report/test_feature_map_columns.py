@@ -51,6 +51,11 @@ def test_an_unknown_column_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean macs" in capsys.readouterr().err
 
 
+def test_a_receptive_field_of_several_operators_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "vgg16", "--hw", "t4", "--by", "stage", "--columns", "receptive_field"]) == 2
+    assert "--by op" in capsys.readouterr().err
+
+
 def test_csv_has_every_column_and_the_terminal_does_not_pay_for_them(vgg) -> None:
     rows = list(csv.DictReader(io.StringIO(render(vgg, "csv"))))
     assert {rows[0][key] for key in ("receptive_field", "jump", "map_size")} == {"3x3", "1", "224x224"}
