@@ -63,7 +63,7 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
     _refuse_what_only_layers_have(arguments)
     traced = load_trace(
         arguments.model,
-        symbols=_symbols(arguments.symbols, ALL_SYMBOLS),
+        symbols=("batch",) if arguments.hw else _symbols(arguments.symbols, ALL_SYMBOLS),
         sizes=sizes_of(arguments.image_size, arguments.seq_len),
         input_shape=arguments.input_shape,
         use_cache=not arguments.no_cache,
@@ -72,7 +72,7 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
     common.clear_progress()
     comments = [f"# {note}" for note in traced.graph.notes if " stays " in note]
     if arguments.by:
-        return [*comments, *_operator_lines(traced.graph, arguments.syntax)]
+        return [*comments, *_operator_lines(traced.graph, arguments)]
     forms = {**traced.closed_forms, "params": str(traced.graph.param_count)}
     return [*comments, *(f"{n} = {_written(forms[n], arguments.syntax)}" for n in arguments.of or QUANTITIES)]
 
@@ -85,30 +85,33 @@ def _refuse_what_only_layers_have(arguments: argparse.Namespace) -> None:
         if name not in QUANTITIES:
             near = near_matches(name, QUANTITIES)
             raise InputError(librarian(f"there is no closed form of {name!r}", there_is=QUANTITIES, near=near))
-    if arguments.sizes or arguments.over or arguments.hw or arguments.solve:
+    if arguments.sizes or arguments.over or arguments.solve:
         do = "costmodel formula layers lists the layers"
-        raise InputError(librarian(f"--set, --over, --hw and --solve are for layers, not for {arguments.model}", do=do))
+        raise InputError(librarian(f"--set, --over and --solve are for layers, not for {arguments.model}", do=do))
+    if arguments.hw and not arguments.by:
+        do = f"costmodel formula {arguments.model} --by op --hw {','.join(arguments.hw)}"
+        raise InputError(librarian("each operator of a network crosses a ridge point by itself", do=do))
 
 
-def _operator_lines(graph: OpGraph, syntax: str) -> Iterator[str]:
-    """``module, operator: output; MACs; receptive field`` of all operators that are no views."""
+def _operator_lines(graph: OpGraph, arguments: argparse.Namespace) -> Iterator[str]:
+    """``operator: output; receptive field; MACs; ridge point`` of all operators that are no views."""
     from costmodel.costing import cost_graph
     from costmodel.formulas import is_free
     from costmodel.receptive_field import receptive_fields
 
     symbolic, fields = graph.symbolic(), receptive_fields(graph.bind({}))
-    costs = cost_graph(symbolic)
+    costs, syntax = cost_graph(symbolic), arguments.syntax
+    crossings = formula_layer.node_crossings(costs, arguments)
     for index, node in enumerate(symbolic.nodes):
         if is_free(node.op):
             continue
-        shape = ", ".join(
-            _written(str(size), syntax) for size in symbolic.specs[symbolic.tensors[node.outputs[0]].spec].shape
-        )
+        sizes = symbolic.specs[symbolic.tensors[node.outputs[0]].spec].shape
+        shape = ", ".join(_written(str(size), syntax) for size in sizes)
         sees = fields[index]
         field = "" if sees is None else f"; sees {'x'.join(str(f.size) for f in sees)}, every {sees[0].jump}"
         macs = costs.of_node(index).macs
         work = f"; macs = {_written(str(macs), syntax)}" if macs != 0 else ""
-        yield f"{node.name} ({node.op.removeprefix('aten.')}): [{shape}]{field}{work}"
+        yield f"{node.name} ({node.op.removeprefix('aten.')}): [{shape}]{field}{work}{crossings(node.call)}"
 
 
 def _written(form: str, syntax: str) -> str:

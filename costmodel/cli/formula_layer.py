@@ -10,9 +10,15 @@ from costmodel.cli import arguments as common
 
 if TYPE_CHECKING:
     from costmodel.claims import Design
+    from costmodel.costing import GraphCosts
     from costmodel.hardware import HardwareProfile
 
-__all__ = ["add", "is_layer", "lines"]
+#: Layers whose multiplications are those of a matrix product.
+_PRODUCTS = ("fully_connected", "pooled_head", "squeeze_excitation")
+#: Bytes of an element: traces are in fp32, and a narrower type moves fewer for the same FLOPs.
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+__all__ = ["add", "is_layer", "lines", "node_crossings"]
 
 #: What the command line calls a dtype -> what the tensors of a layer hold, in the order of preference of engines.
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -27,7 +33,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     layer.add_argument("--over", metavar="LAYER", help="divide by this layer of the same sizes, simplified")
     layer.add_argument(
-        "--hw", type=common.words, default=(), metavar="NAME[,NAME...]", help="solve for where it crosses their ridge"
+        "--hw",
+        type=common.words,
+        default=(),
+        metavar="NAME[,NAME...]",
+        help="solve for where it crosses their ridge points; with --by op for every operator's batch",
     )
     layer.add_argument("--solve", metavar="SIZE", help="the size to solve for (default: the batch N)")
     layer.add_argument("--dtype", choices=tuple(_DTYPES), default="fp32", help="of its tensors (default: fp32)")
@@ -119,13 +129,42 @@ def _crossings(arguments: argparse.Namespace, write: Callable[[Any], str]) -> It
     if arguments.solve and not arguments.hw:
         raise InputError("--solve needs a machine\n  costmodel formula conv2d --hw a100 --solve N")
     for position, machine in enumerate(map(load, arguments.hw)):
-        ridge, roof = _ridge(machine, arguments.dtype)
+        ridge, roof = _ridge(machine, arguments.dtype, convolves=arguments.model not in _PRODUCTS)
         design = _design(arguments.model, {**_values(arguments), name: symbol(name)}, arguments)
         crossing = ridge_crossing(design.cost, name, ridge)
         if position == 0 and crossing.expression is not None:
             yield f"{name} at a ridge point of I FLOP/B = {write(crossing.expression)}"
         reached = f"{name} = {crossing.value:,}" if crossing.value else _unreached(crossing)
         yield f"# {machine.name}, {roof}: {ridge:.1f} FLOP/B: {reached}"
+
+
+def node_crossings(costs: GraphCosts, arguments: argparse.Namespace) -> Callable[[int], str]:
+    """For a call of a graph whose batch alone is open, the batch at which it crosses each machine's ridge point.
+
+    Contractions are taken to run in the dtype asked for, at the peak of :func:`_ridge`.
+    """
+    from functools import cache
+
+    from costmodel.claims import ridge_crossing
+    from costmodel.hardware import load
+    from costmodel.symbols import is_symbolic
+
+    machines = [load(name) for name in arguments.hw]
+
+    @cache
+    def text(call: int) -> str:
+        cost = costs.of_call[call]
+        if not machines or cost.macs == 0 or not is_symbolic(cost.flops):
+            return ""
+        scale, convolves = _BYTES[arguments.dtype] / 4, "conv" in costs.graph.calls[call].op
+        found = []
+        for machine in machines:
+            ridge, _ = _ridge(machine, arguments.dtype, convolves=convolves)
+            found.append((machine.name, ridge_crossing(cost, "batch", ridge * scale).value))
+        said = (f"{name} {f'from batch {batch:,}' if batch else 'at no batch'}" for name, batch in found)
+        return f"; compute-bound on {', on '.join(said)}"
+
+    return text
 
 
 def _unreached(crossing: Any) -> str:
@@ -135,8 +174,9 @@ def _unreached(crossing: Any) -> str:
     return f"at no {crossing.name}: its intensity stays below {float(crossing.limit):.3g} FLOP/B"
 
 
-def _ridge(machine: HardwareProfile, dtype: str) -> tuple[float, str]:
-    """The ridge point in FLOP/B and the roof's name; convolutions in fp32 run in TF32 where the machine has it."""
-    wanted = "tf32" if dtype == "fp32" and machine.has_tf32 else dtype
+def _ridge(machine: HardwareProfile, dtype: str, *, convolves: bool) -> tuple[float, str]:
+    """The ridge point in FLOP/B and the roof's name; by PyTorch's defaults convolutions in fp32 run in TF32 where the
+    machine has it, and matrix products do not."""
+    wanted = "tf32" if dtype == "fp32" and convolves and machine.has_tf32 else dtype
     engine = "matrix" if machine.find_peak("matrix", wanted) else "vector"
     return machine.ridge_point(engine, wanted), f"{wanted} on {engine} units"

@@ -66,6 +66,26 @@ def test_operators_of_a_network_with_their_receptive_fields(capsys: pytest.Captu
     assert "[batch, 64, 112, 112]" in pooled and "sees 6x6, every 2" in pooled
 
 
+def test_the_batch_at_which_an_operator_crosses_the_ridge_point(capsys: pytest.CaptureFixture[str]) -> None:
+    """AlexNet's last layer, 4096 to 1000 in fp32: 2*N*4096*1000 (+ N*1000) FLOP over 4 B for each of 4096*1000 + 1000
+    weights and 5096*N inputs and outputs; a T4's ridge is 8.1 TFLOP/s over 320 GB/s."""
+    assert main(["formula", "alexnet", "--by", "op", "--hw", "t4"]) == 0
+    last = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("classifier.6"))
+    said = int(last.rpartition("batch ")[2])
+
+    def intensity(n: int) -> float:
+        return (2 * n * 4096 * 1000 + 1000 * n) / (4 * (4097 * 1000 + 5096 * n))
+
+    ridge = 8.141e12 / 320e9
+    assert intensity(said) == pytest.approx(ridge, rel=0.05)
+    assert "relu" not in last
+
+
+def test_ridge_points_of_a_network_are_asked_for_by_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formula", "alexnet", "--hw", "t4"]) == 2
+    assert "--by op --hw t4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
