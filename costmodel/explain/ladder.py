@@ -156,20 +156,30 @@ def _aligned_s(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> f
 
 @lru_cache(maxsize=256)
 def roof_share(algorithm: str, engine: str, dtype: str, accumulate: str, hardware: HardwareProfile) -> float:
-    """Share of the peak that the largest and best shaped kernel of an algorithm reaches in the time model [1]."""
-    units = hardware.unit_count
-    large = Kernel(op="", algorithm=algorithm, engine=engine, dtype=dtype, accumulate=accumulate)
-    if "attention" in algorithm:
-        large = replace(large, gemm=(8192, 8192, 128, units), matrix_flops=4 * 8192 * 8192 * 128 * units)
-    elif "implicit_gemm" in algorithm and engine != "matrix":
-        window = (units, 512, 64, 64, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1)
-        large = replace(large, window=window, matrix_flops=2 * units * 64 * 64 * 512 * 512 * 9)
-        large = replace(large, gemm=(units * 64 * 64, 512, 512 * 9, 1))
-    else:
-        shape = (1024, 1024, 4096, units) if algorithm == "batched_gemm" else (256 * units, 1024, 8192, 1)
-        large = replace(large, gemm=shape, matrix_flops=2 * shape[0] * shape[1] * shape[2] * shape[3])
-    found = _direct(large, hardware) or gpu_kernel_time(large, hardware)
-    return own_peak_s(large, hardware) / found.compute_s
+    """Share of the peak that the best of some large, well shaped kernels of an algorithm is predicted to reach [1]."""
+    base = Kernel(op="", algorithm=algorithm, engine=engine, dtype=dtype, accumulate=accumulate)
+    shares = []
+    for large in _large_kernels(base, hardware.unit_count):
+        found = _direct(large, hardware) or gpu_kernel_time(large, hardware)
+        shares.append(own_peak_s(large, hardware) / found.compute_s)
+    return max(shares)
+
+
+def _large_kernels(base: Kernel, units: int) -> Iterator[Kernel]:
+    """Kernels whose tiles fill every unit for many rounds."""
+    if "attention" in base.algorithm:
+        yield replace(base, gemm=(8192, 8192, 128, units), matrix_flops=4 * 8192 * 8192 * 128 * units)
+        return
+    for channels in (256, 512, 1024):
+        if "implicit_gemm" in base.algorithm:  # 3x3 on 64x64 maps, one image a unit
+            window = (units, channels, 64, 64, channels, 3, 3, 1, 1, 1, 1, 1, 1, 1)
+            m, n, k, batch = units * 64 * 64, channels, 9 * channels, 1
+        else:
+            window = None
+            m, n, k, batch = (
+                (channels, 1024, 4096, units) if "batched" in base.algorithm else (256 * units, 1024, 8 * channels, 1)
+            )
+        yield replace(base, gemm=(m, n, k, batch), window=window, matrix_flops=2 * m * n * k * batch)
 
 
 def parts_rungs(

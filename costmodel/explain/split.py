@@ -212,12 +212,16 @@ def _gpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
 
 
 def _cpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
-    """A CPU's step timed three times: as it is, without page faults, and with every byte from DRAM besides."""
+    """A CPU's step timed three times: as it is, without page faults, and with every byte from DRAM besides.
+
+    A calibrated machine has no figure for the last: its times are measured with the caches as they were.
+    """
     plan, graph, hardware = analysis.plan, analysis.bound, analysis.hardware
-    dry = replace(CPU, page_fault_s=0.0)
-    steps = [
-        cpu_step_times(plan, graph, hardware, constants) for constants in (CPU, dry, replace(dry, cache_speedup=1.0))
-    ]
+    dry, dry_hardware = replace(CPU, page_fault_s=0.0), hardware
+    if hardware.calibration is not None:
+        dry_hardware = replace(hardware, calibration=replace(hardware.calibration, page_fault_s=0.0))
+    ways = ((hardware, CPU), (dry_hardware, dry), (dry_hardware, replace(dry, cache_speedup=1.0)))
+    steps = [cpu_step_times(plan, graph, machine, constants) for machine, constants in ways]
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
         return list(parts_rungs(kernel, hardware, alone_s, flop_per_s, *(step[position] for step in steps)))

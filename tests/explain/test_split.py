@@ -8,6 +8,7 @@ import pytest
 
 from costmodel.explain import CAUSES, split
 from costmodel.hardware import load
+from costmodel.hardware.calibration import Calibration, KernelTime
 from tests.explain.networks import NETWORKS, analysis
 
 MACHINES = ("a100", "h100", "v100", "t4", "p100", "rtx4090", "mi100", "epyc-milan-2c", "i9-10940x")
@@ -139,6 +140,23 @@ def test_a_cpu_faults_in_the_pages_of_large_results_only():
     assert small.seconds("page_faults") == 0
     assert small.seconds("framework") > 0
     assert small.seconds("host") == 0
+
+
+def test_a_calibrated_cpu_adds_up_and_names_what_it_has_measured():
+    """20 us of fixed time a convolution; 64 x 64 x 56 x 56 results of 4 B are 12 544 pages of 1 us on one thread."""
+    kinds = {
+        "conv_kxk": KernelTime(hot_s=20e-6, cold_s=20e-6, flop_per_s=100e9),
+        "reorder_activations": KernelTime(activation_bytes_per_s=20e9),
+        "reorder_weights": KernelTime(weight_bytes_per_s=10e9),
+    }
+    measured = Calibration(kernels=kinds, operator_bytes=(1.0,), cold_share=(1.0,), page_fault_s=1e-6, threads=1)
+    found = parts("3x3", hw=replace(load("epyc-milan-2c"), calibration=measured))
+    assert found.latency_s == pytest.approx(found.analysis.latency, rel=1e-9)
+    assert found.seconds("framework") == pytest.approx(20e-6)
+    assert found.seconds("layout") > 0
+    macs = 64 * 56 * 56 * 64 * 64 * 9
+    arithmetic = found.flops_alone_s + found.seconds("achievable")
+    assert arithmetic == pytest.approx(2 * macs / 100e9, rel=1e-6)
 
 
 def test_caches_only_gain():
