@@ -14,7 +14,6 @@ from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import Execution, KernelPlan, lower, run_costs
-from costmodel.receptive_field import Field, map_sizes, receptive_fields
 from costmodel.rows import ModelInfo, Row, Totals, grouped
 from costmodel.timing import Estimate, estimate_plan, step_interval
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import networkx
 
     from costmodel.explain import Finding
+    from costmodel.receptive_field import Field
 
 __all__ = ["Analysis", "ModelInfo", "Row", "Totals"]
 
@@ -277,6 +277,8 @@ class Analysis:
     def feature_maps(self) -> list[tuple[str, tuple[Field, ...] | None]]:
         """For every operator the size of the maps that it puts out, such as ``56x56``, and what one of their positions
         sees of the input along each axis. See :func:`costmodel.receptive_field.receptive_fields`."""
+        from costmodel.receptive_field import map_sizes, receptive_fields
+
         return list(zip(map_sizes(self.bound), receptive_fields(self.bound), strict=True))
 
     @cached_property

@@ -3,62 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
 from costmodel.formulas import lookup
-from costmodel.receptive_field.field import Field
-from costmodel.receptive_field.state import NotFollowed, Site, State, joined, mapped, reshaped
+from costmodel.receptive_field import shapes  # noqa: F401 - importing the sheet registers its rules
+from costmodel.receptive_field.state import NotFollowed, Site, State, joined, mapped
+from costmodel.receptive_field.step import RULES, Step, rule
 from costmodel.tensor import TensorSpec
 
-__all__ = ["Step", "follow"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One operator call: ``operands`` are tensors with their states (None: a weight), ``out`` the first result."""
-
-    op: str
-    arguments: Mapping[str, Any]
-    operands: Sequence[tuple[TensorSpec, State | None]]
-    out: TensorSpec
-
-    @property
-    def main(self) -> tuple[TensorSpec, State]:
-        """The first operand that depends on the input."""
-        return next((spec, state) for spec, state in self.operands if state is not None)
-
-    def axis(self, name: str = "dim", default: int = 0) -> int:
-        """An argument that names an axis of the main operand, counted from 0."""
-        return int(self.arguments.get(name, default)) % max(len(self.main[0].shape), 1)
-
-    def per_axis(self, name: str, rank: int, default: Any) -> list[Any]:
-        """An argument with a value for each of ``rank`` axes; one stands for all."""
-        value = self.arguments.get(name, default)
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        return values * rank if len(values) == 1 else values or [default] * rank
-
-
-Rule = Callable[[Step], State]
-_RULES: dict[str, Rule] = {}
-
-
-def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Register how these aten operators change what is seen."""
-
-    def register(function: Rule) -> Rule:
-        _RULES.update({f"aten.{operator}": function for operator in operators})
-        return function
-
-    return register
+__all__ = ["follow"]
 
 
 def follow(step: Step) -> State:
     """The state of a result; raises NotFollowed where the operator has no rule."""
-    found = _RULES.get(step.op)
+    found = RULES.get(step.op)
     if found is not None:
         return _counted(found(step), step.out)
     formula = lookup(step.op)
@@ -322,72 +284,7 @@ def reduction(step: Step) -> State:
     return seen if kept else mapped(seen, lambda a: a - sum(g < a for g in gone))
 
 
-# -- other shapes of the same memory -----------------------------------------------------------
-
-
-@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten")
-def reshape(step: Step) -> State:
-    spec, state = step.main
-    return reshaped(state, [int(n) for n in spec.shape], [int(n) for n in step.out.shape])
-
-
-@rule("permute")
-def permutation(step: Step) -> State:
-    rank = len(step.out.shape)
-    order = [int(d) % rank for d in step.arguments["dims"]]
-    return mapped(step.main[1], order.index)
-
-
-@rule("transpose", "swapaxes")
-def transposition(step: Step) -> State:
-    a, b = step.axis("dim0"), step.axis("dim1")
-    return mapped(step.main[1], lambda axis: {a: b, b: a}.get(axis, axis))
-
-
-@rule("t")
-def matrix_transposition(step: Step) -> State:
-    return mapped(step.main[1], lambda axis: 1 - axis)
-
-
-@rule("unsqueeze")
-def unsqueeze(step: Step) -> State:
-    axis = int(step.arguments["dim"]) % len(step.out.shape)
-    return mapped(step.main[1], lambda a: a + (a >= axis))
-
-
-@rule("squeeze")
-def squeeze(step: Step) -> State:
-    spec, state = step.main
-    return reshaped(state, [int(n) for n in spec.shape], [int(n) for n in step.out.shape])
-
-
-@rule("select", "unbind")
-def selection(step: Step) -> State:
-    """One of the positions of an axis: what it sees is what each of them saw."""
-    axis = step.axis()
-    return mapped(step.main[1], lambda a: None if a == axis else a - (a > axis))
-
-
-@rule("split", "split_with_sizes", "chunk", "narrow", "expand", "expand_as", "unsafe_split", "unsafe_chunk")
-def part(step: Step) -> State:
-    spec, state = step.main
-    return mapped(state, lambda a: a + len(step.out.shape) - len(spec.shape))
-
-
-@rule("slice")
-def slice_(step: Step) -> State:
-    """Every ``step``-th position from ``start`` on."""
-    axis, (spec, state) = step.axis(), step.main
-    first, every = step.arguments.get("start") or 0, int(step.arguments.get("step") or 1)
-    first = int(first) + (int(spec.shape[axis]) if int(first) < 0 else 0)
-
-    def cut(site: Site) -> Site:
-        if site.axis != axis:
-            return site
-        field = site.field
-        return replace(site, field=Field(field.size, field.jump * every, field.start + first * field.jump))
-
-    return tuple(map(cut, state))
+# -- channels to positions and back -------------------------------------------------------------
 
 
 @rule("pixel_shuffle")

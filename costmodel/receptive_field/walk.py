@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costmodel.receptive_field.field import Field
-from costmodel.receptive_field.rules import Step, follow
+from costmodel.receptive_field.rules import follow
 from costmodel.receptive_field.state import NotFollowed, Site, State
+from costmodel.receptive_field.step import Step
 
 if TYPE_CHECKING:
     from costmodel.graph import OpGraph

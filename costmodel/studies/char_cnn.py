@@ -68,18 +68,15 @@ def _opening(bench: Bench) -> Document:
     batch64 = [bench.analysis(name, batch=64) for name in VERSIONS.values()]
     text = (
         f"A small CNN that reads 300 characters has {plain.totals.params:,} parameters, "
-        f"{percent(head / plain.totals.params)} of "
-        "them in the fully connected head. Two tricks of the literature shrink it: a 1x1 bottleneck saves "
-        f"{plain.totals.params - narrow.totals.params:,}, global average pooling "
-        f"{narrow.totals.params - pooled.totals.params:,}, "
-        f"which leaves {pooled.totals.params:,}: {times(plain.totals.params / pooled.totals.params)} fewer, with "
+        f"{percent(head / plain.totals.params)} of them in the fully connected head. Two tricks of the literature "
+        f"shrink it: a 1x1 bottleneck saves {plain.totals.params - narrow.totals.params:,}, global average pooling "
+        f"{narrow.totals.params - pooled.totals.params:,}, which leaves {pooled.totals.params:,}: "
+        f"{times(plain.totals.params / pooled.totals.params)} fewer, with "
         f"{times(plain.totals.macs / pooled.totals.macs)} fewer MACs. Faster? On an A100 at batch 64 the smallest "
-        "version is "
-        f"{slower(batch64[2].latency / batch64[0].latency)} than the largest: it starts {batch64[2].totals.kernels} "
-        "kernels "
-        f"instead of {batch64[0].totals.kernels}, and "
-        f"{percent(bench.split(batch64[2]).seconds('host') / batch64[2].latency)} of "
-        "its time the GPU waits for the next one. A small network costs operators, not FLOPs."
+        f"version is {slower(batch64[2].latency / batch64[0].latency)} than the largest: it starts "
+        f"{batch64[2].totals.kernels} kernels instead of {batch64[0].totals.kernels}, and "
+        f"{percent(bench.split(batch64[2]).seconds('host') / batch64[2].latency)} of its time the GPU waits for the "
+        "next one. A small network costs operators, not FLOPs."
     )
     figure = Figure("figures/char_cnn.svg", "Time of the three versions at batch 64 on an A100, by cause")
     smaller = f"A character CNN made {plain.totals.params / pooled.totals.params:.0f} times smaller"
@@ -112,9 +109,8 @@ def _table(bench: Bench) -> Document:
 def _lengths(bench: Bench) -> Document:
     counts = [bench.analysis("char_cnn_gap", seq_len=length).totals for length in (300, 1200)]
     text = (
-        "The fully connected head fixes the length of the text at 300 characters: its weights are for 7,200 features. "
-        "Pooling "
-        f"lets go of that: the same {counts[0].params:,} parameters read 1,200 characters, for "
+        "The fully connected head fixes the length of the text at 300 characters: its weights are for 7,200 "
+        f"features. Pooling lets go of that: the same {counts[0].params:,} parameters read 1,200 characters, for "
         f"{counts[1].macs / counts[0].macs:.2f} times the MACs."
     )
     return Document("Any length of text", (Paragraph(text),))

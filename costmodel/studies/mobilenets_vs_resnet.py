@@ -71,14 +71,12 @@ def _opening(bench: Bench, found: dict[str, Analysis]) -> Document:
     cpu = {name: _on(bench, name, MACHINES[3]) for name in ("ResNet-50", "ResNet-18", "MobileNet V2")}
     text = (
         f"MobileNet V2 has {macs(v2.totals.macs / BATCH)} a picture, ResNet-50 {times(fewer)} as many. On an A100 at "
-        "batch "
-        f"{BATCH}, in autocast fp16, the small network is {times(faster)} as fast. ResNet-18, with "
+        f"batch {BATCH}, in autocast fp16, the small network is {times(faster)} as fast. ResNet-18, with "
         f"{times(small.totals.macs / v2.totals.macs)} the MACs of MobileNet V2, is "
-        f"{slower(small.latency / v2.latency)} than it. "
-        "The FLOPs that a depthwise convolution saves were the cheap ones: it removes multiplications and leaves every "
-        "tensor that has to be read and written. On one picture and a server's CPU MobileNet V2 is "
-        f"{slower(cpu['MobileNet V2'].latency / cpu['ResNet-50'].latency)} than ResNet-50 and "
-        f"{slower(cpu['MobileNet V2'].latency / cpu['ResNet-18'].latency)} than ResNet-18."
+        f"{slower(small.latency / v2.latency)} than it. The FLOPs that a depthwise convolution saves were the cheap "
+        "ones: it removes multiplications and leaves every tensor that has to be read and written. On one picture "
+        f"and a server's CPU MobileNet V2 is {slower(cpu['MobileNet V2'].latency / cpu['ResNet-50'].latency)} than "
+        f"ResNet-50 and {slower(cpu['MobileNet V2'].latency / cpu['ResNet-18'].latency)} than ResNet-18."
     )
     figure = Figure(
         "figures/mobilenets_vs_resnet.svg", "MACs and time over ResNet-50's",
@@ -98,14 +96,12 @@ def _depthwise(bench: Bench, found: Analysis, split: Split) -> Document:
     moving = sum(on_device.get(row.name, 0.0) for row in plain)
     text = (
         f"A depthwise 3x3 does 2·9 FLOP for an element that it reads and one that it writes: {intensity:.1f} FLOP/B "
-        "here, "
-        f"where the lanes that it runs on need {ridge:.0f} to be busy. In MobileNet V2 depthwise convolutions have "
-        f"{percent(sum(row.flops for row in depthwise) / found.totals.flops)} of the FLOPs and take "
+        f"here, where the lanes that it runs on need {ridge:.0f} to be busy. In MobileNet V2 depthwise convolutions "
+        f"have {percent(sum(row.flops for row in depthwise) / found.totals.flops)} of the FLOPs and take "
         f"{percent(taken / split.busy_s)} of the time. Normalization and activations take "
-        f"{percent(moving / split.busy_s)} "
-        f"for {percent(sum(row.flops for row in plain) / found.totals.flops)}: a block widens its maps six times "
-        "before "
-        "the depthwise convolution, and everything element-wise passes over the wide ones."
+        f"{percent(moving / split.busy_s)} for {percent(sum(row.flops for row in plain) / found.totals.flops)}: a "
+        "block widens its maps six times before the depthwise convolution, and everything element-wise passes over "
+        "the wide ones."
     )
     return Document(
         "Where MobileNet V2's time goes",

@@ -49,9 +49,9 @@ def _opening(found: dict[str, list[Line]]) -> Document:
         "The literature on efficient CNNs, and the lectures and articles that teach it, make the claims below. Of "
         f"{len(lines) - counts.get('counted', 0)} figures, {counts.get('agrees', 0)} come out of the analyzer as "
         f"published and {len(wrong)} do not; for those the table says what was published, what is right, and how the "
-        "error came about. Every network is analyzed by its name, with a formula for each of its operators. The most "
-        "quoted one is SqueezeNet's: fifty times fewer weights than AlexNet, and not less "
-        f"work but {_squeezenet(lines)} as much."
+        "error came about. Every network is analyzed by its name, with a formula for each of its operators. The "
+        "most quoted one is SqueezeNet's: fifty times fewer weights than AlexNet, and not less work but "
+        f"{_squeezenet(lines)} as much."
     )
     figure = Figure(
         "figures/published_figures.svg", "Parameters and MACs of six networks, in multiples of AlexNet's",

@@ -54,16 +54,15 @@ def _opening(bench: Bench, one: Analysis) -> Document:
         f"ResNet-50 is {macs(one.totals.macs)} a picture. At the {found.peak.dtype.upper()} peak of an A100 that is "
         f"{seconds(alone)} of work; the first picture that PyTorch runs through it takes {seconds(one.latency)}, "
         f"{times(one.latency / alone)} as long, and for {percent(waits / one.latency)} of that the GPU waits for "
-        "Python. "
-        f"Run in {BEST} at batch {MANY}, a picture takes {seconds(best.latency / MANY)}, "
+        f"Python. Run in {BEST} at batch {MANY}, a picture takes {seconds(best.latency / MANY)}, "
         f"{slower(best.latency / MANY / one.latency)}, and FLOPs account for "
-        f"{percent(many.flops_alone_s / best.latency)} "
-        f"of it. What the other {percent(1 - many.flops_alone_s / best.latency)} are, layer by layer, is what follows."
+        f"{percent(many.flops_alone_s / best.latency)} of it. What the other "
+        f"{percent(1 - many.flops_alone_s / best.latency)} are, layer by layer, is what follows."
     )
     how = (
         "Nothing here was run: every time is predicted from the model's operators and a description of the machine "
-        "(hw_profiles/a100-sxm-80gb.toml). Written by costmodel report resnet50_a100; the accuracy of such predictions "
-        "is in accuracy.md."
+        "(hw_profiles/a100-sxm-80gb.toml). Written by costmodel report resnet50_a100; the accuracy of such "
+        "predictions is in accuracy.md."
     )
     return Document(
         "ResNet-50 on an A100: where the time goes",
@@ -149,13 +148,10 @@ def _many_pictures(bench: Bench) -> Document:
     waits = found.seconds("host") / found.latency_s
     text = (
         f"At batch {SOME} in autocast the GPU waits for the host for {percent(waits)} of the time, and another "
-        "surprise "
-        "shows: batch normalization, ReLU and the "
-        f"additions of the shortcuts have {percent(sum(row.flops for row in cheap) / some.totals.flops)} of the FLOPs "
-        "and take "
-        f"{percent(taken / found.busy_s)} of the time. Each reads a tensor from memory, does next to nothing with it, "
-        "and "
-        "writes it back: far left of the ridge point in the figure, where the slanted roof is the bandwidth."
+        "surprise shows: batch normalization, ReLU and the additions of the shortcuts have "
+        f"{percent(sum(row.flops for row in cheap) / some.totals.flops)} of the FLOPs and take "
+        f"{percent(taken / found.busy_s)} of the time. Each reads a tensor from memory, does next to nothing with "
+        "it, and writes it back: far left of the ridge point in the figure, where the slanted roof is the bandwidth."
     )
     blocks: list[Block] = [
         Paragraph(text),
@@ -175,12 +171,11 @@ def _stages(bench: Bench) -> Document:
     stages = [row for row in some.rows(by="stage") if row.macs and row.name != "1x1"]
     first, last = stages[1], stages[-1]
     text = (
-        "A block of ResNet has about the same number of MACs in every stage: where maps halve, channels double. Time "
-        "does "
-        f"not follow: maps of {first.name} take {percent(first.share)} of it for "
-        f"{percent(first.macs / some.totals.macs)} "
-        f"of the MACs, maps of {last.name} {percent(last.share)} for {percent(last.macs / some.totals.macs)}, because "
-        "early maps are large and their element-wise operators move all of it."
+        "A block of ResNet has about the same number of MACs in every stage: where maps halve, channels double. "
+        f"Time does not follow: maps of {first.name} take {percent(first.share)} of it for "
+        f"{percent(first.macs / some.totals.macs)} of the MACs, maps of {last.name} {percent(last.share)} for "
+        f"{percent(last.macs / some.totals.macs)}, because early maps are large and their element-wise operators "
+        "move all of it."
     )
     notes = Notes(some.conventions, title="Conventions")
     return Document("By stage", (Paragraph(text), stages_table(some), notes))

@@ -85,18 +85,15 @@ def _opening(bench: Bench) -> Document:
     host = [found.seconds("host") / found.latency_s for found in shares]
     where = (
         f"Of the places below it is well under the FLOPs at {listed([f'batch {b} on {hw}' for hw, b in cheap])}, "
-        "where the "
-        f"GPU waits for the host for {percent(min(host))} to {percent(max(host))} of the time."
+        f"where the GPU waits for the host for {percent(min(host))} to {percent(max(host))} of the time."
         if cheap
         else "In none of the places below is it well under the FLOPs."
     )
     text = (
         f"ResNet-50-D has {more(flops)} FLOPs than ResNet-50-A. The paper says 13 %, and that training is about 3 % "
-        "slower. "
-        f"Is work so cheap? That depends on what the machine waits for. At batch 1 an A100 waits for Python for "
-        f"{percent(waits.seconds('host') / waits.latency_s)} of D's time, and D is {slower(one)}: what counts is the "
-        "number "
-        f"of operators. At batch 256 the GPU is busy, and D is {slower(many)}. {_reason(bench)} {where}"
+        "slower. Is work so cheap? That depends on what the machine waits for. At batch 1 an A100 waits for Python "
+        f"for {percent(waits.seconds('host') / waits.latency_s)} of D's time, and D is {slower(one)}: what counts is "
+        f"the number of operators. At batch 256 the GPU is busy, and D is {slower(many)}. {_reason(bench)} {where}"
     )
     figure = Figure("figures/resnet_abcd.svg", f"Time by kind of operator, A to D, batch {BATCH} on an A100")
     title = f"ResNet-50 A, B, C, D: what {100 * (flops - 1):.0f} % more FLOPs cost"
@@ -111,8 +108,8 @@ def _reason(bench: Bench) -> str:
     first = max((row for row in added if row not in convs), key=lambda row: row["us"])
     return (
         f"The convolutions have {percent(sum(r['flops'] for r in convs))} of the added FLOPs and "
-        f"{percent(sum(r['time'] for r in convs))} of the added time at batch {BATCH}; {first['kind']} alone, next to "
-        f"nothing in FLOPs, has {percent(first['time'])}."
+        f"{percent(sum(r['time'] for r in convs))} of the added time at batch {BATCH}; {first['kind']} alone, next "
+        f"to nothing in FLOPs, has {percent(first['time'])}."
     )
 
 
@@ -143,9 +140,8 @@ def _added_rows(found: Mapping[str, Analysis], splits: Mapping[str, Split]) -> l
 def _added(found: Mapping[str, Analysis], splits: Mapping[str, Split]) -> Document:
     rate = found["A"].totals.flops / splits["A"].busy_s / 1e12
     text = (
-        f"The whole of A runs at {rate:.0f} TFLOP/s. Work that is added at a higher rate makes D's FLOPs cheaper than "
-        "A's, "
-        "work at a lower rate makes them dearer."
+        f"The whole of A runs at {rate:.0f} TFLOP/s. Work that is added at a higher rate makes D's FLOPs cheaper "
+        "than A's, work at a lower rate makes them dearer."
     )
     table = Table(
         columns=(

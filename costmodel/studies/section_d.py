@@ -49,24 +49,21 @@ def _resnet_d(bench: Bench) -> Iterator[str]:
     holds = [f"batch {b} on {hw}" for hw, b in resnet_abcd.PLACES if resnet_abcd.ratios(bench, hw, b)[1] < 1.05]
     yield (
         f"D has {more(flops)} FLOPs than A. On an A100 it is predicted {slower(one)} at batch 1, where the host sets "
-        "the "
-        f"pace and a few operators more are all that counts, and {slower(many)} at batch 256. Less than 5 % slower it "
-        "is at "
-        f"{listed(holds) if holds else 'none of the places tried'}. The published 3 % is of training throughput; of a "
-        "GPU "
-        "that is kept busy it does not hold. See resnet_abcd.md for machines, batch sizes and kinds of operators."
+        f"the pace and a few operators more are all that counts, and {slower(many)} at batch 256. Less than 5 % "
+        f"slower it is at {listed(holds) if holds else 'none of the places tried'}. The published 3 % is of training "
+        "throughput; of a GPU that is kept busy it does not hold. See resnet_abcd.md for machines, batch sizes and "
+        "kinds of operators."
     )
 
 
 def _pointwise(bench: Bench) -> Iterator[str]:
     yield (
-        "A 1x1 convolution of stride 1 is a matrix product on the input as it lies; a 3x3 on a machine that stores the "
-        f"im2col matrix writes and reads nine times its input. {_im2col(bench)}"
+        "A 1x1 convolution of stride 1 is a matrix product on the input as it lies; a 3x3 on a machine that stores "
+        f"the im2col matrix writes and reads nine times its input. {_im2col(bench)}"
     )
     yield (
         "Libraries for GPUs form the matrix on chip, where the gap closes or turns around: at equal FLOPs a wider "
-        "window "
-        "multiplies each element that it loads nine times as often."
+        "window multiplies each element that it loads nine times as often."
     )
     places = {
         "an A100 in autocast fp16": _run(bench, "resnet50"),
@@ -96,10 +93,9 @@ def _depthwise(bench: Bench) -> Iterator[str]:
     ridges = {hw: bench.analysis("mobilenet_v2", hw=hw).hardware.ridge_point("vector", "fp32") for hw in ("a100", "t4")}
     said = listed([f"{ridge:.0f} on {hw}" for hw, ridge in ridges.items()])
     yield (
-        f"The depthwise convolutions of MobileNet V2 do {intensity:.1f} FLOP for each byte that they move in fp16; the "
-        f"lanes that run them need {said} to be busy. They have {percent(flops)} of the FLOPs and take "
-        f"{percent(time)} of "
-        f"the time on an A100 at batch {BATCH}. See mobilenets_vs_resnet.md."
+        f"The depthwise convolutions of MobileNet V2 do {intensity:.1f} FLOP for each byte that they move in fp16; "
+        f"the lanes that run them need {said} to be busy. They have {percent(flops)} of the FLOPs and take "
+        f"{percent(time)} of the time on an A100 at batch {BATCH}. See mobilenets_vs_resnet.md."
     )
 
 
@@ -112,8 +108,7 @@ def _elementwise(bench: Bench) -> Iterator[str]:
     eager = _run(bench, "resnet50", dtype="fp16")
     yield (
         f"Batch normalization, ReLU, additions and biases take {listed(parts)} (A100, batch {BATCH}, autocast fp16). "
-        "They "
-        f"read and write whole tensors, and fusing them is what a compiler does first: ResNet-50 in fp16 is "
+        "They read and write whole tensors, and fusing them is what a compiler does first: ResNet-50 in fp16 is "
         f"{slower(compiled.latency / eager.latency)} compiled."
     )
 
@@ -134,9 +129,9 @@ def _fragments(bench: Bench) -> Iterator[str]:
         yield f"GoogLeNet, A100, batch {BATCH}: {said.message}."
     one, nas = bench.analysis("googlenet"), bench.analysis("nasnetalarge")
     yield (
-        f"At batch 1 parallel branches do not even run in parallel: GoogLeNet starts {one.totals.kernels} kernels one "
-        "behind "
-        f"the other in {seconds(one.latency)}, NASNet-A large {nas.totals.kernels:,} in {seconds(nas.latency)}."
+        f"At batch 1 parallel branches do not even run in parallel: GoogLeNet starts {one.totals.kernels} kernels "
+        f"one behind the other in {seconds(one.latency)}, NASNet-A large {nas.totals.kernels:,} in "
+        f"{seconds(nas.latency)}."
     )
 
 
@@ -150,16 +145,15 @@ def _caches(bench: Bench) -> Iterator[str]:
     gains = {b: -bench.split(bench.analysis("resnet50", batch=b)).seconds("cache_hits") for b in (1, BATCH)}
     yield (
         f"The A100's L2 holds {size / 2**20:.0f} MiB. At batch 1 the outputs of {len(fitting)} of ResNet-50's "
-        f"{len(rows)} "
-        "layers fit into half of it and are still there when the next operator reads them: "
+        f"{len(rows)} layers fit into half of it and are still there when the next operator reads them: "
         f"{seconds(gains[1])} less than if all came from memory. At batch {BATCH} {len(many)} fit, and the gain of a "
         f"picture is {percent(gains[BATCH] / BATCH / gains[1])} of that."
     )
     if level.bandwidth_bytes_per_s:
         factor = level.bandwidth_bytes_per_s / found.hardware.dram_bytes_per_s
         yield (
-            "The claim's 50 to 100 times are latencies of a core's own cache; between this L2 and DRAM the bandwidths "
-            f"are {factor:.1f} times apart."
+            "The claim's 50 to 100 times are latencies of a core's own cache; between this L2 and DRAM the "
+            f"bandwidths are {factor:.1f} times apart."
         )
     else:
         yield (
@@ -187,18 +181,14 @@ def _large_kernels(bench: Bench) -> Iterator[str]:
     off = [rate / told - 1 for rate, told in zip(rates, published, strict=True)]
     yield (
         f"ConvNeXt-T has {macs[0]:.2f} GMAC, InceptionNeXt-T {macs[1]:.2f} ({more(macs[1] / macs[0])}). Published on "
-        "an A100: "
-        f"{published[0]:,} and {published[1]:,} pictures/s, {published[1] / published[0]:.2f} times; predicted (TF32, "
-        "batch 128, the "
-        f"better layout) {rates[0]:,.0f} and {rates[1]:,.0f} ({off[0]:+.0%} and {off[1]:+.0%}), "
-        f"{rates[1] / rates[0]:.2f} times."
+        f"an A100: {published[0]:,} and {published[1]:,} pictures/s, {published[1] / published[0]:.2f} times; "
+        f"predicted (TF32, batch 128, the better layout) {rates[0]:,.0f} and {rates[1]:,.0f} ({off[0]:+.0%} and "
+        f"{off[1]:+.0%}), {rates[1] / rates[0]:.2f} times."
     )
     yield (
-        f"ConvNeXt's 7x7 depthwise convolutions have {percent(share[0])} of its FLOPs and take {percent(share[1])} of "
-        "its "
-        "time; InceptionNeXt convolves three eighths of the channels, with bands of 1x11 and 11x1 and a 3x3, and "
-        "passes "
-        "the rest on."
+        f"ConvNeXt's 7x7 depthwise convolutions have {percent(share[0])} of its FLOPs and take {percent(share[1])} "
+        "of its time; InceptionNeXt convolves three eighths of the channels, with bands of 1x11 and 11x1 and a 3x3, "
+        "and passes the rest on."
     )
     for title, analysis in best.items():
         said = _said(bench, analysis, "large_kernel_depthwise")
@@ -223,8 +213,7 @@ def _beats(bench: Bench) -> Iterator[str]:
     if wins:
         yield (
             f"In VGG-16 {len(wins)} convolutions run as Winograd or FFT there, with fewer multiplications than their "
-            "FLOPs "
-            "count: measured against the direct convolution's FLOPs they beat the roof."
+            "FLOPs count: measured against the direct convolution's FLOPs they beat the roof."
         )
 
 

@@ -95,13 +95,10 @@ def _opening(bench: Bench) -> Document:
     device = listed([f"{found[c.guideline][1]:.2f}" for c in CASES])
     text = (
         "Four pairs of small networks, the two of a pair with equal FLOPs. If FLOPs set the time, they would be "
-        "equally "
-        f"fast. On a GTX 1080Ti the paper measured these ratios of speed: {measured}. From operators and a datasheet "
-        "the "
-        f"analyzer predicts {predicted} for eager PyTorch, and {device} for the GPU alone: on the right side of 1 in "
-        f"{len(right)} of {len(CASES)}, with sizes that are off by up to {_furthest(found):.1f} times. What it adds "
-        "is the "
-        "reason: which microseconds they are."
+        f"equally fast. On a GTX 1080Ti the paper measured these ratios of speed: {measured}. From operators and a "
+        f"datasheet the analyzer predicts {predicted} for eager PyTorch, and {device} for the GPU alone: on the "
+        f"right side of 1 in {len(right)} of {len(CASES)}, the closer of the two off by up to {_furthest(found):.1f} "
+        "times. What it adds is the reason: which microseconds they are."
     )
     rows = [
         {"g": c.guideline, "what": c.what, "measured": measured_text(c.measured), "ours": found[c.guideline][0],
@@ -143,9 +140,9 @@ def _batch(bench: Bench) -> str:
     verdict = "more than" if needs[1] > peak else "within"
     return (
         f"The paper's tables do not state the batch. Their first row, {FIRST_ROW_PER_S:,} batches/s, is "
-        f"{needs[0] / 1e12:.1f} TFLOP/s at batch 1 and {needs[1] / 1e12:.0f} TFLOP/s at batch 8, {verdict} the card's "
-        "peak of "
-        f"{peak / 1e12:.0f}; so one picture it is. The framework is not PyTorch, hence the column for the GPU alone."
+        f"{needs[0] / 1e12:.1f} TFLOP/s at batch 1 and {needs[1] / 1e12:.0f} TFLOP/s at batch 8, {verdict} the "
+        f"card's peak of {peak / 1e12:.0f}; so one picture it is. The framework is not PyTorch, hence the column for "
+        "the GPU alone."
     )
 
 
@@ -162,8 +159,8 @@ def _guideline(bench: Bench, case: Case) -> Document:
     worst = sorted(largest, key=lambda label: -grown[label] / change)
     moved = here.totals.traffic_bytes / there.totals.traffic_bytes
     text = (
-        f"{meaning} {case.what[0].upper()}{case.what[1:]}: {here.totals.macs / there.totals.macs:.2f} times the MACs, "
-        f"{moved:.2f} times the traffic, {here.totals.kernels / there.totals.kernels:.2f} times the kernels, "
+        f"{meaning} {case.what[0].upper()}{case.what[1:]}: {here.totals.macs / there.totals.macs:.2f} times the "
+        f"MACs, {moved:.2f} times the traffic, {here.totals.kernels / there.totals.kernels:.2f} times the kernels, "
         f"{here.latency / there.latency:.2f} times the time. Of the {1e6 * abs(change):,.0f} µs "
         f"{'more' if change > 0 else 'less'}, "
         f"{listed([f'{1e6 * grown[label]:+,.0f} µs are {label}' for label in worst])}."

@@ -61,11 +61,9 @@ def _opening(bench: Bench) -> Document:
         f"Squeeze-and-excitation adds {100 * (gated.macs / plain.macs - 1):.2f} % to the MACs of ResNet-50 and "
         f"{percent(gated.params / plain.params - 1)} to its weights. By FLOPs it is free. On an A100 SE-ResNet-50 is "
         f"{slower(one[1] / one[0])} at batch 1, where each of its {blocks} gates is {len(gates) // blocks} more "
-        "operators for "
-        f"the host to issue, and {slower(many[1] / many[0])} at batch {BATCH}, where each gate reads the widest "
-        "tensor of its "
-        "block twice more and writes it once, to average it and to scale it. Not one of those bytes has a MAC to its "
-        "name."
+        f"operators for the host to issue, and {slower(many[1] / many[0])} at batch {BATCH}, where each gate reads "
+        "the widest tensor of its block twice more and writes it once, to average it and to scale it. Not one of "
+        "those bytes has a MAC to its name."
     )
     figure = Figure("figures/squeeze_and_excitation.svg", "Time of a picture through ResNet-50, and what the gates add")
     return Document("Squeeze-and-excitation: free in FLOPs, not in time", (Paragraph(words), figure))
@@ -89,14 +87,11 @@ def _weights(bench: Bench) -> Document:
     without_last = total["weights"] - rows[-1]["weights"]
     words = (
         f"A gate on C channels has {text(gate.params)} weights, and {text(gate['macs'])} MACs whatever the size of "
-        "the map. Over the "
-        f"blocks of ResNet-50 with r = {REDUCTION} that is {total['weights']:,} ({100 * total['weights'] / plain:.2f} "
-        "% of "
-        f"{plain:,}), {total['biased']:,} with biases: exactly the {gated - plain:,} by which the traced SE-ResNet-50 "
-        "is larger. "
+        f"the map. Over the blocks of ResNet-50 with r = {REDUCTION} that is {total['weights']:,} "
+        f"({100 * total['weights'] / plain:.2f} % of {plain:,}), {total['biased']:,} with biases: exactly the "
+        f"{gated - plain:,} by which the traced SE-ResNet-50 is larger. "
         f"{percent(rows[-1]['weights'] / total['weights'])} of them stand in the last stage; without it they are "
-        f"{without_last:,} "
-        f"({100 * without_last / plain:.1f} %), which the paper found to cost little accuracy."
+        f"{without_last:,} ({100 * without_last / plain:.1f} %), which the paper found to cost little accuracy."
     )
     table = Table(
         columns=(
@@ -132,10 +127,9 @@ def _gates(bench: Bench) -> Document:
     words = (
         f"The gates take {seconds(whole)} of the {seconds(split.busy_s)} that the device works, "
         f"{percent(whole / split.busy_s)}, for {percent(sum(r['flops'] for r in rows) / found.totals.flops)} of the "
-        "FLOPs. "
-        f"Of that, {percent(sum(r['s'] for r in big) / whole)} is the average and the scaling of whole maps; the two "
-        "small "
-        f"matrix products, which hold all the weights, are {percent(small / whole)}: kernels that start and end."
+        f"FLOPs. Of that, {percent(sum(r['s'] for r in big) / whole)} is the average and the scaling of whole maps; "
+        f"the two small matrix products, which hold all the weights, are {percent(small / whole)}: kernels that "
+        "start and end."
     )
     table = Table(
         columns=(

@@ -142,12 +142,11 @@ def _opening(found: dict[str, Stem]) -> Document:
     text = (
         "A well-known lecture compares how GoogLeNet and VGG-16 bring a picture from 224x224 to 28x28, and a reader "
         'wrote beside its table: "I did not understand how this was computed." Here is how. GoogLeNet\'s stem is '
-        f"{google.mmacs:.1f} MMAC; the table says {PUBLISHED_GOOGLENET_MMAC}, which no way of counting gives. With the "
-        f"{comparisons:.1f} M comparisons of its two pools it comes to {google.mmacs + comparisons:.1f}: 481 with two "
-        f"digits swapped. VGG-16 has {len(vgg.layers)} convolutions before 28x28 and the table counts "
-        f"{len(six.layers)}: "
-        f"{six.mmacs:,.1f} MMAC instead of {vgg.mmacs:,.1f}. The published ratio of 17.8 is really "
-        f"{vgg.mmacs / google.mmacs:.1f}."
+        f"{google.mmacs:.1f} MMAC; the table says {PUBLISHED_GOOGLENET_MMAC}, which no way of counting gives. With "
+        f"the {comparisons:.1f} M comparisons of its two pools it comes to {google.mmacs + comparisons:.1f}: 481 "
+        f"with two digits swapped. VGG-16 has {len(vgg.layers)} convolutions before 28x28 and the table counts "
+        f"{len(six.layers)}: {six.mmacs:,.1f} MMAC instead of {vgg.mmacs:,.1f}. The published ratio of 17.8 is "
+        f"really {vgg.mmacs / google.mmacs:.1f}."
     )
     figure = Figure("figures/vgg_vs_googlenet_stem.svg", "MACs of both stems, layer by layer")
     return Document("Stems of VGG-16 and GoogLeNet: a table with two errors", (Paragraph(text), figure))
@@ -194,14 +193,10 @@ def _time(bench: Bench) -> Document:
         per_byte.append(sum(row.macs for row in rows) / sum(row.bytes_read + row.bytes_written for row in rows))
     text = (
         f"VGG-16's stem has {found['VGG-16'].mmacs / found['GoogLeNet'].mmacs:.1f} times the MACs of GoogLeNet's. On "
-        "an "
-        "A100, in autocast fp16 and channels_last, with everything counted that runs up to the last of these layers, "
-        "it "
-        f"takes {' and '.join(texts)} the time. GoogLeNet's is {len(google)} operators and VGG-16's {len(vgg)}, which "
-        "is "
-        f"what counts while the host sets the pace; in bytes GoogLeNet's gets {per_byte[0]:.0f} MACs out of each that "
-        "it "
-        f"moves and VGG-16's {per_byte[1]:.0f}."
+        "an A100, in autocast fp16 and channels_last, with everything counted that runs up to the last of these "
+        f"layers, it takes {' and '.join(texts)} the time. GoogLeNet's is {len(google)} operators and VGG-16's "
+        f"{len(vgg)}, which is what counts while the host sets the pace; in bytes GoogLeNet's gets {per_byte[0]:.0f} "
+        f"MACs out of each that it moves and VGG-16's {per_byte[1]:.0f}."
     )
     return Document("And in time?", (Paragraph(text),))
 
