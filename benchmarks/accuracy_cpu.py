@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
@@ -45,8 +46,10 @@ CONDITIONS: dict[str, tuple[str, int, str, int | None]] = {
     "b8": ("batch 8", 8, "nchw", None),
     "nhwc": ("batch 1, channels_last", 1, "nhwc", None),
 }
-#: Share of the cores that others may use during a timing that counts: the clock tick alone reads as 0.02 to 0.03.
-MOST_OTHERS = 0.04
+#: Share of the cores [1] that others may use during a group of calls that counts, beside what rounding to ticks makes.
+MOST_OTHERS = 0.03
+#: A group of calls lasts so long, so that ticks can tell; a condition is given up after this [s].
+_LEAST_GROUP_S, _MOST_SECONDS = 0.2, 12.0
 TARGETS = {"b1": (0.08, 0.18), "small": (0.08, 0.18), "b8": (0.10, 0.22), "nhwc": (0.10, 0.22)}
 
 
@@ -98,39 +101,33 @@ def _visit(model: str, condition: str) -> dict[str, Any]:
         model_run.check()
     except CostmodelError as error:
         return {"cond": condition, "fail": str(error).splitlines()[0]}
-    calls = 0
+    calls, no_warm_up = 0, WarmUp(window=1, least_calls=0, most_calls=0)
 
     def run() -> None:
         nonlocal calls
         calls += 1
         model_run.call()
 
-    _wait_for_quiet()
-    before, faults = busy_seconds(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     warm_up = WarmUp(window=1, tolerance=0.1, least_calls=2, most_calls=4)
-    repeats, most = (4, 4.0) if batch > 1 else (9, 1.5)
-    latency = end_to_end(run, repeats=repeats, warm_up=warm_up, most_seconds=most)
-    after, later = busy_seconds(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    once = end_to_end(run, repeats=1, warm_up=warm_up, most_seconds=0.0, least_repeats=1).median_s
+    group = max(1, math.ceil(_LEAST_GROUP_S / once))
+    wanted, ends = (4 if batch > 1 else 9), time.monotonic() + _MOST_SECONDS
+    samples: list[float] = []
+    began, faults, calls = busy_seconds(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt, 0
+    while len(samples) < wanted and time.monotonic() < ends:
+        before = busy_seconds()
+        taken = end_to_end(run, repeats=group, warm_up=no_warm_up, most_seconds=math.inf).samples_s
+        if before.others_until(busy_seconds()) <= MOST_OTHERS:
+            samples += taken
+    if len(samples) < min(wanted, 3):
+        return {"cond": condition, "fail": "other processes used the cores"}
     return {
         "cond": condition,
-        "ms": [1e3 * sample for sample in latency.samples_s],
-        "faults": (later - faults) / calls,
-        "other": before.others_until(after),
-        "steal": before.stolen_until(after),
+        "ms": [1e3 * sample for sample in samples],
+        "faults": (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / calls,
+        "steal": began.stolen_until(busy_seconds()),
         "at": time.time(),
     }
-
-
-def _wait_for_quiet(most_seconds: float = 12.0) -> None:
-    """Wait until no other process uses the cores, but not for ever."""
-    from costmodel.measure.machine_cpu import busy_seconds
-
-    ends = time.monotonic() + most_seconds
-    while time.monotonic() < ends:
-        before = busy_seconds()
-        time.sleep(0.3)
-        if before.others_until(busy_seconds()) <= MOST_OTHERS:
-            return
 
 
 def _file(store: Path, model: str) -> Path:
@@ -173,7 +170,7 @@ class Judged:
 def judged(hardware: HardwareProfile, store: Path) -> Iterable[Judged]:
     """Everything that was measured undisturbed, with its prediction."""
     for model in FAMILIES:
-        rows = [row for row in _lines(store, model) if "ms" in row and row.get("other", 0.0) <= MOST_OTHERS]
+        rows = [row for row in _lines(store, model) if "ms" in row and row.get("other", 0.0) <= 0.04]
         for condition in CONDITIONS:
             visits = tuple(statistics.median(row["ms"]) / 1e3 for row in rows if row["cond"] == condition)
             if visits:

@@ -65,7 +65,7 @@ def _table_facts(table: Table, raw: Mapping[str, Any]) -> Iterator[Fact]:
 def _written(value: Any) -> str:
     """A value of the file as text; what a figure is made of becomes a product."""
     if isinstance(value, list):
-        return " + ".join(_written(part) for part in value)
+        return (" + " if any(isinstance(part, dict) for part in value) else ", ").join(map(_written, value))
     if isinstance(value, dict):
         words = {"flop_per_clock": "FLOP/clock", "bus_bits": "bit"}
         return " x ".join(f"{part} {words[key]}" if key in words else str(part) for key, part in value.items())

@@ -162,7 +162,7 @@ def _timed(
     if entry.tiny:
         warmer = (loops[entry.name], *(_median(small[most][entry.name], loops[entry.name]) for most in SMALL_ROUNDS))
     seconds = statistics.median(statistics.median(samples) for samples in full if samples)
-    return Timed(kernels=kernels, in_place=entry.in_place, seconds=seconds, warmer_s=warmer)  # type: ignore[arg-type]
+    return Timed(kernels=kernels, in_place=entry.in_place, seconds=seconds, warmer_s=warmer, host=entry.host)  # type: ignore[arg-type]
 
 
 def _median(samples: Sequence[float], otherwise: float) -> float:

@@ -33,15 +33,16 @@ class Timed:
     in_place: bool
     seconds: float
     warmer_s: tuple[float, ...] = ()
+    host: str = ""
 
     @property
     def main(self) -> Kernel | None:
-        """The kernel that does the work; None for a view."""
+        """The kernel that does the work; None where the host alone does something."""
         return max(self.kernels, key=lambda k: (k.count, k.matrix_flops), default=None)
 
     @property
     def kind(self) -> str:
-        return "view" if self.main is None else kind_of(self.main, in_place=self.in_place)
+        return self.host if self.main is None else kind_of(self.main, in_place=self.in_place)
 
     @property
     def nbytes(self) -> int:

@@ -36,6 +36,7 @@ class Entry:
     activations: tuple[torch.Tensor, ...]
     in_place: bool = False
     tiny: bool = False
+    host: str = ""  # what the host does that starts no kernel: view
 
     def touch(self) -> None:
         """Write the activations, so that they are as warm as a producer leaves them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ def _random(*shape: Any) -> torch.Tensor:
 
 def cpu_entries() -> list[Entry]:
     """All micro-benchmarks; allocates about 1 GB."""
-    return [*_convolutions(), *_products(), *_pointwise(), *_norms(), *_windows(), *_movements(), *_views()]
+    functional = [*_products(), *_binary(), *_movements(), *_reductions(), *_views()]
+    layers = [*_convolutions(), *_linear(), *_unary(), *_norms(), *_windows()]
+    return [*functional, *map(_in_module, layers)]
 
 
 def tiny_entries(entries: list[Entry]) -> list[Entry]:
@@ -139,12 +142,15 @@ def _convolution(shape: Shape, *, channels_last: bool) -> Entry:
     )
 
 
-def _products() -> Iterator[Entry]:
+def _linear() -> Iterator[Entry]:
     for m, k, n in _LINEAR:
         x, w, b = _random(1, m, k), _random(n, k), _random(n)
         arguments = {"input": x, "weight": w, "bias": b}
         call = _bound(F.linear, x, w, b)
         yield Entry(f"linear {m}x{k}x{n}", "aten.linear", arguments, call, (x,), tiny=k == 16)
+
+
+def _products() -> Iterator[Entry]:
     for batch, m, k, n in _MATMUL:
         x, y = _random(batch, m, k), _random(batch, k, n)
         arguments = {"input": x, "other": y}
@@ -157,6 +163,25 @@ def _products() -> Iterator[Entry]:
         name = f"attention {batch}x{heads}x{tokens}x{keys}x{width}"
         call = _bound(F.scaled_dot_product_attention, q, keyed, valued)
         yield Entry(name, "aten.scaled_dot_product_attention", arguments, call, (q, keyed, valued), tiny=tokens == 8)
+
+
+class _Layer(torch.nn.Module):
+    """Calls an operator as the layers of a model do: through a module of its own that looks up its parameters."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__()
+        self.weight, self.bias = (torch.nn.Parameter(torch.zeros(1), requires_grad=False) for _ in range(2))
+        self.function, self.stride = function, 1
+
+    def forward(self, x: torch.Tensor) -> Any:
+        _ = x, self.weight, self.bias, self.stride
+        return self.function()
+
+
+def _in_module(entry: Entry) -> Entry:
+    """The same benchmark, called through a module: so convolutions, norms, activations and pools run in models."""
+    layer = _Layer(entry.call)
+    return replace(entry, call=_bound(layer, entry.activations[0]))
 
 
 def _bound(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:
@@ -187,19 +212,24 @@ _BINARY: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
-def _pointwise() -> Iterator[Entry]:
+def _unary() -> Iterator[Entry]:
     for shape in _PICTURES:
         for name, (op, function) in _UNARY.items():
             x = _random(shape)
             yield _entry(name, op, {"input": x}, _bound(function, x), (x,), shape)
+
+
+def _binary() -> Iterator[Entry]:
+    """The second operand of a sum or product is an older one (a residual): it is not touched."""
+    for shape in _PICTURES:
         for name, (op, function) in _BINARY.items():
             x, y = _random(shape), _random(shape)
-            yield _entry(name, op, {"input": x, "other": y}, _bound(function, x, y), (x, y), shape)
+            yield _entry(name, op, {"input": x, "other": y}, _bound(function, x, y), (x,), shape)
         x, scale = _random(shape), _random(shape[0], shape[1], 1, 1)
         yield _entry("mul channels", "mul", {"input": x, "other": scale}, _bound(torch.mul, x, scale), (x,), shape)
         x, y = _random(shape), _random(shape).to(memory_format=_CHANNELS_LAST)
         if x.numel() < 4_000_000:
-            yield _entry("add mixed", "add", {"input": x, "other": y}, _bound(torch.add, x, y), (x, y), shape)
+            yield _entry("add mixed", "add", {"input": x, "other": y}, _bound(torch.add, x, y), (x,), shape)
     for tokens in _TOKENS:
         x, row = _random(tokens), _random(tokens[-1])
         yield _entry("mul row", "mul", {"input": x, "other": row}, _bound(torch.mul, x, row), (x,), tokens)
@@ -229,8 +259,6 @@ def _norms() -> Iterator[Entry]:
             norm = {"input": x, "weight": m, "bias": m, "running_mean": m, "running_var": v, "training": False,
                     "momentum": 0.1, "eps": 1e-5, "cudnn_enabled": True}  # fmt: skip
             yield _entry(f"batch_norm{word}", "batch_norm", norm, _bound(F.batch_norm, x, m, v, m, v), (x,), shape)
-            mean = {"input": x, "dim": [2, 3], "keepdim": True}
-            yield _entry(f"mean{word}", "mean", mean, _bound(torch.mean, x, (2, 3), keepdim=True), (x,), shape)
             pool = {"input": x, "output_size": [1, 1]}
             call = _bound(F.adaptive_avg_pool2d, x, 1)
             yield _entry(f"global pool{word}", "adaptive_avg_pool2d", pool, call, (x,), shape)
@@ -242,6 +270,15 @@ def _norms() -> Iterator[Entry]:
         x, w = _random(tokens), _random(tokens[-1])
         norm = {"input": x, "normalized_shape": [tokens[-1]], "weight": w, "bias": w, "eps": 1e-5}
         yield _entry("layer_norm", "layer_norm", norm, _bound(F.layer_norm, x, (tokens[-1],), w, w), (x,), tokens)
+
+
+def _reductions() -> Iterator[Entry]:
+    for shape in _PICTURES:
+        for layout in (torch.contiguous_format, _CHANNELS_LAST):
+            x = _random(shape).to(memory_format=layout)
+            word = "" if layout == torch.contiguous_format else " nhwc"
+            mean = {"input": x, "dim": [2, 3], "keepdim": True}
+            yield _entry(f"mean{word}", "mean", mean, _bound(torch.mean, x, (2, 3), keepdim=True), (x,), shape)
     for scores in _SCORES:
         x = _random(scores)
         arguments = {"input": x, "dim": -1}
@@ -277,7 +314,7 @@ def _movements() -> Iterator[Entry]:
             half = (batch, channels // 2, height, width)
             parts = [_random(half).to(memory_format=layout) for _ in range(2)]
             arguments = {"tensors": parts, "dim": 1}
-            yield _entry(f"cat{word}", "cat", arguments, _bound(torch.cat, parts, 1), parts, shape)
+            yield _entry(f"cat{word}", "cat", arguments, _bound(torch.cat, parts, 1), parts[:1], shape)
         if batch > 1:
             continue
         x = _random(shape)
@@ -294,5 +331,6 @@ def _movements() -> Iterator[Entry]:
 
 
 def _views() -> Iterator[Entry]:
+    """What costs host time alone."""
     x = _random(_PICTURES[0])
-    yield _entry("view", "aten.view", {}, _bound(x.view, 1, -1), (x,), _PICTURES[0])
+    yield Entry("view", "aten.view", {}, _bound(x.view, 1, -1), (x,), tiny=True, host="view")
