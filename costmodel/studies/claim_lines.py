@@ -15,7 +15,8 @@ __all__ = ["Line", "lines_table", "tally"]
 class Line:
     """A claim by its number in the collection, and how it fares.
 
-    ``agrees`` None: nothing was published to agree with. A line that does not agree says in ``derivation`` why.
+    ``agrees`` None: nothing was published to agree with. A line that does not agree says in ``derivation`` why, and is
+    ``corrected`` where its figure can be counted, else (a time) ``differs``.
     """
 
     number: str
@@ -24,11 +25,14 @@ class Line:
     ours: str
     agrees: bool | None
     derivation: str = ""
+    counts: bool = True
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``corrected``, or ``counted`` where no figure was published."""
-        return "counted" if self.agrees is None else "agrees" if self.agrees else "corrected"
+        """``agrees``, ``corrected`` or ``differs``, or ``counted`` where no figure was published."""
+        if self.agrees is None:
+            return "counted"
+        return "agrees" if self.agrees else "corrected" if self.counts else "differs"
 
 
 def lines_table(lines: Iterable[Line], title: str = "", *, derived: bool = True) -> Table:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from costmodel.studies import Bench, section_a, section_b, section_d
+from costmodel.studies import Bench, section_a, section_b, section_d, speed_lines
 from costmodel.studies.claim_lines import Line, lines_table, tally
 from costmodel.studies.section_b import rounded_like
 from costmodel.studies.tables import causes_table, kinds_table
@@ -69,8 +69,21 @@ def test_passages_about_speed_are_sentences_with_numbers(number: str, bench: Ben
     assert re.search(r"\d+(\.\d+)? ?(µs|ms|%|times|measured|predicted)", " ".join(said))
 
 
-def test_ten_claims_about_speed() -> None:
-    assert list(section_d.PASSAGES) == [f"D{n}" for n in range(1, 11)]
+def test_ten_claims_about_speed_each_with_a_verdict(bench: Bench) -> None:
+    numbers = [f"D{n}" for n in range(1, 11)]
+    assert list(section_d.PASSAGES) == numbers
+    lines = speed_lines.lines(bench)
+    assert list(dict.fromkeys(line.number for line in lines)) == numbers
+    assert {line.verdict for line in lines} <= {"agrees", "differs"}, "a time is never corrected"
+    assert all(re.search(r"\d", line.ours) for line in lines)
+
+
+def test_where_flops_mislead_most(bench: Bench) -> None:
+    """The claims that any sound model of a GPU bears out: few FLOPs, much time, and causes beyond the roofline."""
+    verdicts = {line.number: line.verdict for line in speed_lines.lines(bench)}
+    assert {number: verdicts[number] for number in ("D3", "D4", "D6", "D8", "D10")} == dict.fromkeys(
+        ("D3", "D4", "D6", "D8", "D10"), "agrees"
+    )
 
 
 @pytest.mark.parametrize(("hw", "batch"), [("a100", 1), ("t4", 16)])
