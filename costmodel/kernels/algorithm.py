@@ -63,11 +63,12 @@ def engine_for(algorithm: str, dtype: str, hardware: HardwareProfile) -> tuple[s
     """(engine, dtype, accumulate) that a contraction runs on: matrix units where the machine has them for this dtype.
 
     Direct depthwise convolutions reduce over too few elements to feed a matrix unit and run on the
-    vector lanes, in fp32. So does every dtype that the machine has no peak for.
+    vector lanes, in fp32. So does every dtype that the machine has no peak for, and the half precision of lanes
+    that would add it up in half precision (Pascal): PyTorch asks cuBLAS and cuDNN for sums in fp32.
     """
     if algorithm != "direct_depthwise":
         for engine in ("matrix", "vector"):
             peak = hardware.find_peak(engine, dtype)
-            if peak is not None:
+            if peak is not None and not (engine == "vector" and peak.accumulate in ("fp16", "bf16")):
                 return engine, dtype, peak.accumulate
     return "vector", "fp32", "fp32"

@@ -128,6 +128,13 @@ def test_fp32_convolutions_take_tf32_where_there_is_tf32_and_lanes_elsewhere(ker
     assert algorithms(volta) == ["implicit_gemm", "bias"]  # lanes take NCHW as it is
 
 
+@pytest.mark.parametrize("name", ["gtx1080ti", "p100"])
+def test_half_precision_of_pascal_is_added_up_in_fp32(kernels, name):
+    """Its lanes add fp16 up in fp16, at 1/64 of the rate on a GTX 1080 Ti; PyTorch asks for sums in fp32."""
+    run = kernels(nn.Sequential(CONV, nn.Conv2d(K, C, 1)), IMAGE, execution=HALF, hardware=load(name))
+    assert {(k.engine, k.dtype, k.accumulate) for k in run if k.matrix_flops} == {("vector", "fp32", "fp32")}
+
+
 def test_grouped_convolution_does_the_multiplications_of_its_groups(kernels):
     run = kernels(nn.Conv2d(C, K, 3, padding=1, groups=4, bias=False), IMAGE, layout="nhwc")
     assert algorithms(run) == ["grouped_implicit_gemm"]
