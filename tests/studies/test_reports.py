@@ -108,6 +108,12 @@ def test_pages_hold_no_trace_of_a_failed_number(name: str, written: dict[str, st
     assert not re.search(r"\bnan\b|\binf\b|None|Traceback|<costmodel|0x[0-9a-f]{6}", text)
 
 
+def test_links_between_pages_lead_somewhere(written: dict[str, str]) -> None:
+    links = {link for text in written.values() for link in re.findall(r"\]\(([\w.]+\.md)\)", text)}
+    assert {"published_figures.md", "resnet_abcd.md"} <= links
+    assert all((REPORTS / link).exists() for link in links)
+
+
 def test_the_same_bytes_every_time() -> None:
     once, again = (files_of("char_cnn", Bench()) for _ in range(2))
     assert once == again
