@@ -60,3 +60,18 @@ def test_csv_has_every_column_and_the_terminal_does_not_pay_for_them(vgg) -> Non
     rows = list(csv.DictReader(io.StringIO(render(vgg, "csv"))))
     assert {rows[0][key] for key in ("receptive_field", "jump", "map_size")} == {"3x3", "1", "224x224"}
     assert "receptive_field" not in rows_table(vgg).rows[0]
+
+
+def test_json_by_stage_follows_the_schema(vgg) -> None:
+    import json
+
+    import jsonschema
+
+    from costmodel.report.as_json import schema
+
+    page = json.loads(render(vgg, "json", by="stage"))
+    jsonschema.validate(page, schema())
+    assert page["groups"]["by"] == "stage"
+    assert sum(row["activation_bytes"] for row in page["groups"]["rows"]) == sum(
+        row["activation_bytes"] for row in page["ops"]
+    )
