@@ -5,9 +5,10 @@
     python benchmarks/accuracy_cpu.py my_machine.toml --store FOLDER --report-only
 
 ``--measure SECONDS`` adds visits to ``FOLDER``: a visit is one model in all conditions, the models with the fewest
-visits first, in random order; batch 8, which takes longest, every second time. Visits are spread in time because a shared machine is slower in some minutes than in
-others; the median over visits is what predictions are held against, and the difference between the medians of the
-even and the odd visits is the repeat noise. A timing during which other processes used the cores is left out.
+visits first, in random order; batch 8, which takes longest, is measured every second time. Visits are spread in time
+because a shared machine is slower in some minutes than in others; the median over visits is what predictions are held
+against, and the difference between the medians of the even and the odd visits is the repeat noise. Calls during which
+other processes used the cores are left out.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, then write in one piece; an interrupted or refused calibration leaves the old file as it was."""
+    from costmodel import __version__
     from costmodel.measure.calibrate import calibrate_cpu
     from costmodel.report import check_writable
     from costmodel.report.output import put
@@ -50,11 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.device == "cuda":
             from costmodel.measure.calibrate_cuda import calibrate_cuda
 
-            text = calibrate_cuda(arguments.name or path.stem, command=command, progress=progress)
+            text = calibrate_cuda(arguments.name or path.stem, command=command, version=__version__, progress=progress)
         else:
             text = calibrate_cpu(
                 arguments.name or path.stem,
                 command=command,
+                version=__version__,
                 threads=arguments.threads,
                 seconds=arguments.seconds,
                 most_spread=arguments.max_spread / 100,

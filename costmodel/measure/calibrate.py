@@ -51,6 +51,7 @@ def calibrate_cpu(
     name: str,
     *,
     command: str,
+    version: str,
     threads: int | None = None,
     seconds: float = SECONDS,
     most_spread: float = MOST_SPREAD,
@@ -60,7 +61,8 @@ def calibrate_cpu(
 ) -> str:
     """Measure this CPU for about ``seconds`` (roofs and warm rounds come on top) and return its profile as TOML.
 
-    ``threads`` of intra-operator parallelism (None: torch's own choice). Raises :class:`NoisyMachineError` where the
+    ``command`` and ``version`` (of costmodel) become the source of its figures; ``threads`` are those of
+    intra-operator parallelism (None: torch's own choice). Raises :class:`NoisyMachineError` where the
     timings' spread exceeds ``most_spread``, InputError for fewer than 1 thread.
     """
     from costmodel.measure.microbench_cpu import cpu_entries
@@ -75,7 +77,7 @@ def calibrate_cpu(
         fault_s = page_fault_seconds(clock=clock)
     check_quiet(rounds, most_spread)
     calibration = fitted(rounds, fault_s, count)
-    return profile_text(name, facts, roofs, rounds, calibration, command=command)
+    return profile_text(name, facts, roofs, rounds, calibration, command=command, version=version)
 
 
 def _raise_mmap_threshold() -> None:
@@ -123,13 +125,19 @@ def _provisional(facts: CpuFacts) -> HardwareProfile:
 
 
 def profile_text(
-    name: str, facts: CpuFacts, roofs: Roofs, rounds: Rounds, calibration: Calibration, *, command: str, date: str = ""
+    name: str,
+    facts: CpuFacts,
+    roofs: Roofs,
+    rounds: Rounds,
+    calibration: Calibration,
+    *,
+    command: str,
+    version: str,
+    date: str = "",
 ) -> str:
     """The profile as TOML: an ordinary hardware file, every figure measured, with command, versions and date."""
-    from costmodel import __version__
-
     day = date or datetime.date.today().isoformat()
-    source = f"{command} (costmodel {__version__}, torch {torch.__version__}, {platform.system()}, {day})"
+    source = f"{command} (costmodel {version}, torch {torch.__version__}, {platform.system()}, {day})"
     tables = {
         **_head(name, facts),
         **_peaks(roofs, calibration),

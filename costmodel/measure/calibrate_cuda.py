@@ -31,7 +31,9 @@ _REPEATS = 9
 Progress = Callable[[str, int, int], None]
 
 
-def calibrate_cuda(name: str, *, command: str, device: str = "cuda", progress: Progress | None = None) -> str:
+def calibrate_cuda(
+    name: str, *, command: str, version: str, device: str = "cuda", progress: Progress | None = None
+) -> str:
     """Measure the GPU ``device`` and return its profile as TOML. Raises InputError where there is none."""
     check_device(device)
     tell = progress or (lambda phase, done, count: None)
@@ -42,7 +44,7 @@ def calibrate_cuda(name: str, *, command: str, device: str = "cuda", progress: P
             tell("products and convolutions", done + 1, len(_DTYPES))
         streams = {count: _stream_rate(count, device) for count in _STREAM_ELEMENTS}
         fixed_s, dispatch_s, sync_s = _fixed_seconds(device), _dispatch_seconds(device), _sync_seconds()
-    return _text(name, device, rates, max(streams.values()), fixed_s, dispatch_s, sync_s, command)
+    return _text(name, device, rates, max(streams.values()), fixed_s, dispatch_s, sync_s, command, version)
 
 
 def _with_tf32(allowed: bool, run: Callable[[], float]) -> float:
@@ -132,13 +134,12 @@ def _text(
     dispatch_s: float,
     sync_s: float,
     command: str,
+    version: str,
 ) -> str:
-    from costmodel import __version__
-
     facts: Any = torch.cuda.get_device_properties(device)
     day = datetime.date.today().isoformat()
     cuda = torch.version.cuda
-    source = f"{command} (costmodel {__version__}, torch {torch.__version__}, CUDA {cuda}, {platform.system()}, {day})"
+    source = f"{command} (costmodel {version}, torch {torch.__version__}, CUDA {cuda}, {platform.system()}, {day})"
     clock_hz = float(getattr(facts, "clock_rate", 0)) * 1e3 or 1.5e9
     capability = f"{facts.major}.{facts.minor}"
     tables: dict[str, dict[str, Any]] = {

@@ -227,7 +227,7 @@ def roofs_for(capacities: dict[str, float]) -> Roofs:
 @pytest.mark.usefixtures("quick")
 def test_the_profile_is_an_ordinary_one(tmp_path: Path) -> None:
     ticks = itertools.count()
-    text = run_calibration("mine", command="costmodel calibrate -o mine.toml", seconds=1e-3, entries=few,
+    text = run_calibration("mine", command="costmodel calibrate -o mine.toml", version="9.9", seconds=1e-3, entries=few,
                            clock=lambda: next(ticks) * 1e-6)  # fmt: skip
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
@@ -235,7 +235,7 @@ def test_the_profile_is_an_ordinary_one(tmp_path: Path) -> None:
     profile = hardware.load(path)
     assert profile.is_cpu and profile.unit_count == cpu_facts().cores
     assert "costmodel calibrate -o mine.toml" in profile.peak("vector", "fp32").source
-    assert f"torch {torch.__version__}" in profile.peak("vector", "fp32").source
+    assert f"costmodel 9.9, torch {torch.__version__}" in profile.peak("vector", "fp32").source
     assert profile.calibration is not None
     assert profile.calibration.page_fault_s == pytest.approx(1.9e-6)
     assert set(profile.calibration.kernels) == {"relu"}
@@ -284,12 +284,15 @@ def test_a_profile_must_be_called_toml(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 def test_without_a_gpu_there_is_nothing_to_calibrate() -> None:
     with pytest.raises(InputError, match="cuda"):
-        calibrate_cuda("mine", command="costmodel calibrate -o mine.toml --device cuda")
+        calibrate_cuda("mine", command="costmodel calibrate -o mine.toml --device cuda", version="9.9")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_gpu_gets_an_ordinary_profile(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(calibrate_cuda("mine", command="costmodel calibrate -o mine.toml --device cuda"), encoding="utf-8")
+    path.write_text(
+        calibrate_cuda("mine", command="costmodel calibrate -o mine.toml --device cuda", version="9.9"),
+        encoding="utf-8",
+    )
     assert [p for p in hardware.check(path) if p.severity == "error"] == []
     assert hardware.load(path).is_gpu
