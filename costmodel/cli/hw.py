@@ -63,8 +63,8 @@ def _show(arguments: argparse.Namespace) -> int:
     columns = (
         text_column("section", "section", importance=90),
         text_column("key", "figure", importance=95),
-        text_column("value", "value", importance=100),
-        text_column("source", "source", importance=40, shortest=24),
+        text_column("value", "value", importance=100, shortest=24),
+        text_column("source", "source", importance=40, shortest=16),
     )
     table = Table(columns=columns, rows=tuple(fact._asdict() for fact in describe(profile)))
     write(Document(f"{profile.name}: {profile.title}", (table,)), arguments.format, arguments.output)
