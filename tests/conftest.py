@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ settings.load_profile("costmodel")
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Traces that tests store go to a directory of their own, never to the user's."""
+    """Traces that tests store go to a directory of their own, never to the user's; all processes of a run share it."""
+    run = tmp_path_factory.getbasetemp()
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "traces"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COSTMODEL_CACHE_DIR", str(tmp_path_factory.mktemp("traces")))
+        patch.setenv("COSTMODEL_CACHE_DIR", str(folder))
         yield
 
 
