@@ -73,7 +73,7 @@ def _imported(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement
         arguments.from_trace,
         graph,
         model=_full_name(arguments.model),
-        device=hardware.name if hardware else "",
+        device=hardware.name if hardware else "unnamed",
         execution=replace(execution, sizes=sizes),
     )
     return measurement, graph, analysis
@@ -88,6 +88,7 @@ def _measured(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement
         arguments.model,
         _execution(arguments),
         halve=arguments.halve_batch,
+        threads=arguments.threads,
         device=arguments.device,
         image_size=arguments.image_size,
         input_shape=arguments.input_shape,

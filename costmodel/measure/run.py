@@ -44,16 +44,20 @@ class Timed:
     cache: str
 
 
-def fitting(request: str, execution: Execution, *, halve: bool = False, **where: Any) -> Runnable:
+def fitting(
+    request: str, execution: Execution, *, halve: bool = False, threads: int | None = None, **where: Any
+) -> Runnable:
     """What ``request`` names, run once. ``halve`` halves the batch until it fits in memory.
 
+    ``threads`` are those that it will run with: compiled code is made for a number of threads.
     ``where`` are the keywords of :func:`~costmodel.measure.running.prepare`. Raises what that and
     :meth:`~costmodel.measure.running.Runnable.check` raise.
     """
     while True:
         try:
             runnable = prepare(request, execution, **where)
-            runnable.check()
+            with pinned_threads(threads):
+                runnable.check()
             return runnable
         except OutOfMemory:
             if not halve or execution.batch == 1:

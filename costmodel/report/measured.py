@@ -105,7 +105,7 @@ def measured_document(
     ]
     notes = (*_remarks(measurement), *measurement.notes)
     blocks += [Notes(notes)] * bool(notes)
-    machine = hardware.title if hardware else measurement.device
+    machine = hardware.title if hardware else f"{measurement.device} (no profile)"
     return Document(f"{measurement.model} measured on {machine}", tuple(blocks))
 
 

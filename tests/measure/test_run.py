@@ -111,6 +111,14 @@ def test_the_batch_is_halved_only_when_asked(net: str, monkeypatch: pytest.Monke
         fitting(net, Execution(batch=16))
 
 
+def test_the_first_run_has_the_threads_of_the_measurement(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code is guarded by the number of threads: with another one it would be compiled again, untimed."""
+    seen: list[int] = []
+    monkeypatch.setattr(Runnable, "check", lambda self: seen.append(torch.get_num_threads()))
+    fitting(net, Execution(), threads=1)
+    assert seen == [1]
+
+
 def test_halving_ends_at_one(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = fails_above(0, monkeypatch)
     with pytest.raises(OutOfMemory):
