@@ -21,7 +21,8 @@ In a hardware file it is the table ``[calibration]`` and one table ``[calibratio
     [calibration.conv_1x1]
     rate = "135 GFLOP/s"                            # ... or by arithmetic,
     activations = "18 GB/s"                         # activations read and written,
-    weights = "11 GB/s"                             # and weights; these times add
+    weights = "11 GB/s"                             # and weights; these times add, and for batches of products
+    matrix = "2 µs"                                 # what each matrix costs besides
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class KernelTime:
     flop_per_s: float | None = None
     activation_bytes_per_s: float | None = None
     weight_bytes_per_s: float | None = None
+    matrix_s: float = 0.0  # for each matrix of a batch
     elements: tuple[int, ...] = ()
     time_s: tuple[float, ...] = ()  # beyond the fixed time, for each of ``elements``
 
@@ -124,6 +126,7 @@ def _kernel_time(table: Mapping[str, Any]) -> KernelTime:
         flop_per_s=quantity("rate", "FLOP/s"),
         activation_bytes_per_s=quantity("activations", "B/s"),
         weight_bytes_per_s=quantity("weights", "B/s"),
+        matrix_s=quantity("matrix", "s") or 0.0,
         elements=tuple(table.get("elements", ())),
         time_s=tuple(parse_quantity(text, "s") for text in table.get("time", ())),
     )

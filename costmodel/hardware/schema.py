@@ -31,7 +31,7 @@ _OVERHEADS = {"kernel_fixed_cycles": "number", "dispatch": "s", "sync": "s"}
 _CALIBRATION = {"threads": "count", "operator_bytes": "sizes", "cold_share": "shares", "page_fault": "s"}
 _CALIBRATION |= {"spread": "number", "drift": "number", "steal": "number", "disturbed": "number", "samples": "count",
                  "single_thread_peak": "FLOP/s"}  # fmt: skip
-_KERNEL_TIME = {"hot": "s", "cold": "s", "rate": "FLOP/s", "activations": "B/s", "weights": "B/s"}
+_KERNEL_TIME = {"hot": "s", "cold": "s", "rate": "FLOP/s", "activations": "B/s", "weights": "B/s", "matrix": "s"}
 _KERNEL_TIME |= {"elements": "counts", "time": "times"}
 _EVERYWHERE = {"source": "text", "verified": "flag", "unverified": "texts"}
 

@@ -200,6 +200,8 @@ def _kind(times: KernelTime) -> dict[str, Any]:
     for key, rate in (("activations", times.activation_bytes_per_s), ("weights", times.weight_bytes_per_s)):
         if rate:
             table[key] = f"{rate / 1e9:.4g} GB/s"
+    if times.matrix_s:
+        table["matrix"] = microseconds(times.matrix_s)
     if times.elements:
         table |= {"elements": list(times.elements), "time": [microseconds(t) for t in times.time_s]}
     return table

@@ -94,6 +94,8 @@ def _table(kind: str, items: Sequence[Timed]) -> KernelTime:
 
 #: Rates above this [1/s] are the regression's way to say that a part costs nothing.
 _FASTEST = 1e13
+#: Benchmarks of a kind from which on its tiny ones are not needed in the regression.
+_LEAST_SIZED = 4
 
 
 # -- rates -----------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def _fit_rates(kinds: Mapping[str, Sequence[Timed]]) -> dict[str, KernelTime]:
     """Rates and bandwidths of kinds that share their reorders, by least squares on relative errors, none negative."""
     import numpy
 
-    items = [(kind, item) for kind, members in kinds.items() for item in members]
+    items = [(kind, item) for kind, members in kinds.items() for item in _sized(members)]
     if not items:
         return {}
     rows = [_parts(kind, item) for kind, item in items]
@@ -115,6 +117,12 @@ def _fit_rates(kinds: Mapping[str, Sequence[Timed]]) -> dict[str, KernelTime]:
     return _kernel_times(kinds, dict(zip(names, cost.tolist(), strict=True)))
 
 
+def _sized(members: Sequence[Timed]) -> Sequence[Timed]:
+    """Without the tiny ones, which run on one thread: what threads cost would be missing from the fixed time."""
+    sized = [item for item in members if not item.warmer_s]
+    return sized if len(sized) >= _LEAST_SIZED else members
+
+
 def _parts(kind: str, item: Timed) -> dict[tuple[str, str], float]:
     """What the time of one benchmark is a weighted sum of: (kind, part) -> quantity."""
     row: dict[tuple[str, str], float] = {}
@@ -122,7 +130,7 @@ def _parts(kind: str, item: Timed) -> dict[tuple[str, str], float]:
         work = work_of(kernel)
         owner = kind if kernel is item.main else kind_of(kernel)
         parts = {"starts": work.starts, "flops": work.flops, "activations": work.activation_bytes,
-                 "weights": work.weight_bytes, "elements": work.elements}  # fmt: skip
+                 "weights": work.weight_bytes, "elements": work.elements, "matrices": work.matrices}  # fmt: skip
         for part, quantity in parts.items():
             if quantity:
                 row[owner, part] = row.get((owner, part), 0.0) + quantity
@@ -138,16 +146,16 @@ def _kernel_times(kinds: Mapping[str, Sequence[Timed]], cost: Mapping[tuple[str,
     for owner in dict.fromkeys(owner for owner, _ in cost):
         fixed: dict[str, Any] = {}
         if owner in kinds:
-            tiny, intercept = _tiny(owner, kinds[owner]), cost.get((owner, "starts"), 0.0)
-            hot = min(tiny.warmer_s[0], tiny.seconds)
-            fixed = {"hot_s": hot + max(intercept - tiny.seconds, 0.0), "cold_s": max(intercept, hot)}
-            fixed["hot_s"] = min(fixed["hot_s"], fixed["cold_s"])
+            hot = _tiny(owner, kinds[owner]).warmer_s[0]
+            cold = cost.get((owner, "starts"), 0.0)
+            fixed = {"hot_s": min(hot, cold), "cold_s": cold}
         each = cost.get((owner, "elements"), 0.0)
         found[owner] = KernelTime(
             **fixed,
             flop_per_s=rate(owner, "flops"),
             activation_bytes_per_s=rate(owner, "activations"),
             weight_bytes_per_s=rate(owner, "weights"),
+            matrix_s=cost.get((owner, "matrices"), 0.0),
             elements=(0, 1_000_000) if each else (),
             time_s=(0.0, each * 1e6) if each else (),
         )

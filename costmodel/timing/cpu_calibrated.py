@@ -99,6 +99,7 @@ class Work(NamedTuple):
     activation_bytes: int = 0
     weight_bytes: int = 0
     elements: int = 0
+    matrices: int = 0
     faulted_bytes: int = 0
 
 
@@ -120,9 +121,11 @@ def work_of(kernel: Kernel) -> Work:
         return Work(start, kernel.matrix_flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
     if kernel.algorithm == "flash_attention" and kernel.gemm is not None:
         queries, keys, _, heads = kernel.gemm
-        return Work(start, kernel.matrix_flops, elements=queries * keys * heads, faulted_bytes=faulted)
+        scores = queries * keys * heads
+        return Work(start, kernel.matrix_flops, elements=scores, matrices=heads, faulted_bytes=faulted)
     if kernel.matrix_flops:
-        return Work(start, kernel.matrix_flops, kernel.bytes, faulted_bytes=faulted)
+        matrices = kernel.gemm[3] if kernel.gemm is not None else 1
+        return Work(start, kernel.matrix_flops, kernel.bytes, matrices=matrices, faulted_bytes=faulted)
     return Work(start, elements=_walked(kernel), faulted_bytes=faulted)
 
 
@@ -169,6 +172,7 @@ def kernel_seconds(kernel: Kernel, time: KernelTime, machine: HardwareProfile, c
     compute = work.flops / time.flop_per_s if time.flop_per_s else 0.0
     memory = work.activation_bytes / time.activation_bytes_per_s if time.activation_bytes_per_s else 0.0
     memory += work.weight_bytes / time.weight_bytes_per_s if time.weight_bytes_per_s else 0.0
+    compute += work.matrices * time.matrix_s
     walked = time.elements_s(work.elements)
     streamed = min(walked, kernel.bytes / (machine.dram_bytes_per_s * machine.achievable_dram_fraction))
     if calibration is not None:
