@@ -28,6 +28,8 @@ BURSTS = 3
 SMALL_ROUNDS = {2**14: 24, 2**18: 16, 2**20: 12, 2**22: 8}
 _LOOP_CALLS = 24
 _LEAST_ROUNDS = 4
+#: How much longer a burst may take to collect undisturbed rounds [1]: the whole stays below three minutes.
+_LONGER = 1.3
 #: Share of all cores [1] that other processes may use in a round that counts.
 _MOST_OTHERS = 0.05
 
@@ -101,13 +103,13 @@ class _Watch:
     def rounds(
         self, entries: Sequence[Entry], into: dict[str, list[float]], seconds: float, burst: int, tell: Progress
     ) -> None:
-        """Rounds for about ``seconds``, at least a few; longer, up to twice that, where many are disturbed."""
+        """Rounds for about ``seconds``, at least a few; a little longer where many are disturbed."""
         began, kept = self.clock(), 0
         while True:
             kept += self.round(entries, into=into)
             elapsed = self.clock() - began
             tell("all operators", round(100 * (burst + min(elapsed / seconds, 1.0))), 100 * BURSTS)
-            if (elapsed >= seconds and kept >= _LEAST_ROUNDS) or elapsed >= 2 * seconds:
+            if (elapsed >= seconds and kept >= _LEAST_ROUNDS) or elapsed >= _LONGER * seconds:
                 break
         if not kept:
             self.round(entries, into=into, anyway=True)

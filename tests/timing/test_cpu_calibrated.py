@@ -111,9 +111,9 @@ def test_a_result_above_the_mmap_threshold_is_faulted_in() -> None:
 
 
 def test_a_heap_that_outgrows_the_trim_threshold_is_faulted_in_anew() -> None:
-    """Three blocks of 30 MiB alive at once are handed back and faulted in again; two of 30 MiB stay.
+    """Two blocks of 30 MiB alive at a time stay in the heap; three of 31 MiB are handed back and faulted in again.
 
-    The input of a chain is not counted: two results are alive at a time, and a third where an operator copies.
+    The input of a chain is not counted, so that two results are alive at a time, or all where all are put out.
     """
     graph = chain(relu(30, MIB // 4), relu(30, MIB // 4), relu(30, MIB // 4))
     plan = lower(graph, Execution(), machine())
