@@ -202,8 +202,8 @@ def report(hardware: HardwareProfile, store: Path) -> Document:
             "Eager PyTorch on the CPU below, fp32, two threads, random weights: time of one step as predicted from a "
             "trace and a profile that `costmodel calibrate` wrote, against measured time. Constants come from "
             "micro-benchmarks of single operators; none was fitted to a model. The structure of the time model was "
-            "chosen with the development half of the models in view; the other half was scored, and its scores were seen "
-            "once or twice on the way, but no change was made for a model of it."
+            "chosen with the development half of the models in view; the other half was scored, and its scores "
+            "were seen once or twice on the way, but no change was made for a model of it."
         ),
         KeyValues(tuple(_machine(hardware))),
         _scores(items),

@@ -169,10 +169,10 @@ def _memory(facts: CpuFacts, roofs: Roofs) -> Tables:
         dram["capacity"] = f"{facts.dram_bytes / 1e9:.4g} GB"
     tables: Tables = {"memory.dram": {**dram, "achievable": 1.0}}
     for level, (size, own) in sorted(facts.cache_bytes.items(), reverse=True):
-        bandwidth = f"{roofs.bytes_per_s[level] / 1e9:.4g} GB/s"
-        tables[f"memory.{level}"] = {
-            "capacity": f"{size / 1024:g} KiB", "per_unit": own, "measured_bandwidth": bandwidth
-        }  # fmt: skip
+        table: dict[str, Any] = {"capacity": f"{size / 1024:g} KiB", "per_unit": own}
+        if level in roofs.bytes_per_s:
+            table["measured_bandwidth"] = f"{roofs.bytes_per_s[level] / 1e9:.4g} GB/s"
+        tables[f"memory.{level}"] = table
     return tables
 
 

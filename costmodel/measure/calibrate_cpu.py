@@ -191,6 +191,8 @@ class Roofs:
 
 #: Working sets of the streaming benchmark as a share of a level's capacity: small enough to fit with its neighbours.
 _FILL = 0.4
+#: Below this a call of torch.add takes longer than its traffic, and says nothing of the cache [B].
+_LEAST_STREAM_BYTES = 2**20
 _GEMM_EDGE = {"fp32": 1024, "fp64": 768, "bf16": 256}
 _DTYPE = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 
@@ -208,7 +210,7 @@ def measure_roofs(
         single = _gemm_rate("fp32", clock, max(repeats // 3, 3))
     finally:
         torch.set_num_threads(threads)
-    sets = {level: _FILL * capacity for level, capacity in capacities.items()}
+    sets = {level: _FILL * size for level, size in capacities.items() if _FILL * size >= _LEAST_STREAM_BYTES}
     sets["dram"] = max(4 * max(capacities.values(), default=0.0), 96e6)
     streams = {level: _stream_rate(nbytes, clock, repeats) for level, nbytes in sets.items()}
     return Roofs(flop_per_s=rates, single_thread_flop_per_s=single, bytes_per_s=streams)
