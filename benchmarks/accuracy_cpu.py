@@ -203,7 +203,7 @@ def report(hardware: HardwareProfile, store: Path) -> Document:
             "trace and a profile that `costmodel calibrate` wrote, against measured time. Constants come from "
             "micro-benchmarks of single operators; none was fitted to a model. The structure of the time model was "
             "chosen with the development half of the models in view; the other half was scored, and its scores "
-            "were seen once or twice on the way, but no change was made for a model of it."
+            "and two listings of its models were seen on the way, so it is no untouched set."
         ),
         KeyValues(tuple(_machine(hardware))),
         _scores(items),

@@ -61,7 +61,8 @@ def main() -> int:
 INTRODUCTION = (
     "Every row of public measurements that costmodel can judge, predicted from the model's source and a machine's "
     "profile alone: nothing was run. Written by `python benchmarks/accuracy_report.py MEASURED`; the baselines are "
-    "scored on the same rows in the same run."
+    "scored on the same rows in the same run. fitted_constants.md holds every fitted constant and "
+    "the errors on families and machines that it was not fitted to."
 )
 
 
