@@ -23,6 +23,8 @@ __all__ = ["CONVOLUTIONS", "convolution_kernels", "cpu_kernels", "in_order", "mo
 
 #: Input channels up to which oneDNN's first-layer kernels read a plain NCHW image.
 PLAIN_INPUT_CHANNELS = 4
+#: Channels in one of oneDNN's blocks.
+BLOCKED_CHANNELS = 8
 #: Channels a group below which oneDNN has no blocked kernel and falls back to im2col and GEMM.
 BLOCKED_GROUP_CHANNELS = 8
 
@@ -56,15 +58,32 @@ def convolution_kernels(operator: Operator, *, compiled: bool) -> Iterator[Kerne
     """
     x, weight, out = operator.input, operator.arguments["weight"], operator.out
     plain = not compiled and not (is_channels_last(x) or is_channels_last(out))
-    if plain and x.shape[1] > PLAIN_INPUT_CHANNELS:
-        yield moved(operator, x, "reorder_activations")
+    blocked = plain and not _has_ragged_groups(operator, weight)
+    if blocked and x.shape[1] > PLAIN_INPUT_CHANNELS:
+        yield _reordered(operator, x)
     if compiled and product(weight.shape[2:]) > 1:
         yield moved(operator, weight, "copy_weights")
     yield moved(operator, weight, "reorder_weights")
     kernel = _convolution_kernel(operator, weight)
     yield kernel if plain else replace(kernel, access="channels_last")
-    if plain:
-        yield moved(operator, out, "reorder_activations")
+    if blocked:
+        yield _reordered(operator, out)
+
+
+def _has_ragged_groups(operator: Operator, weight: TensorSpec) -> bool:
+    """Groups wider than a block that do not fill their blocks: oneDNN multiplies them as they lie (``gemm:jit``)."""
+    groups = operator.arguments.get("groups", 1)
+    widths = weight.shape[1], weight.shape[0] // groups
+    return groups > 1 and min(widths) > BLOCKED_CHANNELS and any(width % BLOCKED_CHANNELS for width in widths)
+
+
+def _reordered(operator: Operator, spec: TensorSpec) -> Kernel:
+    """Activations into oneDNN's blocks of eight channels, or back.
+
+    Where channels leave a block part empty, oneDNN (3.x, verbose mode) takes ``jit:uni`` instead of ``jit:blk``.
+    """
+    kernel = moved(operator, spec, "reorder_activations")
+    return replace(kernel, access="padded") if spec.shape[1] % BLOCKED_CHANNELS else kernel
 
 
 def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:

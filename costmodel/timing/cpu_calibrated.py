@@ -77,7 +77,7 @@ def kind_of(kernel: Kernel, *, in_place: bool = False) -> str:
     suffix = "" if kernel.access == "elementwise" else f"_{kernel.access}"
     name = kernel.op.rpartition(".")[2].removeprefix("native_").strip("_")
     if kernel.algorithm in _REORDERS:
-        return kernel.algorithm
+        return kernel.algorithm + suffix
     if "conv" in name and kernel.algorithm in _CONVOLUTIONS:
         return _CONVOLUTIONS[kernel.algorithm] + suffix
     if kernel.algorithm == "gemm":

@@ -53,6 +53,20 @@ def test_an_eager_nchw_convolution_reorders_input_weight_and_output() -> None:
     assert product.gemm == (36, 16, 8 * 9, 1)
 
 
+@pytest.mark.parametrize(("channels", "access"), [(16, "elementwise"), (18, "padded")])
+def test_reorders_tell_whether_channels_fill_their_blocks(channels: int, access: str) -> None:
+    before, *_, after = conv(f32(1, 8, 6, 6), f32(channels, 8, 1, 1), f32(1, channels, 6, 6))
+    assert (before.access, after.access) == ("elementwise", access)
+
+
+@pytest.mark.parametrize(("width", "reorders"), [(88, 2), (90, 0), (4, 2)])
+def test_groups_that_do_not_fill_their_blocks_are_multiplied_as_they_lie(width: int, reorders: int) -> None:
+    """As oneDNN's verbose mode shows for two groups of 88 (jit:avx2) and of 90 channels (gemm:jit)."""
+    x, weight = f32(1, 2 * width, 6, 6), f32(2 * width, width, 1, 1)
+    kernels = conv(x, weight, f32(1, 2 * width, 6, 6), groups=2)
+    assert algorithms(kernels).count("reorder_activations") == reorders
+
+
 def test_channels_last_reorders_only_the_weight() -> None:
     kernels = conv(nhwc(1, 8, 6, 6), f32(16, 8, 3, 3), nhwc(1, 16, 6, 6), padding=1)
     assert algorithms(kernels) == ["reorder_weights", "implicit_gemm"]
