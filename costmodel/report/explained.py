@@ -115,9 +115,10 @@ def _sums(split: Any, measured: Any, whole: float) -> Iterator[Row]:
 
 
 def _largest(split: Any, found: Any) -> str:
-    """The nodes with most of a cause."""
+    """The nodes with most of a cause; those with a millionth of it have none but by rounding."""
     nodes = split.analysis.bound.nodes
-    return ", ".join(f"{nodes[node].name} {format_seconds(seconds)}" for node, seconds in found.nodes[:_NAMED])
+    named = [(node, s) for node, s in found.nodes[:_NAMED] if abs(s) > 1e-6 * abs(found.seconds)]
+    return ", ".join(f"{nodes[node].name} {format_seconds(seconds)}" for node, seconds in named)
 
 
 def _gaps_table(measured: Any, top: int | None) -> Table:
