@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Cost
-from costmodel.costing import Coverage, GraphCosts, Uncosted, cost_graph
+from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
 from costmodel.errors import InputError, librarian
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
@@ -388,29 +388,6 @@ class Analysis:
     def __repr__(self) -> str:
         milliseconds, batch = 1e3 * self.latency, self.execution.batch
         return f"<Analysis of {self.name} on {self.hardware.name}: {milliseconds:.3g} ms at batch {batch}>"
-
-
-def closed_forms(costs: GraphCosts) -> dict[str, str]:
-    """Factored closed forms of the totals, as text, keyed by quantity."""
-    total = costs.total
-    return {
-        name: _closed_form(getattr(total, name))
-        for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")
-    }
-
-
-def _closed_form(expression: Any) -> str:
-    """The expression collected by its rounded sizes, with the batch taken out."""
-    if isinstance(expression, int):
-        return str(expression)
-    import sympy
-
-    expanded = sympy.expand(expression)
-    batch = sympy.Symbol("batch", positive=True, integer=True)
-    rest = expanded.coeff(batch, 1)
-    if sympy.expand(expanded - batch * rest) == 0 and rest.is_Add:
-        return f"batch*({rest})"
-    return str(expanded)
 
 
 def _shapes(graph: OpGraph, tensors: Iterable[int]) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from costmodel import cache
-from costmodel.analysis import Analysis, closed_forms
+from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.comparison import Comparison
-from costmodel.costing import cost_graph
+from costmodel.costing import closed_forms, cost_graph
 from costmodel.errors import InputError, TraceError
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from costmodel.cost import Cost, total
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 
-__all__ = ["Coverage", "GraphCosts", "Uncosted", "cost_graph"]
+__all__ = ["Coverage", "GraphCosts", "Uncosted", "closed_forms", "cost_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +83,26 @@ def cost_graph(graph: OpGraph) -> GraphCosts:
             cost = default_cost(arguments, results)
         costs.append(cost)
     return GraphCosts(graph, costs, frozenset(uncosted))
+
+
+def closed_forms(costs: GraphCosts) -> dict[str, str]:
+    """Factored closed forms of the totals, as text, keyed by quantity."""
+    total = costs.total
+    return {
+        name: _closed_form(getattr(total, name))
+        for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")
+    }
+
+
+def _closed_form(expression: Any) -> str:
+    """The expression collected by its rounded sizes, with the batch taken out."""
+    if isinstance(expression, int):
+        return str(expression)
+    import sympy
+
+    expanded = sympy.expand(expression)
+    batch = sympy.Symbol("batch", positive=True, integer=True)
+    rest = expanded.coeff(batch, 1)
+    if sympy.expand(expanded - batch * rest) == 0 and rest.is_Add:
+        return f"batch*({rest})"
+    return str(expanded)

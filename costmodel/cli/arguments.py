@@ -6,10 +6,21 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES
 
-__all__ = ["add_execution", "add_model", "add_output", "add_sizes", "positive", "progress", "shape", "words"]
+__all__ = [
+    "add_execution",
+    "add_model",
+    "add_output",
+    "add_sizes",
+    "conditions",
+    "positive",
+    "progress",
+    "shape",
+    "words",
+]
 
 FORMATS = ("table", "markdown", "json", "csv", "html")
 
@@ -71,6 +82,12 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     parser.add_argument("--mode", choices=MODES, default="eager", help="eager or torch.compile (default: eager)")
+
+
+def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
+    names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from costmodel.measure.calibrate_cpu import (
     time_entries,
 )
 from costmodel.measure.calibrate_fit import cold_curve, fit_kernels
-from costmodel.measure.latency import Clock, pinned_threads
+from costmodel.measure.latency import Clock, pinned_threads, warm_allocator
 from costmodel.measure.machine_cpu import CpuFacts, cpu_facts
 from costmodel.measure.microbench import Entry
 from costmodel.measure.profile_text import microseconds, toml_text
@@ -70,7 +70,7 @@ def calibrate_cpu(
     facts = cpu_facts()
     with pinned_threads(threads) as count, torch.inference_mode():
         capacities = {level: float(size * (count if own else 1)) for level, (size, own) in facts.cache_bytes.items()}
-        _raise_mmap_threshold()
+        warm_allocator()
         benchmarks = (entries or cpu_entries)()
         roofs = measure_roofs(capacities, threads=count, clock=clock)
         rounds = time_entries(benchmarks, _provisional(facts), seconds=seconds, clock=clock, progress=progress)
@@ -78,11 +78,6 @@ def calibrate_cpu(
     check_quiet(rounds, most_spread)
     calibration = fitted(rounds, fault_s, count)
     return profile_text(name, facts, roofs, rounds, calibration, command=command, version=version)
-
-
-def _raise_mmap_threshold() -> None:
-    """Free one large block: glibc then keeps blocks of up to 32 MiB, as in any process that has run for a while."""
-    torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
 
 
 def check_quiet(rounds: Rounds, most_spread: float) -> None:
