@@ -13,7 +13,7 @@ from costmodel.units import format_percent, format_seconds
 
 __all__ = ["batch_that_fills"]
 
-#: Largest batch that is tried for filling the device.
+#: Largest batch that is tried for filling the device [samples].
 MOST_BATCH = 1024
 
 

@@ -37,6 +37,7 @@ __all__ = ["MOST_SPREAD", "NoisyMachineError", "calibrate_cpu", "profile_text"]
 #: Median interquartile range over the median of a timing [1] above which no profile is written. A shared two-core guest
 #: has 0.1 to 0.2; with another job on its cores it has 0.6 and more.
 MOST_SPREAD = 0.35
+#: Time for the rounds over all operators [s]: on a quiet two-core machine 60,000 timings of 460 operators.
 SECONDS = 75.0
 
 Progress = Callable[[str, int, int], None]

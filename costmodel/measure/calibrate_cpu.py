@@ -23,9 +23,11 @@ from costmodel.measure.microbench import Entry, kernels_of
 
 __all__ = ["BURSTS", "SMALL_ROUNDS", "Roofs", "Rounds", "measure_roofs", "page_fault_seconds", "time_entries"]
 
+#: Parts that the rounds fall into, spread over the run, so that a machine whose speed drifts shows.
 BURSTS = 3
 #: Rounds over small operators alone: most bytes of an operator, and rounds of each in a burst.
 SMALL_ROUNDS = {2**14: 24, 2**18: 16, 2**20: 12, 2**22: 8}
+#: Calls in a hot loop, whose median is the hot fixed time, and fewest undisturbed rounds before a burst may end.
 _LOOP_CALLS = 24
 _LEAST_ROUNDS = 4
 #: How much longer a burst may take to collect undisturbed rounds [1]: the whole stays below three minutes.

@@ -26,7 +26,7 @@ _GEMM_EDGES = (2048, 4096, 8192)
 #: (batch, channels in and out, picture edge, kernel edge)
 _CONVOLUTIONS = ((64, 256, 56, 3), (64, 512, 28, 3), (64, 256, 56, 1), (64, 1024, 14, 1))
 _STREAM_ELEMENTS = (2**22, 2**25, 2**27)
-_REPEATS = 9
+_REPEATS = 9  # timed calls, of which the median counts
 
 Progress = Callable[[str, int, int], None]
 

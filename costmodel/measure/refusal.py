@@ -14,7 +14,7 @@ __all__ = ["check_same_model"]
 #: Share of contractions that must find a partner of the same sizes, on either side. A model that ran another way
 #: (fused attention, a fast path) parts with a few; another model with most.
 _LEAST_SHARE = 0.9
-_SHOWN = 5
+_SHOWN = 5  # nodes without a partner that the message names
 
 
 def check_same_model(

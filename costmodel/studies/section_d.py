@@ -14,6 +14,7 @@ from costmodel.studies.words import listed, more, percent, seconds, slower
 
 __all__ = ["BATCH", "PASSAGES", "PUBLISHED_RATES", "next_pair", "passages", "run", "said_by", "time_share"]
 
+#: Samples a step where a claim names no batch: a GPU is busy, and every machine's memory holds it.
 BATCH = 64
 RUN: dict[str, Any] = {"dtype": "amp_fp16", "layout": "nhwc"}
 
