@@ -30,9 +30,9 @@ from cpu_models import FAMILIES, is_development
 from costmodel.analysis import Analysis
 from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
+from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.read import read_raw
-from costmodel.kernels import Execution
 from costmodel.report import Document
 from costmodel.report.as_markdown import render_markdown
 from costmodel.report.columns import number_column, share_column, text_column
@@ -99,7 +99,7 @@ def _visit(model: str, condition: str) -> dict[str, Any]:
 
     _, batch, layout, edge = CONDITIONS[condition]
     try:
-        model_run = prepare(model, Execution(batch=batch, layout=layout), image_size=edge)
+        model_run = prepare(model, Execution.of(batch=batch, layout=layout), image_size=edge)
         model_run.check()
     except CostmodelError as error:
         return {"cond": condition, "fail": str(error).splitlines()[0]}
@@ -185,7 +185,7 @@ def predict(model: str, condition: str, hardware: HardwareProfile) -> float:
     _, batch, layout, edge = CONDITIONS[condition]
     sizes = {"height": edge, "width": edge} if edge else None
     trace = load_trace(model, layout=layout, sizes=sizes)
-    execution = Execution(batch=batch, layout=layout)
+    execution = Execution.of(batch=batch, layout=layout)
     return Analysis(
         name=trace.name, source=trace.source, record=trace.graph, hardware=hardware, execution=execution
     ).latency

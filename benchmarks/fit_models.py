@@ -29,10 +29,10 @@ import numpy as np
 from costmodel.analysis import Analysis
 from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
+from costmodel.execution import Execution
 from costmodel.hardware import load
 from costmodel.hardware import profile as profile_room
 from costmodel.hardware.catalogue import _load_as_of
-from costmodel.kernels import Execution
 from costmodel.timing import gemm_machine, gpu, step, streaming
 
 STEP = 1.1
@@ -125,8 +125,8 @@ def analyses(rows: list[dict[str, str]], cached_only: bool) -> Iterator[tuple[di
         except CostmodelError as error:
             print(f"left out: {row['model']}: {str(error).splitlines()[0]}")
             continue
-        execution = Execution(
-            batch=int(row["batch"]), dtype=row["dtype"], layout=row["layout"], torch_version=row["torch"],
+        execution = Execution.of(
+            batch=int(row["batch"]), dtype=row["dtype"], layout=row["layout"], torch=row["torch"],
             fast_norm=True, tf32_matmul=True,
         )  # fmt: skip
         yield row, trace, execution

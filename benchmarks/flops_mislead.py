@@ -62,7 +62,7 @@ def requests() -> list[str]:
 
 def measure(store: Path, seconds: float) -> None:
     """Add rounds for about ``seconds``; each is appended to the store's file as it ends."""
-    from costmodel.kernels import Execution
+    from costmodel.execution import Execution
     from costmodel.measure.machine_cpu import busy_seconds
     from costmodel.measure.running import prepare
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from costmodel.comparison import Comparison
     from costmodel.cost import Cost
     from costmodel.errors import CostmodelError
+    from costmodel.execution import Execution
     from costmodel.explain import Finding
     from costmodel.hardware import HardwareProfile
-    from costmodel.kernels import Execution
 
 __all__ = [
     "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "analyze", "compare",
@@ -33,7 +33,7 @@ _HOMES = {
     "Analysis": "costmodel.analysis",
     "Cost": "costmodel.cost",
     "CostmodelError": "costmodel.errors",
-    "Execution": "costmodel.kernels",
+    "Execution": "costmodel.execution",
     "HardwareProfile": "costmodel.hardware",
     "Comparison": "costmodel.comparison",
     "Finding": "costmodel.explain",

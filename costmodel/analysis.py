@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
 from costmodel.errors import InputError, librarian
+from costmodel.execution import Execution
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import Execution, KernelPlan, lower, run_costs
+from costmodel.kernels import KernelPlan, lower, run_costs
 from costmodel.rows import ModelInfo, Row, Totals, grouped
 from costmodel.timing import Estimate, estimate_plan, step_interval
 
@@ -128,7 +129,7 @@ class Analysis:
     @cached_property
     def run_costs(self) -> list[Cost]:
         """Cost of every node in the dtypes of the run."""
-        if self.execution.dtype in ("fp32", "tf32"):
+        if self.execution.precision.is_traced:
             return [self.node_costs.of_call[node.call] for node in self.bound.nodes]
         return run_costs(self.bound, self.execution)
 
@@ -171,8 +172,8 @@ class Analysis:
     def peak_memory_bytes(self) -> int:
         """Weights, inputs, and the most activations alive at once when nodes run in program order, in B."""
         graph, scale = self.bound, self.plan.storage_scale
-        halved = self.execution.dtype in ("fp16", "bf16")
-        resident = (self.record.parameter_bytes + self.record.buffer_bytes) / (2 if halved else 1)
+        narrowed = self.execution.precision.weight_bits / 32  # the trace is made in fp32
+        resident = (self.record.parameter_bytes + self.record.buffer_bytes) * narrowed
         resident += sum(graph.storages[s].nbytes * scale[s] for s in {graph.tensors[t].storage for t in graph.inputs})
         alive = peak = 0.0
         for allocated, freed in graph.lifetimes:
@@ -346,13 +347,7 @@ class Analysis:
             raise InputError(
                 f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
             )
-        execution = replace(
-            self.execution,
-            batch=self.execution.batch if batch is None else batch,
-            sizes=sizes,
-            dtype=dtype or self.execution.dtype,
-            mode=mode or self.execution.mode,
-        )
+        execution = self.execution.changed(batch=batch, sizes=sizes, dtype=dtype, mode=mode)
         other = Analysis(
             name=self.name,
             source=self.source,

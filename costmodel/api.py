@@ -12,9 +12,9 @@ from costmodel.cache import CachedTrace
 from costmodel.comparison import Comparison
 from costmodel.costing import closed_forms, cost_graph
 from costmodel.errors import InputError, TraceError
+from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import Execution
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ def analyze(
     4089184256
     """
     hardware = load(hw) if isinstance(hw, str) else hw
-    execution = Execution(batch=1 if batch is None else batch, dtype=dtype, layout=layout, mode=mode)
+    execution = Execution.of(batch=1 if batch is None else batch, dtype=dtype, layout=layout, mode=mode)
     sizes = input_sizes(image_size, seq_len)
     if isinstance(model, str):
         if inputs is not None:
@@ -74,7 +74,7 @@ def analyze(
         )
     else:
         traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
-        execution = Execution(batch=own_batch, dtype=dtype, layout=layout, mode=mode)
+        execution = execution.changed(batch=own_batch)
     return _analysis(traced, hardware, execution, sizes)
 
 
@@ -119,15 +119,12 @@ def _analysis(
     traced: CachedTrace, hardware: HardwareProfile, execution: Execution, sizes: Mapping[str, int]
 ) -> Analysis:
     open_sizes = {name: value for name, value in sizes.items() if name in traced.graph.symbols}
-    execution = Execution(
-        batch=execution.batch, sizes=open_sizes, dtype=execution.dtype, layout=execution.layout, mode=execution.mode
-    )
     return Analysis(
         name=traced.name,
         source=traced.source,
         record=traced.graph,
         hardware=hardware,
-        execution=execution,
+        execution=execution.changed(sizes=open_sizes),
         closed_forms=traced.closed_forms or None,
     )
 

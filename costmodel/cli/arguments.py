@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES
+from costmodel.execution import DTYPES, LAYOUTS
+from costmodel.execution.execution import MODES
 
 __all__ = [
     "add_execution",

@@ -10,8 +10,8 @@ from costmodel.cli import arguments as common
 
 if TYPE_CHECKING:
     from costmodel.analysis import Analysis
+    from costmodel.execution import Execution
     from costmodel.graph import OpGraph
-    from costmodel.kernels import Execution
     from costmodel.measure.measurement import Measurement
 
 __all__ = ["add", "run"]
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _execution(arguments: argparse.Namespace) -> Execution:
-    from costmodel.kernels import Execution
+    from costmodel.execution import Execution
 
-    return Execution(batch=arguments.batch, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
+    return Execution.of(batch=arguments.batch, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
 
 
 def _imported(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement, OpGraph, Analysis | None]:

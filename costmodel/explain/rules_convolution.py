@@ -47,10 +47,10 @@ def depthwise(case: Case) -> Iterator[Finding]:
 
 def _faster_depthwise(case: Case) -> dict[str, Any]:
     """Change and saving: fewer bytes, or the kernel that cuDNN has for half precision in channels_last."""
-    dtype = case.analysis.execution.dtype
-    half = dtype if dtype.endswith("16") else "fp16"
+    now = case.analysis.execution.precision
+    half = str(now) if now.bits == 16 else "fp16"
     tried = {"half precision in channels_last takes cuDNN's depthwise kernel": {"dtype": half, "layout": "nhwc"}}
-    if half != dtype:
+    if half != str(now):
         tried = {"half precision moves half the bytes": {"dtype": half}, **tried}
     savings = {change: case.cause_saving_s("depthwise", **how) for change, how in tried.items()}
     known = {change: saved for change, saved in savings.items() if saved is not None}

@@ -25,7 +25,7 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         return
     seconds = {node: causes["host"] for node, causes in case.split.by_node.items() if "host" in causes}
     nodes, count, busy = case.by_stake(seconds), len(case.analysis.bound.nodes), case.split.busy_s
-    batch, mode = batch_that_fills(case), case.analysis.execution.mode
+    batch, mode = batch_that_fills(case), case.analysis.execution.engine
     busy_from = f"; batch {batch} would keep it busy" if batch else ""
     saving, change = case.saving_s(mode="compile"), "torch.compile issues the step from generated code"
     if mode == "compile":
@@ -90,7 +90,7 @@ def small_kernels(case: Case) -> Iterator[Finding]:
 def _fewer_starts(case: Case, cause: str) -> dict[str, Any]:
     """Change and saving: fusion, or a larger batch where the step is fused already."""
     batch = 8 * case.analysis.execution.batch
-    if case.analysis.execution.mode == "compile":
+    if case.analysis.execution.engine == "compile":
         return case.on_device(f"batch {batch} pays it once", case.cause_saving_s(cause, batch=batch))
     return case.on_device("torch.compile fuses what it can", case.cause_saving_s(cause, mode="compile"))
 
@@ -139,7 +139,7 @@ def fragmentation(case: Case) -> Iterator[Finding]:
 def casts(case: Case) -> Iterator[Finding]:
     """Autocast casts weights in every step, and activations where lists of operators meet."""
     seconds = {node: causes["casts"] for node, causes in case.split.by_node.items() if causes.get("casts", 0.0) > 0}
-    stake, target = sum(seconds.values()), case.analysis.execution.autocast
+    stake, target = sum(seconds.values()), case.analysis.execution.precision.autocast
     if not case.matters(stake) or target is None:
         return
     nodes = case.by_stake(seconds)
@@ -159,7 +159,7 @@ def casts(case: Case) -> Iterator[Finding]:
 @rule("tf32_off")
 def tf32_off(case: Case) -> Iterator[Finding]:
     """fp32 matrix products leave the tensor cores idle: PyTorch allows TF32 in convolutions only."""
-    saving = case.saving_s(dtype="tf32") if case.analysis.execution.dtype == "fp32" else None
+    saving = case.saving_s(dtype="tf32") if case.analysis.execution.precision.operands == "fp32" else None
     if saving is None or not case.analysis.hardware.has_tf32:
         return
     seconds: dict[int, float] = {}

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from costmodel.kernels.lowering import lower, run_costs
-from costmodel.kernels.plan import DTYPES, LAYOUTS, MODES, Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 
-__all__ = ["DTYPES", "LAYOUTS", "MODES", "Execution", "Kernel", "KernelPlan", "Launch", "lower", "run_costs"]
+__all__ = ["Kernel", "KernelPlan", "Launch", "lower", "run_costs"]

@@ -222,7 +222,7 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
     """
     query, key, value = (operator.arguments[n] for n in ("query", "key", "value"))
     deep = value.shape[-1]
-    widened = operator.execution.at_least_torch(2, 5) and query.itemsize < 4
+    widened = operator.execution.software.at_least_torch(2, 5) and query.itemsize < 4
     size = 4 if widened else query.itemsize
     scores = batch * length * keys
     for operand in (query, key, value):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -27,7 +28,7 @@ from costmodel.kernels.cpu import (
     tensors_of,
 )
 from costmodel.kernels.operator import Operator, window_elements
-from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 
 __all__ = ["compiled_cpu_plan"]
 

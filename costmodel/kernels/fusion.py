@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -20,7 +21,7 @@ from costmodel.kernels.fusion_kinds import prefers_channels_last
 from costmodel.kernels.fusion_rules import Lowered, lower_to_buffers
 from costmodel.kernels.fusion_schedule import Scheduler
 from costmodel.kernels.operator import Operator, is_dense
-from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
@@ -75,7 +76,7 @@ class _Structure:
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
     """Stored results do not depend on sizes, groups only by which loops are equally long: kept for that pattern."""
-    conditions = (execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7), prefers_channels_last(graph))
+    conditions = (execution.precision, execution.software, prefers_channels_last(graph))
     lowered: _Lowered | None = graph.memo.get(("fusion", conditions))
     if lowered is None:
         lowered = graph.memo["fusion", conditions] = _lower(graph, execution, channels_last=conditions[-1])

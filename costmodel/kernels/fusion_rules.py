@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from costmodel.execution import Execution
+from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph, OpNode
 from costmodel.kernels.fusion_kinds import kind_of
-from costmodel.kernels.plan import Execution
-from costmodel.kernels.precision import TORCH_DTYPE, NodeDtypes
+from costmodel.kernels.precision import NodeDtypes
 
 __all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]
 
@@ -133,7 +134,7 @@ class _Lowering:
 
     def _add_tensors(self, execution: Execution) -> None:
         """A value for each tensor; views point to the value whose memory they show."""
-        whole = None if execution.autocast else TORCH_DTYPE[execution.dtype]
+        whole = None if execution.precision.autocast else torch_dtype(execution.precision.activations)
         values = self.done.values
         for index, tensor in enumerate(self.graph.tensors):
             dtype = self.graph.specs[tensor.spec].dtype

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.cost import Cost
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.plan import Execution, Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
@@ -27,7 +28,7 @@ def lower(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> Ke
     Views launch nothing. Casts that autocast inserts are kernels of their own, ahead of the node that
     asked for them. Raises FormulaError when a formula fails.
     """
-    if execution.mode == "eager":
+    if execution.engine == "eager":
         return _Lowering(graph, execution, hardware).run()
     if hardware.is_cpu:
         from costmodel.kernels.cpu_compiled import compiled_cpu_plan
@@ -57,7 +58,7 @@ class _Structure:
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
-    key = ("lowering", execution.dtype, execution.fast_norm, execution.at_least_torch(2, 7))
+    key = ("lowering", execution.precision, execution.software)
     known: _Structure | None = graph.memo.get(key)
     if known is None:
         known = graph.memo[key] = _find_structure(graph, assign_dtypes(graph, execution))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmodel.cost import Cost
+from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.plan import Execution, Kernel
+from costmodel.kernels.plan import Kernel
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 

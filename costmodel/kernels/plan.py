@@ -1,68 +1,10 @@
-"""Execution, Kernel, KernelPlan: what a machine is asked to run, and under which conditions."""
+"""Kernel, KernelPlan: what a machine is asked to run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from costmodel.errors import InputError, librarian, near_matches
-
-__all__ = ["DTYPES", "LAYOUTS", "MODES", "Execution", "Kernel", "KernelPlan", "Launch"]
-
-DTYPES = ("fp32", "tf32", "fp16", "bf16", "amp_fp16", "amp_bf16")
-LAYOUTS = ("nchw", "nhwc")
-MODES = ("eager", "compile")
-PHASES = ("inference", "training")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """The conditions of a run: everything beside model and machine that changes its kernels.
-
-    ``dtype``: ``fp32`` is PyTorch's default (convolutions in TF32 where the machine has it, matrix
-    products in FP32), ``tf32`` allows both, ``fp16``/``bf16`` mean ``model.to(dtype)``, ``amp_*`` mean
-    ``torch.autocast`` around fp32 weights. ``torch_version``: the release that runs, where it is known;
-    ``fast_norm``: timm's own normalization layers stay in the lower precision under autocast;
-    ``tf32_matmul``: ``torch.backends.cuda.matmul.allow_tf32`` is on; ``reparameterized``:
-    branches that a model can fold (RepVGG, MobileOne, ...) are folded.
-    """
-
-    batch: int = 1
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    dtype: str = "fp32"
-    layout: str = "nchw"
-    mode: str = "eager"
-    phase: str = "inference"
-    torch_version: str = ""
-    fast_norm: bool = False
-    reparameterized: bool = False
-    tf32_matmul: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("dtype", self.dtype, DTYPES),
-            ("layout", self.layout, LAYOUTS),
-            ("mode", self.mode, MODES),
-            ("phase", self.phase, PHASES),
-        ):
-            if value not in allowed:
-                raise InputError(
-                    librarian(f"there is no {name} {value!r}", there_is=allowed, near=near_matches(value, allowed))
-                )
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise InputError(f"batch must be a whole number of at least 1, not {self.batch!r}")
-
-    def at_least_torch(self, *release: int) -> bool:
-        """Whether the run is by this release of torch or a later one; an unnamed version counts as the latest."""
-        if not self.torch_version:
-            return True
-        parts = self.torch_version.partition("+")[0].split(".")
-        return tuple(int(p) for p in parts[: len(release)] if p.isdigit()) >= release
-
-    @property
-    def autocast(self) -> str | None:
-        """``fp16`` or ``bf16`` under autocast, else None."""
-        return self.dtype.removeprefix("amp_") if self.dtype.startswith("amp_") else None
+__all__ = ["Kernel", "KernelPlan", "Launch"]
 
 
 @dataclass(frozen=True, slots=True)

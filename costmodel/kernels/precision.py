@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from costmodel.execution import Execution, Precision, Software
+from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph, OpNode
-from costmodel.kernels.plan import Execution
 from costmodel.tensor import Role
 
-__all__ = ["TORCH_DTYPE", "NodeDtypes", "assign_dtypes", "contraction_dtype"]
-
-TORCH_DTYPE = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "tf32": "float32"}
+__all__ = ["NodeDtypes", "assign_dtypes", "contraction_dtype"]
 
 #: Run in the lower precision: floating inputs, weights included, are cast to it.
 LOWER = frozenset(
@@ -85,29 +84,37 @@ def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: boo
     """
     if operand == "float32":
         through_cudnn = "conv" in op or op in {"aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"}
-        return "tf32" if has_tf32 and (execution.dtype == "tf32" or execution.tf32_matmul or through_cudnn) else "fp32"
+        allowed = execution.precision.products == "tf32" or execution.software.tf32_matmul
+        return "tf32" if has_tf32 and (allowed or through_cudnn) else "fp32"
     return {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(operand, "fp32")
 
 
 def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     """Run-time dtypes of every node, in program order."""
     traced = [graph.specs[t.spec].dtype for t in graph.tensors]
-    if execution.autocast:
-        return _Autocast(graph, TORCH_DTYPE[execution.autocast], traced, execution).assign()
-    target = TORCH_DTYPE[execution.dtype]
-    same = target == "float32"
-    run = traced if same else [target if d == "float32" else d for d in traced]
+    precision = execution.precision
+    if precision.autocast:
+        return _Autocast(graph, torch_dtype(precision.autocast), traced, execution.software).assign()
+    same = precision.is_traced
+    run = traced if same else _converted(graph, traced, precision)
     return [
         NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs), as_traced=same)
         for n in graph.nodes
     ]
 
 
+def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> list[str]:
+    """Run-time dtype of every tensor of a model that was converted as a whole, as ``model.to(dtype)`` does."""
+    kept = {Role.PARAMETER: precision.weights, Role.BUFFER: precision.weights}
+    stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
+    return [new if old == "float32" else old for old, new in zip(traced, stored, strict=True)]
+
+
 class _Autocast:
     """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step."""
 
-    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str], execution: Execution) -> None:
-        self.graph, self.low, self.traced, self.execution = graph, low, traced, execution
+    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str], software: Software) -> None:
+        self.graph, self.low, self.traced, self.software = graph, low, traced, software
         self.run = list(traced)
         self.cast_weights: set[int] = set()
 
@@ -137,18 +144,18 @@ class _Autocast:
         return NodeDtypes(want, written, casts, have if casts else ())
 
     def _is_fast_layer(self, node: OpNode) -> bool:
-        return self.execution.fast_norm and node.module_type in FAST_NORM_LAYERS
+        return self.software.fast_norm and node.module_type in FAST_NORM_LAYERS
 
     def _is_fast_norm(self, node: OpNode) -> bool:
         """Whether timm's own layer runs this normalization, with ``fast_norm`` switched on.
 
         Until timm 1.0.16 (of the time of torch 2.6) vision transformers were built with ``nn.LayerNorm``.
         """
-        if not self.execution.fast_norm or not node.module_type.startswith("timm."):
+        if not self.software.fast_norm or not node.module_type.startswith("timm."):
             return False
         parent = node.module.rpartition(".")[0]
         in_vit = parent in self._vit_modules or (not parent and bool(self._vit_modules))
-        return self.execution.at_least_torch(2, 7) or not in_vit
+        return self.software.at_least_torch(2, 7) or not in_vit
 
     @cached_property
     def _vit_modules(self) -> frozenset[str]:

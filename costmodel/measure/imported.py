@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from costmodel.execution import Execution
 from costmodel.graph import OpGraph
-from costmodel.kernels.plan import Execution
 from costmodel.measure.attribution import attribute
 from costmodel.measure.events import read_trace
 from costmodel.measure.measurement import Measurement, node_measurements

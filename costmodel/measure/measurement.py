@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costmodel.execution import Execution
     from costmodel.graph import OpGraph
-    from costmodel.kernels.plan import Execution
     from costmodel.measure.attribution import Attribution
 
 __all__ = ["CSV_COLUMNS", "Measurement", "NodeMeasurement", "node_measurements"]
@@ -128,10 +128,7 @@ class Measurement:
         return {
             "model": self.model,
             "device": self.device,
-            "phase": run.phase,
-            "dtype": run.dtype,
-            "layout": run.layout,
-            "mode": run.mode,
+            **run.words,
             "torch": self.torch,
             "batch": run.batch,
             "image_size": self.image_size,

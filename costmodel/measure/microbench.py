@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.plan import Execution, Kernel
+from costmodel.kernels.plan import Kernel
 from costmodel.tensor import TensorSpec
 
 if TYPE_CHECKING:

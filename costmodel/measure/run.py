@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from costmodel.execution import Execution
 from costmodel.graph import OpGraph
-from costmodel.kernels.plan import Execution
 from costmodel.measure.attribution import attribute
 from costmodel.measure.events import Recording
 from costmodel.measure.latency import (

@@ -12,14 +12,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from costmodel.errors import InputError, ModelError, librarian
-from costmodel.kernels.plan import Execution
+from costmodel.execution import Execution
+from costmodel.execution.precision import torch_dtype
 from costmodel.measure.latency import check_device
 from costmodel.sources import real_weights, resolve
 from costmodel.sources.building import reason
 
 __all__ = ["OutOfMemory", "Runnable", "prepare"]
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class OutOfMemory(InputError):
@@ -39,7 +38,7 @@ class Runnable:
 
     def check(self) -> None:
         """Run once, so that what fails fails here. Raises OutOfMemory, or ModelError where the forward pass fails."""
-        compiled = self.execution.mode == "compile"
+        compiled = self.execution.engine == "compile"
         try:
             with out_of_memory(self.name, self.execution.batch), _named_kernels() if compiled else nullcontext():
                 self.call()
@@ -103,11 +102,16 @@ def out_of_memory(name: str, batch: int) -> Iterator[None]:
 def _placed(module: nn.Module, device: str, execution: Execution) -> nn.Module:
     """The module on its device, in the dtype and memory format of the run."""
     module = module.to(device)
-    if execution.dtype in _DTYPES:
-        module = module.to(_DTYPES[execution.dtype])
+    if not execution.precision.is_traced:
+        module = module.to(_dtype(execution.precision.weights))
     if execution.layout == "nhwc":
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
+
+
+def _dtype(name: str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, torch_dtype(name))
+    return found
 
 
 def _token_limit(module: nn.Module) -> int:
@@ -124,22 +128,23 @@ def _real(leaf: Any, device: str, execution: Execution, tokens: int) -> Any:
         return torch.ones(leaf.shape, dtype=leaf.dtype, device=device)
     if not leaf.dtype.is_floating_point:
         return torch.randint(min(1, tokens - 1), tokens, leaf.shape, dtype=leaf.dtype, device=device)
-    made = torch.randn(leaf.shape, dtype=_DTYPES.get(execution.dtype, leaf.dtype), device=device)
+    stored = leaf.dtype if execution.precision.is_traced else _dtype(execution.precision.activations)
+    made = torch.randn(leaf.shape, dtype=stored, device=device)
     is_image = execution.layout == "nhwc" and made.dim() == 4
     return made.to(memory_format=torch.channels_last) if is_image else made
 
 
 def _forward(module: nn.Module, args: Any, kwargs: Any, device: str, execution: Execution) -> Callable[[], object]:
     """One forward pass: no autograd, the dtype policy of the run, compiled where asked for."""
-    function: Any = torch.compile(module) if execution.mode == "compile" else module
+    function: Any = torch.compile(module) if execution.engine == "compile" else module
 
     def call() -> object:
         with ExitStack() as conditions:
             conditions.enter_context(torch.inference_mode())
-            if execution.autocast:
+            if execution.precision.autocast:
                 kind = device.partition(":")[0]
-                conditions.enter_context(torch.autocast(kind, dtype=_DTYPES[execution.autocast]))
-            if execution.dtype == "tf32":
+                conditions.enter_context(torch.autocast(kind, dtype=_dtype(execution.precision.autocast)))
+            if execution.precision.products == "tf32":
                 conditions.enter_context(_tf32())
             return function(*args, **kwargs)
 

@@ -82,8 +82,7 @@ def _model(model: Any) -> dict[str, Any]:
 
 
 def _execution(execution: Any) -> dict[str, Any]:
-    values = {key: word(getattr(execution, key)) for key in ("dtype", "layout", "mode", "phase")}
-    return {"batch": execution.batch, "sizes": dict(execution.sizes), **values}
+    return {"batch": execution.batch, "sizes": dict(execution.sizes), **execution.words}
 
 
 def _coverage(coverage: Any) -> dict[str, Any]:

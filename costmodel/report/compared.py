@@ -47,7 +47,7 @@ def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
     inputs = {"×".join(map(str, row[0].model.inputs[0].shape)) for row in comparison.analyses if row[0].model.inputs}
     yield (
         "conditions",
-        f"batch {execution.batch}, {execution.dtype}, {execution.layout}, {execution.mode}; input "
+        f"batch {execution.batch}, {execution.precision}, {execution.layout}, {execution.engine}; input "
         + (" or ".join(sorted(inputs))),
     )
     machines = [analysis.hardware for analysis in comparison.analyses[0]]

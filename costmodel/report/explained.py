@@ -214,7 +214,7 @@ def explained_json(split: Any, findings: Sequence[Any], measured: Any = None) ->
         "schema_version": 1,
         "model": {"name": analysis.model.name, "source": analysis.model.source},
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
-        "execution": {key: getattr(analysis.execution, key) for key in ("batch", "dtype", "layout", "mode", "phase")},
+        "execution": {"batch": analysis.execution.batch, **analysis.execution.words},
         "flops": analysis.totals.flops,
         "peak": {"engine": peak.engine, "dtype": peak.dtype, "flop_per_s": peak.flop_per_s},
         "flops_alone_s": split.flops_alone_s,

@@ -122,7 +122,7 @@ def _conditions(measurement: Measurement) -> str:
     if measurement.image_size is not None:
         size = measurement.image_size
         parts = [f"batch {run.batch}", f"{size}x{size}"]
-    parts += [run.dtype, run.layout, run.mode]
+    parts += [str(run.precision), run.layout, run.engine]
     if measurement.threads:
         parts.append(f"{measurement.threads} thread" + "s" * (measurement.threads > 1))
     parts.append(f"{measurement.cache} cache")

@@ -122,8 +122,8 @@ def conditions(analysis: Any) -> str:
     """What was asked, in one line: source, inputs, execution."""
     execution = analysis.execution
     inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
-    how = (f"batch {execution.batch}", execution.dtype, execution.layout, execution.mode, execution.phase)
-    parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(map(word, how))]
+    how = (f"batch {execution.batch}", *execution.words.values())
+    parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(how)]
     return "; ".join([*filter(None, parts), *analysis.model.notes])
 
 

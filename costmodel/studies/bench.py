@@ -52,8 +52,8 @@ class Bench:
 
         def channels_last() -> Analysis:
             return self.analysis(
-                analysis.name, hw=analysis.hardware.name, batch=execution.batch, dtype=execution.dtype,
-                layout="nhwc", mode=execution.mode,
+                analysis.name, hw=analysis.hardware.name, batch=execution.batch, dtype=str(execution.precision),
+                layout="nhwc", mode=execution.engine,
             )  # fmt: skip
 
         return findings(analysis, channels_last=channels_last if layout == "nhwc" else None)

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from costmodel.analysis import Analysis
+from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels import Execution
 
 __all__ = ["BASELINES", "Baselines", "baselines_of"]
 
@@ -52,7 +52,7 @@ def baselines_of(analysis: Analysis) -> Baselines:
 def _operators(analysis: Analysis) -> Iterator[tuple[float, float, float, float]]:
     """For every distinct call: compute and memory time at the roofs, kernels and FLOP, each times its nodes."""
     costs, hardware, execution = analysis.node_costs, analysis.hardware, analysis.execution
-    narrow = 0.5 if _run_dtype(execution) in ("fp16", "bf16") else 1.0
+    narrow = execution.precision.bits / 32
     vector = hardware.peak("vector", "fp32").flop_per_s
     for call, cost, count in zip(costs.graph.calls, costs.of_call, costs.graph.call_counts, strict=True):
         matrix = float(cost.matrix_flops)
@@ -63,13 +63,9 @@ def _operators(analysis: Analysis) -> Iterator[tuple[float, float, float, float]
         yield count * compute, count * memory, count * float(cost.launches), count * float(cost.flops)
 
 
-def _run_dtype(execution: Execution) -> str:
-    return execution.autocast or execution.dtype
-
-
 def _contraction_peak(hardware: HardwareProfile, execution: Execution, is_convolution: bool) -> float:
     """FLOP/s of the fastest engine for the run's dtype; fp32 convolutions take TF32 where there is one."""
-    dtype = _run_dtype(execution)
+    dtype = execution.precision.operands
     if dtype == "fp32" and is_convolution:
         dtype = "tf32"
     for engine, word in (("matrix", dtype), ("vector", dtype), ("matrix", "fp32"), ("vector", "fp32")):

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from costmodel.kernels import DTYPES, LAYOUTS, MODES
+from costmodel.execution import layout, phase, precision
+from costmodel.execution.execution import MODES
+from costmodel.execution.words import spellings
 
-__all__ = ["DTYPE_WORDS", "Flags", "RowError", "checked_word", "latency", "optional_size", "phase_word", "size", "text"]
+__all__ = ["Flags", "RowError", "checked_word", "latency", "optional_size", "phase_word", "size", "text"]
 
 
 class RowError(Exception):
@@ -39,20 +41,8 @@ class Flags:
         return Flags(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(Flags)})
 
 
-#: Spellings of dtypes in measured files -> ours.
-DTYPE_WORDS = {
-    **{word: word for word in DTYPES},
-    "float32": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
-    "amp": "amp_fp16",
-    "amp_float16": "amp_fp16",
-    "amp_bfloat16": "amp_bf16",
-}
-_LAYOUT_WORDS = {**{word: word for word in LAYOUTS}, "channels_last": "nhwc", "contiguous": "nchw"}
-_MODE_WORDS = {**{word: word for word in MODES}, "compiled": "compile", "dynamo": "compile", "inductor": "compile"}
-_WORDS = {"dtype": DTYPE_WORDS, "layout": _LAYOUT_WORDS, "mode": _MODE_WORDS}
+_MODE_WORDS = spellings(MODES, {"compiled": "compile", "dynamo": "compile", "inductor": "compile"})
+_WORDS = {"dtype": precision.SPELLINGS, "layout": layout.SPELLINGS, "mode": _MODE_WORDS}
 
 
 def text(record: Mapping[str, str], column: str, default: str = "") -> str:
@@ -72,13 +62,14 @@ def checked_word(record: Mapping[str, str], kind: str, default: str) -> str:
 
 
 def phase_word(record: Mapping[str, str], default: str) -> str:
-    """``inference``; RowError for training, which has no time model yet."""
+    """The phase of a row in our word; RowError for an unknown one, and for one without a time model yet."""
     value = text(record, "phase", default or "inference").lower()
-    if value.startswith("train"):
-        raise RowError("phase=train: not yet modelled")
-    if value not in ("infer", "inference", "inf", "eval"):
+    if value not in phase.SPELLINGS:
         raise RowError(f"unknown phase: {value}")
-    return "inference"
+    found = phase.SPELLINGS[value]
+    if found != phase.Phase.INFERENCE.value:
+        raise RowError(f"phase={value}: not yet modelled")
+    return found
 
 
 def number(record: Mapping[str, str], column: str) -> float:

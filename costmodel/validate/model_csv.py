@@ -27,7 +27,7 @@ def image_sizes(record: Mapping[str, str], column: str = "image_size") -> dict[s
 
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
     """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``, and
-    any condition of a run by the name of its field in :class:`~costmodel.kernels.Execution`.
+    any condition of a run by the name of its field in :class:`~costmodel.execution.Execution`.
 
     Raises RowError when the row cannot be used.
     """

@@ -222,7 +222,7 @@ def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machi
 
 def _judge_model(row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile) -> Judged:
     folded = _folded(traced)
-    if folded and execution_of(row, traced.graph.symbols).reparameterized:
+    if folded and execution_of(row, traced.graph.symbols).software.reparameterized:
         row = replace(row, request=folded)
         traced = _load(row, trace)
     if "batch" not in traced.graph.symbols:

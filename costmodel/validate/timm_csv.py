@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from costmodel.validate.cells import DTYPE_WORDS, Flags, RowError, checked_word, latency, number, phase_word, size, text
+from costmodel.execution.precision import SPELLINGS as DTYPES
+from costmodel.validate.cells import Flags, RowError, checked_word, latency, number, phase_word, size, text
 from costmodel.validate.model_csv import image_sizes, request_of
 from costmodel.validate.rows import ModelRow
 
@@ -31,16 +32,16 @@ def named_conditions(name: str) -> Flags:
     words = re.sub(r"\.csv(\.gz)?$", "", name).lower().split("-")
     if words[0] != "benchmark":
         return Flags()
-    dtype = next((DTYPE_WORDS[word] for word in words if word in DTYPE_WORDS), "")
+    dtype = next((DTYPES[word] for word in words if word in DTYPES), "")
     layout = next((word for word in words if word in ("nchw", "nhwc")), "")
-    rest = [w for w in words if w not in DTYPE_WORDS and w != layout and not _NOT_A_DEVICE.fullmatch(w)]
+    rest = [w for w in words if w not in DTYPES and w != layout and not _NOT_A_DEVICE.fullmatch(w)]
     version = next((word for word in words if re.fullmatch(r"pt\d+", word)), "")
     return Flags(
         device="-".join(rest),
         dtype=dtype,
         layout=layout,
         mode="compile" if {"dynamo", "inductor", "compile"} & set(words) else "eager",
-        phase="training" if "train" in words else "inference",
+        phase="train" if "train" in words else "inference",
         torch=_version(version.removeprefix("pt")),
     )
 
@@ -64,7 +65,7 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
     model = text(record, "model")
     batch = 0 if is_training else size(record, "infer_batch_size")
     return ModelRow(
-        phase=phase_word({}, "training" if is_training else flags.phase),
+        phase=phase_word({}, "train" if is_training else flags.phase),
         file=file,
         line=line,
         model=model,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of
 from costmodel.hardware import load
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.cpu_compiled import compiled_cpu_plan
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.plan import Execution, Kernel, KernelPlan
+from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.tensor import Role, TensorSpec, f32
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def traced(module: nn.Module, *shape: int) -> OpGraph:
 
 
 def plan_of(graph: OpGraph) -> KernelPlan:
-    return compiled_cpu_plan(graph, Execution(mode="compile"), CPU)
+    return compiled_cpu_plan(graph, Execution.of(mode="compile"), CPU)
 
 
 def launched(plan: KernelPlan) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from costmodel.execution import Execution
 from costmodel.formulas import cost_of
 from costmodel.hardware import load
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.plan import Execution
 from costmodel.tensor import TensorSpec, f32
 
 CPU = load("epyc-milan-2c")

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from costmodel.execution import Execution
 from costmodel.hardware import load
-from costmodel.kernels import Execution, lower
+from costmodel.kernels import lower
 
 GPU, CPU = load("rtx3090"), load("xeon-6148")
-AMP, HALF, FULL = Execution(dtype="amp_fp16"), Execution(dtype="fp16"), Execution()
+AMP, HALF, FULL = Execution.of(dtype="amp_fp16"), Execution.of(dtype="fp16"), Execution()
 
 
 class Applied(nn.Module):
@@ -210,7 +211,7 @@ def test_attention_with_a_mask_takes_the_memory_efficient_kernel(kernels):
 def test_attention_of_five_dimensions_puts_its_scores_into_memory(kernels, version, bytes_per_score):
     length = 4096
     run = kernels(
-        ATTENTION, *attention_inputs(1, 1, 2, length=length), execution=Execution(dtype="fp16", torch_version=version)
+        ATTENTION, *attention_inputs(1, 1, 2, length=length), execution=Execution.of(dtype="fp16", torch=version)
     )
     scores = 2 * length * length
     per_score = sum(k.bytes for k in run) / scores

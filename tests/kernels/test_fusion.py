@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.costing import cost_graph
+from costmodel.execution import Execution
 from costmodel.formulas import is_free
 from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import Execution, KernelPlan, lower
+from costmodel.kernels import KernelPlan, lower
 from costmodel.kernels.fusion import compiled_plan
 from costmodel.kernels.fusion_kinds import prefers_channels_last
 from costmodel.tensor import Role, TensorSpec
@@ -100,7 +101,7 @@ GPU = load("a100-sxm-80gb")
 
 
 def plan(graph: OpGraph, dtype: str = "fp32", hardware: HardwareProfile = GPU) -> KernelPlan:
-    return compiled_plan(graph, Execution(batch=2, dtype=dtype, mode="compile"), hardware)
+    return compiled_plan(graph, Execution.of(batch=2, dtype=dtype, mode="compile"), hardware)
 
 
 def fused(found: KernelPlan) -> list[tuple[int, int]]:
@@ -358,12 +359,12 @@ def test_kernels_run_after_the_convolutions_that_they_need(graph: OpGraph) -> No
 
 @given(programs(), st.sampled_from(["fp32", "fp16"]))
 def test_fusing_starts_no_more_kernels_than_eager_mode(graph: OpGraph, dtype: str) -> None:
-    eager = lower(replace(graph, memo={}), Execution(batch=2, dtype=dtype), GPU)
+    eager = lower(replace(graph, memo={}), Execution.of(batch=2, dtype=dtype), GPU)
     assert len(plan(graph, dtype).launches) <= len(eager.launches)
 
 
 @given(programs())
 def test_fusing_moves_no_more_bytes_than_eager_mode(graph: OpGraph) -> None:
-    eager = lower(replace(graph, memo={}), Execution(batch=2), GPU)
+    eager = lower(replace(graph, memo={}), Execution.of(batch=2), GPU)
     moved = [sum(p.kernels[launch.kernel].bytes for launch in p.launches) for p in (plan(graph), eager)]
     assert moved[0] <= moved[1]

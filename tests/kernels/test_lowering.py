@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from costmodel.costing import cost_graph
+from costmodel.execution import DTYPES, Execution
 from costmodel.formulas import is_free
 from costmodel.hardware import load
-from costmodel.kernels import DTYPES, Execution, lower
+from costmodel.kernels import lower
 
 GPU = load("a100")
 
@@ -42,7 +43,7 @@ def graph(traced):
 @pytest.mark.parametrize("hardware", ["a100", "v100", "xeon-6148"])
 def test_lowering_keeps_the_flops(graph, dtype, hardware):
     """What the model asks is what the machine runs, whatever is copied, cast or split besides."""
-    plan = lower(graph, Execution(dtype=dtype, batch=2), load(hardware))
+    plan = lower(graph, Execution.of(dtype=dtype, batch=2), load(hardware))
     run = [plan.kernels[launch.kernel] for launch in plan.launches]
     asked = cost_graph(graph).total
     assert sum(k.matrix_flops for k in run) == asked.matrix_flops
@@ -51,14 +52,14 @@ def test_lowering_keeps_the_flops(graph, dtype, hardware):
 
 @pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
 def test_every_node_that_is_no_view_is_served_in_program_order(graph, dtype):
-    plan = lower(graph, Execution(dtype=dtype, batch=2), GPU)
+    plan = lower(graph, Execution.of(dtype=dtype, batch=2), GPU)
     served = [node for launch in plan.launches for node in launch.nodes]
     assert served == sorted(served)
     assert set(served) == {i for i, node in enumerate(graph.nodes) if not is_free(node.op)}
 
 
 def test_equal_calls_share_a_kernel(graph):
-    plan = lower(graph, Execution(batch=2), GPU)
+    plan = lower(graph, Execution.of(batch=2), GPU)
     by_kernel = {}
     for launch in plan.launches:
         by_kernel.setdefault(launch.kernel, []).append(graph.nodes[launch.nodes[0]].op)
@@ -67,7 +68,7 @@ def test_equal_calls_share_a_kernel(graph):
 
 
 def test_casts_run_ahead_of_the_node_that_asks_for_them(graph):
-    plan = lower(graph, Execution(dtype="amp_fp16", batch=2), GPU)
+    plan = lower(graph, Execution.of(dtype="amp_fp16", batch=2), GPU)
     for node in range(len(graph.nodes)):
         own = [plan.kernels[launch.kernel].algorithm for launch in plan.launches if launch.nodes == (node,)]
         assert own == sorted(own, key=lambda name: name != "cast")
@@ -79,16 +80,16 @@ def test_plan_of_a_binding_has_its_sizes_though_structure_is_shared(traced):
 
     record = trace(from_module(nn.Linear(16, 4, bias=False).eval(), torch.empty(2, 16)))
     for batch in (1, 7, 64):
-        plan = lower(record.bind({"batch": batch}), Execution(batch=batch), GPU)
+        plan = lower(record.bind({"batch": batch}), Execution.of(batch=batch), GPU)
         assert [k.matrix_flops for k in plan.kernels] == [2 * batch * 16 * 4]
 
 
 def test_storages_shrink_with_the_dtype_of_what_lies_in_them(graph):
     """model.to(fp16) halves everything; autocast leaves the step's input and the weights as they are."""
     used = {graph.tensors[t].storage for node in graph.nodes for t in (*node.inputs, *node.outputs)}
-    half = lower(graph, Execution(dtype="fp16", batch=2), GPU).storage_scale
+    half = lower(graph, Execution.of(dtype="fp16", batch=2), GPU).storage_scale
     assert {half[s] for s in used if graph.storages[s].dtype == "float32"} == {0.5}
-    mixed = lower(graph, Execution(dtype="amp_fp16", batch=2), GPU).storage_scale
+    mixed = lower(graph, Execution.of(dtype="amp_fp16", batch=2), GPU).storage_scale
     kept = {graph.tensors[t].storage for t, tensor in enumerate(graph.tensors) if tensor.producer is None}
     assert {mixed[s] for s in kept & used} == {1.0}
     convolution = next(node for node in graph.nodes if node.op == "aten.conv2d")

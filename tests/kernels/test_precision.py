@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from costmodel.kernels import Execution
+from costmodel.execution import Execution
 from costmodel.kernels.precision import assign_dtypes, contraction_dtype
 from costmodel.sources.torchvision_ops import make_importable
 
-AMP = Execution(dtype="amp_fp16")
+AMP = Execution.of(dtype="amp_fp16")
 LOW, WIDE = "float16", "float32"
 IMAGE = torch.empty(2, 16, 8, 8)
 ROWS = torch.empty(4, 16)
@@ -146,7 +146,7 @@ def test_an_activation_used_twice_is_cast_twice(traced):
 
 def test_integers_stay(traced):
     module = Applied(lambda m, tokens: m.lin(m.table(tokens)), table=nn.Embedding(10, 16), lin=LINEAR)
-    for execution in (AMP, Execution(dtype="fp16")):
+    for execution in (AMP, Execution.of(dtype="fp16")):
         (types,) = dtypes(traced(module, torch.zeros(2, 5, dtype=torch.int64)), execution)["embedding"]
         assert sorted(types.inputs)[-1] == "int64"
         assert types.casts == ()
@@ -155,14 +155,14 @@ def test_integers_stay(traced):
 @pytest.mark.parametrize(("word", "name"), [("fp16", "float16"), ("bf16", "bfloat16")])
 def test_a_model_moved_to_half_precision_casts_nothing(traced, word, name):
     module = nn.Sequential(LINEAR, nn.LayerNorm(16), nn.Softmax(-1), nn.BatchNorm1d(16))
-    every = [t for found in dtypes(traced(module, ROWS), Execution(dtype=word)).values() for t in found]
+    every = [t for found in dtypes(traced(module, ROWS), Execution.of(dtype=word)).values() for t in found]
     assert all(t.casts == () for t in every)
     assert {d for t in every for d in (*t.inputs, *t.outputs)} == {name}
 
 
 @pytest.mark.parametrize("word", ["fp32", "tf32"])
 def test_fp32_is_as_traced(traced, word):
-    found = assign_dtypes(traced(LINEAR, ROWS), Execution(dtype=word))
+    found = assign_dtypes(traced(LINEAR, ROWS), Execution.of(dtype=word))
     assert all(t.as_traced and t.casts == () and set(t.outputs) == {WIDE} for t in found)
 
 
@@ -171,7 +171,7 @@ def test_fp32_is_as_traced(traced, word):
 
 def norm(traced, layer, **conditions):
     graph = traced(nn.Sequential(LINEAR, layer), ROWS)
-    (types,) = dtypes(graph, Execution(dtype="amp_fp16", **conditions))["layer_norm"]
+    (types,) = dtypes(graph, Execution.of(dtype="amp_fp16", **conditions))["layer_norm"]
     return types
 
 
@@ -190,7 +190,7 @@ def test_fast_norm_runs_timms_rms_norm_of_images_in_the_lower_precision(traced):
     from timm.layers import RmsNorm2d
 
     graph = traced(nn.Sequential(nn.Conv2d(16, 16, 1), RmsNorm2d(16)), IMAGE)
-    fast, plain = (dtypes(graph, Execution(dtype="amp_fp16", fast_norm=on)) for on in (True, False))
+    fast, plain = (dtypes(graph, Execution.of(dtype="amp_fp16", fast_norm=on)) for on in (True, False))
     assert {t.outputs for op in ("pow", "mean", "rsqrt", "mul") for t in fast[op]} == {(LOW,)}
     assert [plain[op][0].outputs for op in ("pow", "rsqrt")] == [(WIDE,), (WIDE,)]
 
@@ -219,8 +219,8 @@ def test_linear_attention_of_efficientvit_asks_for_fp32_itself(traced):
     ],
 )
 def test_tf32_by_pytorchs_defaults(op, dtype, has_tf32, expected):
-    assert contraction_dtype(op, Execution(dtype=dtype), "float32", has_tf32) == expected
-    assert contraction_dtype(op, Execution(dtype=dtype), "float16", has_tf32) == "fp16"
+    assert contraction_dtype(op, Execution.of(dtype=dtype), "float32", has_tf32) == expected
+    assert contraction_dtype(op, Execution.of(dtype=dtype), "float16", has_tf32) == "fp16"
 
 
 # -- torch's own autocast, where the lists of CPU and CUDA agree -----------------------------------------------------
@@ -262,7 +262,7 @@ def test_casts_and_result_agree_with_torchs_autocast_on_the_cpu(traced):
     with torch.autocast("cpu", dtype=torch.bfloat16), Casts() as seen:
         out = module(x)
     graph = traced(module, x)
-    types = assign_dtypes(graph, Execution(dtype="amp_bf16", batch=2))
+    types = assign_dtypes(graph, Execution.of(dtype="amp_bf16", batch=2))
     assert sum(len(t.casts) for t in types) == seen.casts
     assert types[-1].outputs == (str(out.dtype).removeprefix("torch."),)
     relu = next(t for n, t in zip(graph.nodes, types, strict=True) if n.op == "aten.relu")

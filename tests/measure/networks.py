@@ -107,7 +107,7 @@ def anonymous(trace: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(name: str, mode: str, steps: int = 3) -> None:
-    from costmodel.kernels import Execution
+    from costmodel.execution import Execution
     from costmodel.measure.profiling import record_steps
     from costmodel.measure.running import Runnable
 
@@ -118,7 +118,7 @@ def _record(name: str, mode: str, steps: int = 3) -> None:
         with torch.inference_mode():
             return function(x)
 
-    Runnable(name=name, device="cpu", execution=Execution(mode=mode), call=call, sizes={}).check()
+    Runnable(name=name, device="cpu", execution=Execution.of(mode=mode), call=call, sizes={}).check()
     path = DATA / f"{name}_{mode}.json"
     record_steps(call, steps=steps, keep=path)
     trace = anonymous(json.loads(path.read_text()))

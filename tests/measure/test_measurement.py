@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from costmodel.kernels import Execution
+from costmodel.execution import Execution
 from costmodel.measure.measurement import CSV_COLUMNS, Measurement, NodeMeasurement
 from costmodel.report import render
 from costmodel.report.measured import Work, measured_csv, measured_document
@@ -29,7 +29,7 @@ def measurement(**changes: Any) -> Measurement:
     fields: dict[str, Any] = {
         "model": "timm:resnet18",
         "device": "my-machine",
-        "execution": Execution(batch=8, dtype="bf16", layout="nhwc"),
+        "execution": Execution.of(batch=8, dtype="bf16", layout="nhwc"),
         "sizes": {"height": 64, "width": 64},
         "latency_s": 90e-6,
         "latency_spread": 0.04,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from costmodel.errors import InputError, ModelError
-from costmodel.kernels import Execution
+from costmodel.execution import Execution
 
 torch = pytest.importorskip("torch")
 
@@ -63,15 +63,15 @@ def seen_by(runnable: Runnable) -> Any:
 
 
 def test_a_model_runs_in_eval_mode_without_autograd_at_its_batch(net: str) -> None:
-    shape, dtype, _, grad, inference, _, training = seen_by(prepare(net, Execution(batch=3)))
+    shape, dtype, _, grad, inference, _, training = seen_by(prepare(net, Execution.of(batch=3)))
     assert shape == (3, 3, 16, 16) and dtype == torch.float32
     assert inference and not grad and not training
 
 
 def test_layout_dtype_and_autocast_are_those_of_the_execution(net: str) -> None:
-    assert seen_by(prepare(net, Execution(layout="nhwc", batch=2)))[2] is True
-    assert seen_by(prepare(net, Execution(dtype="bf16")))[1] == torch.bfloat16
-    _, dtype, _, _, _, autocast, _ = seen_by(prepare(net, Execution(dtype="amp_bf16")))
+    assert seen_by(prepare(net, Execution.of(layout="nhwc", batch=2)))[2] is True
+    assert seen_by(prepare(net, Execution.of(dtype="bf16")))[1] == torch.bfloat16
+    _, dtype, _, _, _, autocast, _ = seen_by(prepare(net, Execution.of(dtype="amp_bf16")))
     assert dtype == torch.float32 and autocast is True
 
 
@@ -81,7 +81,7 @@ def test_weights_and_inputs_repeat(net: str) -> None:
 
 
 def test_token_inputs_are_rows_of_the_table(net: str) -> None:
-    runnable = prepare(net.replace(":net", ":lookup"), Execution(batch=50))
+    runnable = prepare(net.replace(":net", ":lookup"), Execution.of(batch=50))
     runnable.check()  # an index beyond the table would raise
 
 
@@ -105,10 +105,10 @@ def fails_above(limit: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_the_batch_is_halved_only_when_asked(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = fails_above(3, monkeypatch)
-    assert fitting(net, Execution(batch=16), halve=True).execution.batch == 2
+    assert fitting(net, Execution.of(batch=16), halve=True).execution.batch == 2
     assert tried == [16, 8, 4, 2]
     with pytest.raises(OutOfMemory):
-        fitting(net, Execution(batch=16))
+        fitting(net, Execution.of(batch=16))
 
 
 def test_the_first_run_has_the_threads_of_the_measurement(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_the_first_run_has_the_threads_of_the_measurement(net: str, monkeypatch:
 def test_halving_ends_at_one(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = fails_above(0, monkeypatch)
     with pytest.raises(OutOfMemory):
-        fitting(net, Execution(batch=4), halve=True)
+        fitting(net, Execution.of(batch=4), halve=True)
     assert tried == [4, 2, 1]
 
 
@@ -130,7 +130,7 @@ def test_torchs_words_for_missing_memory_are_understood(net: str) -> None:
     def call() -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    runnable = Runnable(name="net", device="cpu", execution=Execution(batch=8), call=call, sizes={})
+    runnable = Runnable(name="net", device="cpu", execution=Execution.of(batch=8), call=call, sizes={})
     with pytest.raises(OutOfMemory, match=r"(?s)batch 8.*--halve-batch"):
         runnable.check()
 
@@ -142,7 +142,7 @@ def test_no_gpu_is_said_before_anything_is_built() -> None:
 
 
 def test_a_live_run_lands_on_the_nodes_of_its_graph(net: str) -> None:
-    runnable = fitting(net, Execution(batch=2))
+    runnable = fitting(net, Execution.of(batch=2))
     timed = time_and_profile(runnable, repeats=3, steps=2, threads=1)
     graph = load_trace(net, use_cache=False).graph.bind({"batch": 2})
     measured = place(timed, graph, model=net, device=device_name("cpu"))
@@ -165,7 +165,7 @@ def test_a_run_that_does_not_settle_is_said(net: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("mode", ["eager", "compile"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "amp_bf16"])
 def test_a_gpus_kernels_land_on_nodes(net: str, mode: str, dtype: str) -> None:
-    runnable = fitting(net, Execution(batch=4, mode=mode, dtype=dtype), device="cuda")
+    runnable = fitting(net, Execution.of(batch=4, mode=mode, dtype=dtype), device="cuda")
     timed = time_and_profile(runnable, repeats=3, steps=2)
     graph = load_trace(net, use_cache=False).graph.bind({"batch": 4})
     measured = place(timed, graph, model=net, device=device_name("cuda"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from costmodel.execution import Execution
 from costmodel.tensor import TensorSpec
 
 SUMMED = (
@@ -67,9 +68,7 @@ class FakeAnalysis:
 
     @property
     def execution(self) -> Any:
-        return SimpleNamespace(
-            batch=self.batch, sizes={"height": 224}, dtype="fp32", layout="nchw", mode="eager", phase="inference"
-        )
+        return Execution.of(batch=self.batch, sizes={"height": 224})
 
     @property
     def totals(self) -> Any:

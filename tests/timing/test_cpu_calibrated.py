@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from costmodel.execution import Execution
 from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.calibration import Calibration, KernelTime
-from costmodel.kernels import Execution
 from costmodel.kernels.lowering import lower
 from costmodel.kernels.plan import Kernel
 from costmodel.tensor import Role, TensorSpec, f32

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import Execution, lower
+from costmodel.kernels import lower
 from costmodel.sources import from_module
 from costmodel.timing import estimate_plan, step_interval
 from costmodel.timing.gpu import gpu_kernel_time
@@ -54,7 +55,7 @@ def chain():
 
 def step(record, batch, hardware=GPU, **conditions):
     graph = record.bind({"batch": batch})
-    plan = lower(graph, Execution(batch=batch, **conditions), hardware)
+    plan = lower(graph, Execution.of(batch=batch, **conditions), hardware)
     return plan, graph, estimate_plan(plan, graph, hardware)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from costmodel.errors import InputError
+from costmodel.execution import Phase
 from costmodel.hardware import load
 from costmodel.validate import (
     Flags,
@@ -138,11 +139,11 @@ def test_devices_are_found_as_people_write_them(tmp_path: Path) -> None:
 def test_conditions_reach_the_execution() -> None:
     (row,) = rows_of(1, conditions={"fast_norm": "no", "colour": "blue"}, torch="2.9.1", sizes={"height": 32})
     execution = execution_of(row, {"batch": None})
-    assert (execution.batch, execution.dtype, execution.phase) == (8, "fp16", "inference")
+    assert (execution.batch, str(execution.precision), execution.phase) == (8, "fp16", Phase.INFERENCE)
     assert dict(execution.sizes) == {}  # the graph does not leave the height open
     assert dict(execution_of(row, {"height": None}).sizes) == {"height": 32}
-    assert execution.torch_version == "2.9.1"
-    assert execution.fast_norm is False
+    assert execution.software.torch == "2.9.1"
+    assert execution.software.fast_norm is False
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_what_timms_own_script_does_is_assumed_of_timms_models(
 ) -> None:
     (row,) = rows_of(1, request=request_, torch=torch)
     execution = execution_of(row, {})
-    assert (execution.fast_norm, execution.reparameterized) == expected
+    assert (execution.software.fast_norm, execution.software.reparameterized) == expected
 
 
 def test_a_condition_that_is_no_truth_value_is_refused() -> None:

@@ -1,0 +1,11 @@
+"""One description of a run: everything beside model and machine that changes its kernels and their time."""
+
+from __future__ import annotations
+
+from costmodel.execution.execution import Execution
+from costmodel.execution.layout import LAYOUTS
+from costmodel.execution.phase import NodePhase, Phase
+from costmodel.execution.precision import DTYPES, Precision
+from costmodel.execution.software import Software
+
+__all__ = ["DTYPES", "LAYOUTS", "Execution", "NodePhase", "Phase", "Precision", "Software"]

@@ -1,0 +1,110 @@
+"""Execution: the parts of a run, put together from words and told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from costmodel.errors import InputError, librarian, near_matches
+from costmodel.execution.layout import LAYOUTS
+from costmodel.execution.phase import Phase
+from costmodel.execution.precision import Precision
+from costmodel.execution.software import Software
+from costmodel.execution.words import chosen
+
+__all__ = ["MODES", "USUAL_HOST", "Execution"]
+
+MODES = ("eager", "compile")
+
+#: The host that a machine is usually met with.
+USUAL_HOST = "usual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """The conditions of a run: everything beside model and machine that changes its kernels and their time.
+
+    ``batch``       samples a step
+    ``sizes``       of the inputs beside the batch, by the name of the graph's symbol (``height``, ``seq_len``, ...)
+    ``precision``   number formats, see :class:`~costmodel.execution.Precision`
+    ``layout``      memory format of images and weights, one of :data:`~costmodel.execution.LAYOUTS`
+    ``engine``      what lowers the graph and issues its kernels, by the word that ``mode=`` takes
+    ``host``        the computer that issues, by name
+    ``phase``       what the run is for
+    ``software``    releases and switches
+
+    :meth:`of` and :meth:`changed` take words, as a command line or a file has them.
+    Raises InputError for a batch that is no whole number of at least 1, and for an unknown word.
+    """
+
+    batch: int = 1
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    precision: Precision = field(default_factory=Precision)
+    layout: str = "nchw"
+    engine: str = "eager"
+    host: str = USUAL_HOST
+    phase: Phase = Phase.INFERENCE
+    software: Software = field(default_factory=Software)
+
+    def __post_init__(self) -> None:
+        chosen("layout", self.layout, LAYOUTS)
+        chosen("mode", self.engine, MODES)
+        Phase.of(self.phase.value)
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise InputError(f"batch must be a whole number of at least 1, not {self.batch!r}")
+
+    @classmethod
+    def of(cls, **words: Any) -> Execution:
+        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``, and
+        the names of :class:`~costmodel.execution.Software`; what is not said has its default.
+
+        >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
+        >>> run.precision.autocast, run.engine, run.software.torch
+        ('fp16', 'compile', '2.4.0')
+        """
+        return cls().changed(**words)
+
+    def changed(self, **words: Any) -> Execution:
+        """This run with some words changed; None changes nothing. Raises InputError for a name that no part has."""
+        known = (*_PARTS, *Software.names())
+        for name in words:
+            if name not in known:
+                near = near_matches(name, known)
+                raise InputError(librarian(f"no condition of a run is called {name!r}", there_is=known, near=near))
+        said = {name: word for name, word in words.items() if word is not None}
+        parts = {part: parse(said[name]) for name, (part, parse) in _PARTS.items() if name in said}
+        software = replace(self.software, **{name: said[name] for name in Software.names() if name in said})
+        return replace(self, software=software, **parts)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The parts that have words, by the names of CSV columns, JSON keys and keyword arguments."""
+        return {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _precision(word: str | Precision) -> Precision:
+    return word if isinstance(word, Precision) else Precision.of(word)
+
+
+def _phase(word: str | Phase) -> Phase:
+    return word if isinstance(word, Phase) else Phase.of(word)
+
+
+#: Name of a condition -> the field that it is, and how its word becomes a value.
+_PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "batch": ("batch", _as_is),
+        "sizes": ("sizes", _as_is),
+        "dtype": ("precision", _precision),
+        "layout": ("layout", _as_is),
+        "mode": ("engine", _as_is),
+        "host": ("host", _as_is),
+        "phase": ("phase", _phase),
+    }
+)

@@ -1,0 +1,87 @@
+"""Parts of a run: words in, words out, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from costmodel.errors import InputError
+from costmodel.execution import DTYPES, LAYOUTS, Execution, Phase, Precision, Software
+from costmodel.execution.precision import BITS, torch_dtype
+
+
+@pytest.mark.parametrize("word", DTYPES)
+def test_every_dtype_is_printed_as_it_was_parsed(word: str) -> None:
+    assert str(Precision.of(word)) == word
+    assert Execution.of(dtype=word).words["dtype"] == word
+
+
+def test_words_stand_for_different_precisions() -> None:
+    assert len({Precision.of(word) for word in DTYPES}) == len(DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("word", "weights", "autocast", "products", "bits"),
+    [
+        ("fp32", "fp32", None, "fp32", 32),
+        ("tf32", "fp32", None, "tf32", 32),
+        ("fp16", "fp16", None, "fp32", 16),
+        ("amp_bf16", "fp32", "bf16", "fp32", 16),
+    ],
+)
+def test_what_the_words_mean(word: str, weights: str, autocast: str | None, products: str, bits: int) -> None:
+    found = Precision.of(word)
+    assert (found.weights, found.autocast, found.products, found.bits) == (weights, autocast, products, bits)
+    assert found.is_traced == (word in ("fp32", "tf32"))
+
+
+def test_four_bit_weights_fit_and_say_what_they_are() -> None:
+    found = Precision(weights="int4", activations="fp16", cache="fp16")
+    assert (found.weight_bits, found.bits, BITS[found.cache]) == (4, 16, 16)
+    assert str(found) == "int4 weights, fp16 activations, fp16 cache"
+    with pytest.raises(InputError, match="int4 is not modelled yet"):
+        torch_dtype(found.weights)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"dtype": "fp61"}, "there is no dtype 'fp61'"),
+        ({"dtype": "float16"}, "there is no dtype 'float16'"),
+        ({"layout": "nhcw"}, "there is no layout 'nhcw'"),
+        ({"phase": "training"}, "the phase training is not modelled yet"),
+        ({"phase": "decode"}, "the phase decode is not modelled yet"),
+        ({"phase": "idle"}, "there is no phase 'idle'"),
+        ({"batch": 0}, "batch must be a whole number of at least 1, not 0"),
+        ({"batch": True}, "not True"),
+        ({"dtpye": "fp16"}, "no condition of a run is called 'dtpye'"),
+    ],
+)
+def test_what_no_part_knows_is_refused(words: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        Execution.of(**words)
+
+
+def test_a_phase_without_a_model_is_refused_however_it_is_asked_for() -> None:
+    with pytest.raises(InputError, match="training is not modelled yet"):
+        Execution(phase=Phase.TRAINING)
+
+
+def test_a_precision_of_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InputError, match="there is no number format 'fp12'"):
+        Precision(weights="fp12")
+
+
+def test_a_change_touches_its_part_alone() -> None:
+    run = Execution.of(batch=4, dtype="fp16", fast_norm=True)
+    changed = run.changed(layout="nhwc", tf32_matmul=True, batch=None)
+    assert changed == Execution.of(batch=4, dtype="fp16", layout="nhwc", fast_norm=True, tf32_matmul=True)
+    assert set(LAYOUTS) == {run.layout, changed.layout}
+
+
+@pytest.mark.parametrize(("torch", "asked", "holds"), [
+    ("2.4.1", (2, 5), False), ("2.10.0+cu126", (2, 5), True), ("", (9, 9), True), ("2.5", (2, 5), True),
+])  # fmt: skip
+def test_releases_are_compared_by_number(torch: str, asked: tuple[int, ...], holds: bool) -> None:
+    assert Software(torch=torch).at_least_torch(*asked) is holds
