@@ -33,7 +33,7 @@ from costmodel.execution import Execution
 from costmodel.hardware import load
 from costmodel.hardware import profile as profile_room
 from costmodel.hardware.catalogue import _load_as_of
-from costmodel.timing import gemm_machine, gpu, step, streaming
+from costmodel.timing import clock, gpu, step, streaming
 
 STEP = 1.1
 
@@ -71,8 +71,8 @@ def rate(kind: str) -> Callable[[float], Any]:
 
 #: name, shipped value, neutral guess, how to scale it
 CONSTANTS: list[tuple[str, float, float, Callable[[float], Any]]] = [
-    ("GeForce clock / boost clock", gemm_machine._GEFORCE_CLOCK, 1.05,
-     lambda f: patched(gemm_machine, "_GEFORCE_CLOCK", gemm_machine._GEFORCE_CLOCK * f)),
+    ("GeForce clock / boost clock", clock.CLOCK.least_clock_gain, 1.05,
+     scaled_field(clock, "CLOCK", "least_clock_gain")),
     ("DRAM share of GDDR6X", profile_room.ACHIEVABLE_DRAM_FRACTION["GDDR6X"], 0.92,
      scaled_entry(profile_room, "ACHIEVABLE_DRAM_FRACTION", "GDDR6X")),
     ("strided / contiguous time", streaming.RATE_CLASSES["strided"], 1.3, rate("strided")),

@@ -19,7 +19,6 @@ import argparse
 import csv
 import dataclasses
 import gzip
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,11 +98,9 @@ Predict = Callable[[Any, GpuMachine, Any], float]  # case, machine, constants ->
 
 
 def machine_of(profile: HardwareProfile, dram_fraction: float | None = None) -> GpuMachine:
-    """What the time models read of a profile; the base clock stands in its file."""
-    base = re.search(r'^base_clock = "([\d.]+) GHz"', profile.path.read_text(), re.MULTILINE)
-    return GpuMachine.from_profile(
-        profile, base_clock_hz=float(base[1]) * 1e9 if base else None, dram_fraction=dram_fraction
-    )
+    """What the time models read of a profile, at another share of its pin rate where one is given."""
+    machine = GpuMachine.from_profile(profile)
+    return machine if dram_fraction is None else dataclasses.replace(machine, dram_fraction=dram_fraction)
 
 
 def read(path: Path) -> dict[tuple[str, str], list[dict[str, str]]]:

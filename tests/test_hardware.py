@@ -272,7 +272,8 @@ def test_found_in_an_installed_package_too(tmp_path: Path) -> None:
     for part in ("__init__.py", "errors.py", "units.py"):
         (tmp_path / "costmodel").mkdir(exist_ok=True)
         shutil.copy(root / "costmodel" / part, tmp_path / "costmodel" / part)
-    shutil.copytree(root / "costmodel" / "hardware", tmp_path / "costmodel" / "hardware", ignore=skip)
+    for room in ("devices", "hardware"):
+        shutil.copytree(root / "costmodel" / room, tmp_path / "costmodel" / room, ignore=skip)
     shutil.copytree(root / "hw_profiles", tmp_path / "costmodel" / "hw_profiles")
     code = "import costmodel.hardware as h; print(h.load('a100').path)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

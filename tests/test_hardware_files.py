@@ -145,7 +145,9 @@ def test_broken_files(case: str, tmp_path: Path) -> None:
 
 def test_a_sparse_figure_that_agrees_with_its_product(tmp_path: Path) -> None:
     text = GOOD.replace("2048 }", "4096 }").replace('"204.8 TFLOP/s"', '"409.6 TFLOP/s"')
-    with pytest.raises(ProfileError, match=r"4096 FLOP per clock and SM, but the dense rate of .* 8.0 is 2048"):
+    with pytest.raises(
+        ProfileError, match=r"4096 FLOP per clock and SM, but the dense rate of .*Ampere, GA100 is 2048"
+    ):
         load(written(tmp_path, text))
 
 

@@ -24,7 +24,7 @@ FLOORS = (
     {"cache", "timing", "costing", "rows", "trace", "measure", "receptive_field"},
     {"kernels"},
     {"hardware", "formulas", "graph", "graph_json", "sources", "zoo"},
-    {"cost", "tensor", "execution"},
+    {"cost", "tensor", "devices", "execution"},
     {"units", "symbols"},
     {"errors"},
 )

@@ -15,6 +15,7 @@ from costmodel.hardware.catalogue import (
     names,
 )
 from costmodel.hardware.describe import Fact, describe
+from costmodel.hardware.identity import cuda_identity
 from costmodel.hardware.profile import HardwareProfile, Limits, MemoryLevel, Overheads, Peak, default_accumulate
 from costmodel.hardware.schema import Problem
 
@@ -31,6 +32,7 @@ __all__ = [
     "aliases",
     "catalogue",
     "check",
+    "cuda_identity",
     "default_accumulate",
     "describe",
     "find",

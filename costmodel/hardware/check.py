@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from costmodel.devices import GpuGeneration, unknown_generation
+from costmodel.hardware.identity import board_of, generation_of
 from costmodel.hardware.profile import default_accumulate
 from costmodel.hardware.schema import Problem, percent, schema_problems, tables
 from costmodel.units import format_quantity, parse_quantity
@@ -18,13 +20,6 @@ __all__ = ["TOLERANCE", "peak_key", "problems"]
 
 #: Allowed difference between a figure and the product it is made of; vendors round to three digits.
 TOLERANCE = 0.01
-
-#: Dense fp16 FLOP per clock of one SM with fp16 accumulate, by compute capability: 2 x tensor cores x FMAs.
-#: CUDA-guide throughput tables and NVIDIA's architecture whitepapers; a sparse rate is twice the dense one.
-_DENSE_FP16_FLOP_PER_CLOCK = {
-    "7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 1024, "8.7": 2048, "8.9": 1024,
-    "9.0": 4096, "10.0": 8192, "12.0": 1024,
-}  # fmt: skip
 
 
 def problems(raw: Mapping[str, Any]) -> list[Problem]:
@@ -101,17 +96,42 @@ def _bandwidth_product(raw: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _sparse_rates(raw: Mapping[str, Any]) -> Iterator[Problem]:
     """A peak that agrees with its product may still be sparse in both."""
-    dense = _DENSE_FP16_FLOP_PER_CLOCK.get(raw.get("compute_capability", ""))
+    of = generation_of(raw)
+    dense = of.dense_fp16_flop_per_clock if isinstance(of, GpuGeneration) else None
     for name, table in _peaks(raw).items():
         if dense is None or peak_key(name, table)[:2] not in (("matrix", "fp16"), ("matrix", "bf16")):
             continue
         for part in _parts(table):
             if part["flop_per_clock"] > dense:
                 message = (
-                    f"{part['flop_per_clock']} FLOP per clock and SM, but the dense rate of compute capability "
-                    f"{raw['compute_capability']} is {dense}; a figure twice that is the 2:4 sparse one"
+                    f"{part['flop_per_clock']} FLOP per clock and {of.family.unit}, but the dense rate of "
+                    f"{of.title} is {dense}; a figure twice that is the 2:4 sparse one"
                 )
                 yield Problem("error", f"{name}.made_of.flop_per_clock", message)
+
+
+def _generation(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A machine is of its generation's kind, and its matrix units multiply no dtype that the generation lacks."""
+    of = generation_of(raw)
+    if ("generation" in raw) and of.family.name not in _FAMILIES_OF_KIND[raw["kind"]]:
+        yield Problem("error", "generation", f"{of.title} is no {raw['kind']}")
+        return
+    if not isinstance(of, GpuGeneration) or of == unknown_generation(raw["kind"], raw["vendor"]):
+        return
+    capability = raw.get("compute_capability")
+    if "generation" in raw and capability and of.capabilities and capability not in of.capabilities:
+        message = f"{capability} is none of {of.title}'s: {', '.join(of.capabilities)}"
+        yield Problem("error", "compute_capability", message)
+    for name, table in _peaks(raw).items():
+        engine, dtype, _ = peak_key(name, table)
+        if engine == "matrix" and dtype not in of.matrix_dtypes:
+            there = ", ".join(of.matrix_dtypes) or "none"
+            yield Problem("warning", name, f"the matrix units of {of.title} multiply {there}, not {dtype}")
+
+
+_FAMILIES_OF_KIND: Mapping[str, tuple[str, ...]] = {
+    "gpu": ("cuda", "rocm"), "cpu": ("cpu",), "accelerator": ("accelerator",)
+}  # fmt: skip
 
 
 def _accumulate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
@@ -133,7 +153,7 @@ def _accumulate_ratios(raw: Mapping[str, Any]) -> Iterator[Problem]:
     peaks = _peaks(raw)
     if "matrix.fp16" not in peaks or "matrix.fp16_acc16" not in peaks:
         return
-    ratio = 2 if "geforce" in raw["title"].lower() else 1
+    ratio = 2 if board_of(raw) == "geforce" else 1
     acc32, acc16 = (parse_quantity(peaks[name]["peak"], "FLOP/s") for name in ("matrix.fp16", "matrix.fp16_acc16"))
     if abs(acc16 / acc32 - ratio) > 0.02 * ratio:
         message = (
@@ -182,6 +202,7 @@ def _sources(raw: Mapping[str, Any]) -> Iterator[Problem]:
 _LAWS = (
     _peak_products,
     _bandwidth_product,
+    _generation,
     _sparse_rates,
     _accumulate_names,
     _accumulate_ratios,

@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from costmodel.devices import CpuGeneration, Family, Generation, GpuGeneration
 from costmodel.errors import ProfileError, librarian
 from costmodel.hardware.calibration import Calibration
 
 __all__ = [
     "ACHIEVABLE_DRAM_FRACTION",
+    "BOARDS",
     "DTYPES",
     "ENGINES",
     "KINDS",
     "OVERHEADS",
+    "CoreGroup",
     "HardwareProfile",
     "Limits",
     "MemoryLevel",
@@ -32,6 +35,9 @@ __all__ = [
 ENGINES = ("matrix", "vector")
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp64", "fp8", "int8")
 KINDS = ("gpu", "cpu", "accelerator")
+#: Whom a board is sold to, which decides what its clock means: NVIDIA states for a GeForce the clock that every board
+#: reaches, for others the clock that they run at.
+BOARDS = ("geforce", "workstation", "data_center", "embedded")
 
 
 def default_accumulate(engine: str, dtype: str) -> str:
@@ -51,7 +57,8 @@ class Peak:
 
     Where the peak is a sum over different cores (performance and efficiency cores), ``units`` is
     their number, ``clock_hz`` that of the first kind and ``flop_per_clock`` the mean at that clock.
-    The three are None where the vendor does not publish what the peak is made of.
+    The three are None where the vendor does not publish what the peak is made of. ``measured``: the rate that this
+    machine was seen to reach, at the clock that it held, and no datasheet's.
     """
 
     engine: str
@@ -63,6 +70,22 @@ class Peak:
     flop_per_clock: float | None  # of one unit
     source: str
     verified: bool
+    measured: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreGroup:
+    """Cores of one kind: performance cores, or efficiency cores. ``simd_bits`` is the width of their vectors."""
+
+    count: int
+    clock_hz: float
+    flop_per_clock: float  # fp32, of one core
+    simd_bits: int
+
+    @property
+    def flop_per_s(self) -> float:
+        """fp32 FLOP/s of all cores of the group."""
+        return self.count * self.clock_hz * self.flop_per_clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +176,15 @@ class HardwareProfile:
     notes: tuple[str, ...]
     path: Path
     achievable_dram_fraction: float  # of the pin rate, by large streaming kernels
+    generation: Generation = field(hash=False)
+    board: str = ""  # of BOARDS; empty where nothing depends on it
+    cores: tuple[CoreGroup, ...] = ()  # of a CPU, by kind, the fastest first
     calibration: Calibration | None = field(default=None, hash=False)  # measured by ``costmodel calibrate``
+
+    @property
+    def family(self) -> Family:
+        """The software stack that drives this machine."""
+        return self.generation.family
 
     @property
     def is_cpu(self) -> bool:
@@ -164,6 +195,25 @@ class HardwareProfile:
     def is_gpu(self) -> bool:
         """Whether this is a GPU."""
         return self.kind == "gpu"
+
+    @property
+    def states_least_clock(self) -> bool:
+        """Whether the stated clock is one that every board reaches, and most exceed under load."""
+        return self.board == "geforce"
+
+    @property
+    def gpu(self) -> GpuGeneration:
+        """The generation of a GPU; raises :class:`ProfileError` for other machines."""
+        if not isinstance(self.generation, GpuGeneration):
+            raise ProfileError(f"{self.name!r} is no GPU: its generation is {self.generation.title}")
+        return self.generation
+
+    @property
+    def cpu(self) -> CpuGeneration:
+        """The generation of a CPU; raises :class:`ProfileError` for other machines."""
+        if not isinstance(self.generation, CpuGeneration):
+            raise ProfileError(f"{self.name!r} is no CPU: its generation is {self.generation.title}")
+        return self.generation
 
     @property
     def has_tf32(self) -> bool:

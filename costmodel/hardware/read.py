@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from costmodel.devices import CpuGeneration
 from costmodel.errors import ProfileError, librarian
 from costmodel.hardware.calibration import calibration_from
 from costmodel.hardware.check import peak_key, problems
+from costmodel.hardware.identity import board_of, generation_of
 from costmodel.hardware.profile import (
     ENGINES,
     OVERHEADS,
+    CoreGroup,
     HardwareProfile,
     Limits,
     MemoryLevel,
@@ -73,6 +76,7 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
     units, dram = raw["units"], raw["memory"]["dram"]
     clock_hz = parse_quantity(units["clock"], "Hz")
     peaks = [_peak(table, raw) for table in tables(raw) if table.name.split(".")[0] in ENGINES]
+    of = generation_of(raw)
     return HardwareProfile(
         name=raw["name"],
         title=raw["title"],
@@ -93,7 +97,35 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
         notes=tuple(raw.get("notes", ())),
         path=path,
         achievable_dram_fraction=dram.get("achievable") or default_dram_fraction(dram["type"]),
+        generation=of,
+        board=board_of(raw),
+        cores=_core_groups(raw, of) if isinstance(of, CpuGeneration) else (),
         calibration=calibration_from(raw["calibration"]) if "calibration" in raw else None,
+    )
+
+
+#: Width of the vector registers by the name of the instruction set [bit].
+_SIMD_BITS: Mapping[str, int] = {"SSE": 128, "NEON": 128, "AVX2": 256, "SVE 256 bit": 256, "AVX-512": 512}
+
+
+def _core_groups(raw: Raw, of: CpuGeneration) -> tuple[CoreGroup, ...]:
+    """The cores by kind, from what the fp32 peak is made of; all alike where the file does not say."""
+    units, peak = raw["units"], raw.get("vector", {}).get("fp32", {})
+    bits = _SIMD_BITS.get(units.get("simd", ""), of.simd_bits)
+    made_of = peak.get("made_of", [])
+    parts = made_of if isinstance(made_of, list) else [made_of]
+    if not parts and "peak" in peak:
+        clock_hz = parse_quantity(units["clock"], "Hz")
+        each = parse_quantity(peak["peak"], "FLOP/s") / units["count"] / clock_hz
+        return (CoreGroup(count=units["count"], clock_hz=clock_hz, flop_per_clock=each, simd_bits=bits),)
+    return tuple(
+        CoreGroup(
+            count=part["units"],
+            clock_hz=parse_quantity(part["clock"], "Hz"),
+            flop_per_clock=part["flop_per_clock"],
+            simd_bits=bits,
+        )
+        for part in parts
     )
 
 
@@ -115,6 +147,7 @@ def _peak(table: Table, raw: Raw) -> Peak:
         flop_per_clock=_flop_per_clock(parts, flop_per_s, units, clock_hz),
         source=source_of(raw, values, "peak"),
         verified=values.get("verified", True),
+        measured=values.get("measured", False),
     )
 
 

@@ -8,20 +8,22 @@ A source may begin with a short name from the file's ``[sources]`` table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from costmodel.devices import generation_names
 from costmodel.errors import InputError, near_matches
-from costmodel.hardware.profile import DTYPES, ENGINES, KINDS
+from costmodel.hardware.profile import BOARDS, DTYPES, ENGINES, KINDS
 from costmodel.units import UNITS, parse_quantity
 
 __all__ = ["Problem", "Table", "percent", "schema_problems", "source_of", "tables"]
 
 #: Key -> what its value is: a unit of :data:`UNITS`, or text, texts, count, number, fraction, percent, flag, made_of.
 _TOP = dict.fromkeys(("name", "title", "vendor", "kind", "architecture", "compute_capability", "form_factor"), "text")
-_TOP |= {"launched": "text", "aliases": "texts", "notes": "texts"}
+_TOP |= {"generation": "text", "board": "text", "launched": "text", "aliases": "texts", "notes": "texts"}
 _UNITS = {"count": "count", "threads": "count", "simd": "text", "clock": "Hz", "matrix_clock": "Hz", "base_clock": "Hz"}
 _PEAK = {"peak": "FLOP/s", "accumulate": "text", "made_of": "made_of", "tolerance": "percent", "why": "text"}
+_PEAK |= {"measured": "flag"}
 _CACHE = {"capacity": "B", "bandwidth": "B/s", "per_unit": "flag", "measured_bandwidth": "B/s"}
 _DRAM = _CACHE | {"type": "text", "made_of": "made_of", "tolerance": "percent", "why": "text", "achievable": "fraction"}
 _LIMITS = dict.fromkeys(("warp_size", "max_warps", "max_blocks", "registers"), "count")
@@ -61,6 +63,14 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 _MADE_OF: Mapping[str, Mapping[str, str]] = {
     "peak": {"units": "count", "clock": "Hz", "flop_per_clock": "count"},
     "bandwidth": {"bus_bits": "count", "rate": "bit/s"},
+}
+
+
+#: Keys whose value is one of a few words.
+_WORDS: Mapping[str, Callable[[], tuple[str, ...]]] = {
+    "kind": lambda: KINDS,
+    "board": lambda: BOARDS,
+    "generation": generation_names,
 }
 
 
@@ -171,8 +181,9 @@ def _made_of_problems(where: str, value: Any, known: Mapping[str, str]) -> Itera
 
 def _value_problem(key: str, value: Any, kind: str) -> str:
     """What is wrong with a value; empty if nothing is."""
-    if key == "kind":
-        return "" if value in KINDS else f"{value!r} is not one of {', '.join(KINDS)}"
+    if key in _WORDS:
+        words = _WORDS[key]()
+        return "" if value in words else f"{value!r} is not one of {', '.join(words)}"
     if kind in UNITS:
         return _quantity_problem(value, kind)
     checks: Mapping[str, tuple[bool, str]] = {

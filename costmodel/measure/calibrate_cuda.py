@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from costmodel.hardware import cuda_identity
 from costmodel.measure.latency import check_device, stopwatch
 from costmodel.measure.profile_text import toml_text
 
@@ -141,10 +142,9 @@ def _text(
     cuda = torch.version.cuda
     source = f"{command} (costmodel {version}, torch {torch.__version__}, CUDA {cuda}, {platform.system()}, {day})"
     clock_hz = float(getattr(facts, "clock_rate", 0)) * 1e3 or 1.5e9
-    capability = f"{facts.major}.{facts.minor}"
     tables: dict[str, dict[str, Any]] = {
-        "": {"name": name, "title": facts.name, "vendor": "NVIDIA", "kind": "gpu", "compute_capability": capability,
-             "aliases": []},
+        "": {"name": name, "title": facts.name, "vendor": "NVIDIA", "kind": "gpu",
+             **cuda_identity(facts.name, facts.major, facts.minor), "aliases": []},
         "units": {"count": facts.multi_processor_count, "clock": f"{clock_hz / 1e9:.4g} GHz"},
     }  # fmt: skip
     for dtype, rate in rates.items():

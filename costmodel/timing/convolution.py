@@ -13,18 +13,18 @@ images and not to 16 by non-fused Winograd; no constant was fitted to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from costmodel.devices.libraries import CUDNN, CUDNN_SIMT_TILES, Tiles
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import Bound
 
 __all__ = [
     "ALGORITHMS",
     "CONVOLUTION",
-    "SIMT_TILES",
     "ConvShape",
     "ConvTime",
     "ConvolutionConstants",
@@ -34,18 +34,12 @@ __all__ = [
     "simt_engine",
 ]
 
-Tiles = tuple[tuple[int, int], ...]
-
-#: Tiles (output positions x output channels) of cuDNN's fp32 implicit GEMM, by the names of its kernels.
-SIMT_TILES = ((128, 128), (128, 64), (128, 32))
-_BATCHED_TILES: Mapping[int, Tiles] = MappingProxyType({128: ((128, 128),), 64: ((128, 128), (128, 64))})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolutionConstants:
     """Constants shared by all GPUs; ``benchmarks/fit_ops.py`` reproduces them.
 
-    Efficiencies are fractions of FLOP/s at :attr:`GpuMachine.sustained_clock_hz`; above 1 the board held a clock
+    Efficiencies are fractions of FLOP/s at the sustained clock of the vector lanes; above 1 the board held a clock
     above that mean. ``lead`` is the time of a block's first, uncovered part in steps of the reduction (pipeline
     fill, epilogue); ``exposed`` the share of one block's time that no other block of the unit hides.
 
@@ -101,13 +95,17 @@ class Engine:
     flop_per_clock: float
     clock_hz: float
     element_bytes: int = 4
-    tiles: Tiles = SIMT_TILES
+    tiles: Tiles = CUDNN_SIMT_TILES
     feed: float = 0.0
 
 
 def simt_engine(machine: GpuMachine) -> Engine:
     """The fp32 lanes of ``machine`` at its sustained clock."""
-    return Engine(flop_per_clock=machine.vector_flop_per_clock, clock_hz=machine.sustained_clock_hz)
+    return Engine(
+        flop_per_clock=machine.vector_flop_per_clock,
+        clock_hz=machine.sustained_clock_hz,
+        tiles=machine.convolutions.tiles,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +235,7 @@ def _winograd_nonfused(p: _Problem) -> _Parts:
     """F(4x4, r x r): transform input and filters, (4 + r - 1)^2 GEMMs in one batch, transform the output."""
     shape, c = p.shape, p.c
     points = (shape.kernel[0] + 3) ** 2
-    gemm_tiles = _BATCHED_TILES[p.machine.batched_tile_edge]
+    gemm_tiles = p.machine.convolutions.winograd_tiles
     images = 8 if shape.batch <= 8 else 16 * -(-shape.batch // 16)
     tiles = images * -(-p.height // 4) * -(-p.width // 4)
     depth = shape.in_channels + c.batched_lead
@@ -268,8 +266,8 @@ ALGORITHMS: Mapping[str, Callable[[_Problem], _Parts]] = MappingProxyType(
 )
 
 
-def eligible(shape: ConvShape) -> tuple[str, ...]:
-    """Algorithms that cuDNN offers in fp32 for this shape.
+def eligible(shape: ConvShape, offered: Collection[str] = CUDNN.algorithms) -> tuple[str, ...]:
+    """Algorithms that a library which has those ``offered`` takes in fp32 for this shape.
 
     >>> stem = ConvShape(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7), stride=(2, 2))
     >>> eligible(stem)
@@ -284,7 +282,7 @@ def eligible(shape: ConvShape) -> tuple[str, ...]:
             names.append("winograd_nonfused")
         if 1 < max(height, width) <= 32:
             names.append("fft")
-    return tuple(names)
+    return tuple(name for name in names if name in offered)
 
 
 def convolution_time(
@@ -302,13 +300,13 @@ def convolution_time(
     too slow for depthwise, which has kernels of its own. Raises :class:`ValueError` for an algorithm that does
     not exist or is not eligible.
 
-    >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, base_clock_hz=1.23e9, vector_flop_per_clock=128,
+    >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, sustained_clock_hz=1.3e9, vector_flop_per_clock=128,
     ...                   dram_bytes_per_s=900e9, l2_bytes=6 * 2**20, dram_fraction=0.925)
     >>> conv = ConvShape(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
     >>> convolution_time(conv, machine=v100).algorithm
     'winograd'
     """
-    allowed = eligible(shape) if engine is None else ("implicit_gemm",)
+    allowed = eligible(shape, machine.convolutions.algorithms) if engine is None else ("implicit_gemm",)
     chosen = allowed if algorithms is None else algorithms
     if not chosen or not set(chosen) <= set(allowed):
         raise ValueError(

@@ -20,29 +20,12 @@ from typing import Literal
 
 from costmodel.timing.gemm_machine import GemmEngine, GemmMachine
 
-__all__ = ["GEMM", "MATRIX_TILES", "SIMT_TILES", "GemmConstants", "GemmTime", "gemm_time", "missing_share"]
+__all__ = ["GEMM", "GemmConstants", "GemmTime", "gemm_time", "missing_share"]
 
 Bound = Literal["compute", "memory", "fixed"]
 
-#: Tiles (m, n) [elements] of cuBLAS and CUTLASS for tensor cores; tiles of 16 rows, 192 columns or 256x64 that these
-#: libraries also have made the fit no better.
-MATRIX_TILES = (
-    (256, 128),
-    (128, 256),
-    (128, 128),
-    (128, 64),
-    (64, 128),
-    (64, 64),
-    (32, 128),
-    (128, 32),
-    (64, 32),
-    (32, 64),
-    (32, 32),
-)
 #: Rounds of tiles over the units that a split of k may fill.
 _FILLS = (1, 2, 3, 4)
-#: Tiles of SGEMM on FMA lanes, by the names of cuBLAS's kernels.
-SIMT_TILES = ((128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128), (32, 64), (64, 32), (32, 32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # hashed by identity: caches ask often
@@ -95,8 +78,6 @@ class GemmConstants:
     simt_feed: float = 4.6
     #: Toll of address translation on rows far apart, over the loop time [1]; Pascal only.
     row_toll: float = 1.5
-    #: Time after which the clock of a board on a power limit has left its boost halfway [s]; T4 only.
-    power_window_s: float = 1.3e-3
 
 
 GEMM = GemmConstants()
@@ -162,7 +143,8 @@ def gemm_time(
     unit: the taps of a filter's row in an implicit GEMM.
     Raises :class:`ProfileError` where the machine has no engine for ``dtype``, ValueError for sizes below 1.
 
-    >>> engine = GemmEngine(flop_per_clock=2048, clock_hz=1.41e9, matrix=True, element_bytes=2)
+    >>> from costmodel.devices.libraries import CUBLAS_MATRIX
+    >>> engine = GemmEngine(flop_per_clock=2048, clock_hz=1.41e9, matrix=True, element_bytes=2, kernels=CUBLAS_MATRIX)
     >>> a100 = GemmMachine(unit_count=108, clock_hz=1.41e9, dram_bytes_per_s=2039e9, l2_bytes=20 * 2**20,
     ...                    l2_bytes_per_s=5405e9, engines={"bf16": engine})
     >>> square = gemm_time(8192, 8192, 8192, hw=a100)
@@ -225,10 +207,9 @@ def _tiles(
     hw: GemmMachine, engine: GemmEngine, batched: bool, row_reuse: float, constants: GemmConstants
 ) -> tuple[_Tile, ...]:
     per_unit = hw.l2_bytes_per_s * constants.l2_share / engine.clock_hz / hw.unit_count  # L2 [B/clock]
-    shapes: tuple[tuple[int, int], ...] = MATRIX_TILES if engine.matrix else SIMT_TILES
-    if batched and engine.batched_tiles:
-        shapes = engine.batched_tiles
-    efficiency = engine.batched_efficiency if batched else engine.efficiency
+    kernels = engine.kernels
+    shapes = kernels.batched_tiles if batched else kernels.tiles
+    efficiency = kernels.batched_efficiency if batched else kernels.efficiency
     tiles = []
     for rows, columns in shapes:
         multiply = 2 * rows * columns / engine.flop_per_clock / efficiency
@@ -383,9 +364,8 @@ def _finish(
     run: _Run, flop: float, engine: GemmEngine, hw: GemmMachine, steady: bool, constants: GemmConstants
 ) -> GemmTime:
     seconds, compute, memory, fixed, tile, waves, split = run
-    if hw.sustained_share < 1:
-        held = 1.0 if steady else seconds / (seconds + constants.power_window_s)
-        compute *= 1 + (1 / hw.sustained_share - 1) * held
+    if hw.clock is not None and hw.clock.settled_share < 1:
+        compute *= hw.clock.stretch(seconds, steady=steady)
         seconds = fixed + _join(compute, memory, constants.memory_overlap)
     bound: Bound = "fixed" if fixed >= max(compute, memory) else "compute" if compute >= memory else "memory"
     peak = engine.flop_per_clock * engine.clock_hz * hw.unit_count

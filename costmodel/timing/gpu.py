@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
+from costmodel.timing.clock import Clock
 from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gemm import GEMM, gemm_time
-from costmodel.timing.gemm_machine import GemmMachine, running_clock
+from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import LANE_CYCLES, PLAIN_LANE_CYCLES, RATE_CLASSES, streaming_time
 
@@ -172,8 +173,9 @@ def _attention(kernel: Kernel, hardware: HardwareProfile, constants: GpuConstant
     wide = (
         -(-width // constants.attention_width_step) * constants.attention_width_step + constants.attention_width_extra
     )
-    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s * running_clock(hardware)
-    compute = 4 * padded * wide / (constants.attention_efficiency * peak)
+    peak = hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate)
+    flop_per_s = peak.flop_per_s * Clock.of(hardware).gain(peak)
+    compute = 4 * padded * wide / (constants.attention_efficiency * flop_per_s)
     stream = _streaming(kernel, hardware, constants)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 

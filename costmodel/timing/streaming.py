@@ -147,7 +147,7 @@ def streaming_time(
     ``rows`` their number (``elements / row_length`` by default). ``lane_cycles`` is the arithmetic of an element,
     see :data:`LANE_CYCLES`. Raises :class:`ValueError` for an unknown ``kind`` and for a row kernel without rows.
 
-    >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, base_clock_hz=1.23e9, vector_flop_per_clock=128,
+    >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, sustained_clock_hz=1.3e9, vector_flop_per_clock=128,
     ...                   dram_bytes_per_s=900e9, l2_bytes=6 * 2**20, dram_fraction=0.925)
     >>> relu = streaming_time(200e6, 200e6, elements=50e6, machine=v100)
     >>> relu.bound, round(400e6 / 900e9 / relu.memory_s, 3)  # 0.925 * (2 + 1.15) / 3 / ((1 + 1.15) / 2)

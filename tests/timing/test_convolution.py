@@ -15,7 +15,7 @@ from costmodel.timing.machine import GpuMachine
 GPU = GpuMachine(
     unit_count=80,
     clock_hz=1.4e9,
-    base_clock_hz=1.4e9,
+    sustained_clock_hz=1.4e9,
     vector_flop_per_clock=128,
     dram_bytes_per_s=900e9,
     l2_bytes=6 * 2**20,
@@ -149,7 +149,7 @@ def test_a_machine_twice_as_fast_in_everything_takes_half(algorithm: str) -> Non
     double = dataclasses.replace(
         GPU,
         clock_hz=2 * GPU.clock_hz,
-        base_clock_hz=2 * GPU.clock_hz,
+        sustained_clock_hz=2 * GPU.sustained_clock_hz,
         dram_bytes_per_s=2 * GPU.dram_bytes_per_s,
     )
     assert seconds(BASE, algorithm, double) == pytest.approx(seconds(BASE, algorithm) / 2)

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from costmodel.devices.libraries import CUBLAS_MATRIX, CUBLAS_MATRIX_TILES, CUBLAS_SIMT, CUBLAS_SIMT_TILES
 from costmodel.errors import ProfileError
 from costmodel.hardware import load, names
-from costmodel.timing.gemm import MATRIX_TILES, SIMT_TILES, gemm_time
+from costmodel.timing.clock import Clock
+from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmEngine, GemmMachine
 
-MATRIX = GemmEngine(flop_per_clock=2048, clock_hz=1.4e9, matrix=True, element_bytes=2)
-LANES = GemmEngine(flop_per_clock=128, clock_hz=1.4e9, matrix=False, element_bytes=4, efficiency=0.95)
+MATRIX = GemmEngine(flop_per_clock=2048, clock_hz=1.4e9, matrix=True, element_bytes=2, kernels=CUBLAS_MATRIX)
+LANES = GemmEngine(flop_per_clock=128, clock_hz=1.4e9, matrix=False, element_bytes=4, kernels=CUBLAS_SIMT)
 BIG = GemmMachine(
     unit_count=100,
     clock_hz=1.4e9,
@@ -153,7 +155,7 @@ def test_shared_reads_of_a_cluster_speed_up_products_that_l2_feeds() -> None:
 
 
 def test_a_board_that_does_not_hold_its_clock() -> None:
-    limited = dataclasses.replace(BIG, sustained_share=0.5)
+    limited = dataclasses.replace(BIG, clock=Clock(stated_hz=1.4e9, lanes_hz=1.4e9, settled_share=0.5))
     free, burst, steady = (
         gemm_time(8192, 8192, 8192, dtype="fp32", hw=hw, steady=held).seconds
         for hw, held in ((BIG, True), (limited, False), (limited, True))
@@ -164,7 +166,7 @@ def test_a_board_that_does_not_hold_its_clock() -> None:
 
 def test_tiles_are_symmetric() -> None:
     """The transposed product is as fast only because every tile has its transpose."""
-    for tiles in (MATRIX_TILES, SIMT_TILES):
+    for tiles in (CUBLAS_MATRIX_TILES, CUBLAS_SIMT_TILES):
         assert {(b, a) for a, b in tiles} == set(tiles)
 
 
@@ -176,7 +178,7 @@ def test_every_gpu_profile_multiplies(name: str) -> None:
     for dtype in machine.engines:
         time = gemm_time(8192, 8192, 8192, dtype=dtype, hw=machine)
         assert math.isfinite(time.seconds)
-        assert 0.25 < time.efficiency / machine.sustained_share <= 1
+        assert 0.25 < time.efficiency / machine.settled_share <= 1
 
 
 def test_wider_elements_take_longer_in_memory() -> None:

@@ -1,0 +1,164 @@
+"""Generation: what the libraries of one generation of machines can do, as data.
+
+Everything that a generation decides and a single board does not: the tiles of its matrix kernels and the share of the
+peak that they reach, the algorithms of its convolutions, which dtypes its matrix units multiply, how its units issue
+and how its L2 is built. A record is one file of ``generations/``; a hardware profile names it (``generation =
+"ampere"``), or is found to be of it by its compute capability. What belongs to a board (clocks, power, memory, number
+of units) stands in its profile.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+
+from costmodel.devices.family import ACCELERATOR, CPU, CUDA, ROCM, Family
+from costmodel.devices.libraries import CUBLAS_MATRIX, CUBLAS_SIMT, CUDNN, ConvolutionKernels, ProductKernels
+from costmodel.errors import ProfileError, librarian, near_matches
+
+__all__ = [
+    "CpuGeneration",
+    "Generation",
+    "GpuGeneration",
+    "find_generation",
+    "generation",
+    "generation_names",
+    "unknown_generation",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What all machines of a generation share. ``assumptions`` name the figures that are another generation's."""
+
+    name: str
+    title: str
+    family: Family
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuGeneration(Generation):
+    """A generation of GPUs.
+
+    ``capabilities``        compute capabilities (NVIDIA) or names of the instruction set (AMD) that mean this one.
+    ``matrix_dtypes``       what its matrix units multiply; empty where it has none.
+    ``dense_fp16_flop_per_clock``   most FLOP a clock of one unit in dense fp16 products; None where unknown.
+    ``l2_bytes_per_clock``  L2 reads of one unit by micro-benchmark, for profiles without a figure [B/clock].
+    ``l2_copies``           how often L2 holds what all units read: 2 where two halves copy each other's lines.
+    ``multicast``           units that share one read of an operand (thread block clusters).
+    ``row_reach_bytes``     row pitch at which address translation has taken half of its toll [B]; None: no toll.
+    ``schedulers_per_unit`` warps issued a clock.
+    ``matrix_products``, ``simt_products``, ``convolutions``   what its libraries run on matrix units and on FMA lanes.
+    """
+
+    capabilities: tuple[str, ...] = ()
+    matrix_dtypes: tuple[str, ...] = ()
+    dense_fp16_flop_per_clock: int | None = None
+    l2_bytes_per_clock: float
+    l2_copies: int = 1
+    multicast: int = 1
+    row_reach_bytes: float | None = None
+    schedulers_per_unit: int = 4
+    matrix_products: ProductKernels = CUBLAS_MATRIX
+    simt_products: ProductKernels = CUBLAS_SIMT
+    convolutions: ConvolutionKernels = CUDNN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuGeneration(Generation):
+    """A generation of CPU cores, and what oneDNN's kernels reach on them.
+
+    ``simd_bits`` is the width of its vector registers, ``simd_registers`` their number. Shares are of the fp32 peak
+    [1]: of dense 1x1 convolutions and of wider windows.
+    """
+
+    simd_bits: int
+    simd_registers: int
+    pointwise_convolution_share: float
+    convolution_share: float
+
+
+#: GPUs of no generation that is known here: no tolls, no gains, and the feed of the slower kind of L2.
+_UNKNOWN_GPU = GpuGeneration(
+    name="unknown_gpu",
+    title="a GPU of an unknown generation",
+    family=CUDA,
+    l2_bytes_per_clock=15.0,
+    assumptions=("tiles, efficiencies and convolution algorithms are those of cuBLAS and cuDNN, without any gain",),
+)
+#: CPUs of no generation that is known here: oneDNN's AVX2 kernels.
+_UNKNOWN_CPU = CpuGeneration(
+    name="unknown_cpu",
+    title="a CPU of an unknown generation",
+    family=CPU,
+    simd_bits=256,
+    simd_registers=16,
+    pointwise_convolution_share=0.62,
+    convolution_share=0.60,
+    assumptions=("oneDNN's AVX2 kernels",),
+)
+_UNKNOWN_ACCELERATOR = Generation(name="unknown_accelerator", title="an accelerator", family=ACCELERATOR)
+
+
+@lru_cache(maxsize=1)
+def generation_names() -> tuple[str, ...]:
+    """Names of all generations, sorted: the files of ``generations/``."""
+    from costmodel.devices import generations
+
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(generations.__path__)))
+
+
+@lru_cache(maxsize=64)
+def generation(name: str) -> Generation:
+    """The record of a generation. Raises :class:`~costmodel.errors.ProfileError` naming those there are."""
+    if name not in generation_names():
+        raise ProfileError(
+            librarian(
+                f"there is no generation {name!r}",
+                there_is=generation_names(),
+                near=near_matches(name, generation_names()),
+                do="Name one of these, or add a file to costmodel/devices/generations",
+            )
+        )
+    found: Generation = import_module(f"costmodel.devices.generations.{name}").GENERATION
+    if found.name != name:
+        raise ProfileError(f"the file of the generation {name!r} holds the record of {found.name!r}")
+    return found
+
+
+def _gpus() -> Iterator[GpuGeneration]:
+    for name in generation_names():
+        found = generation(name)
+        if isinstance(found, GpuGeneration):
+            yield found
+
+
+@lru_cache(maxsize=64)
+def find_generation(capability: str) -> GpuGeneration | None:
+    """The generation of GPUs of a compute capability or instruction set; None where none is known.
+
+    >>> find_generation("8.0").name, find_generation("gfx90a").name, find_generation("3.5")
+    ('ampere', 'cdna2', None)
+    """
+    return next((found for found in _gpus() if capability in found.capabilities), None)
+
+
+def unknown_generation(kind: str, vendor: str = "") -> Generation:
+    """Stands in for a machine of no known generation: cautious figures, and the assumption said.
+
+    >>> unknown_generation("gpu", "AMD").family.name, unknown_generation("cpu").family.name
+    ('rocm', 'cpu')
+    """
+    if kind == "cpu":
+        return _UNKNOWN_CPU
+    if kind != "gpu":
+        return _UNKNOWN_ACCELERATOR
+    if vendor.upper() != "AMD":
+        return _UNKNOWN_GPU
+    from dataclasses import replace
+
+    return replace(_UNKNOWN_GPU, family=ROCM)

@@ -1,0 +1,19 @@
+"""NVIDIA Blackwell for data centers (GB100: B200)."""
+
+from costmodel.devices.family import CUDA
+from costmodel.devices.generation import GpuGeneration
+
+GENERATION = GpuGeneration(
+    name="blackwell",
+    title="NVIDIA Blackwell, GB100",
+    family=CUDA,
+    capabilities=("10.0", "10.3"),
+    matrix_dtypes=("tf32", "fp16", "bf16", "fp64", "fp8", "int8"),
+    dense_fp16_flop_per_clock=8192,
+    l2_bytes_per_clock=35.0,
+    multicast=2,
+    assumptions=(
+        "matrix products have the tiles of Ampere's kernels",
+        "the L2 is read as one",
+    ),
+)

@@ -1,0 +1,17 @@
+"""NVIDIA Hopper (GH100: H100, H200): thread block clusters, whose units share reads."""
+
+from costmodel.devices.family import CUDA
+from costmodel.devices.generation import GpuGeneration
+
+GENERATION = GpuGeneration(
+    name="hopper",
+    title="NVIDIA Hopper",
+    family=CUDA,
+    capabilities=("9.0",),
+    matrix_dtypes=("tf32", "fp16", "bf16", "fp64", "fp8", "int8"),
+    dense_fp16_flop_per_clock=4096,
+    l2_bytes_per_clock=35.0,
+    l2_copies=2,
+    multicast=2,
+    assumptions=("matrix products have the tiles of Ampere's kernels",),
+)

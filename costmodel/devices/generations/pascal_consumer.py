@@ -1,0 +1,23 @@
+"""NVIDIA Pascal with GDDR (GP102, GP104: GTX 1080 Ti, P4)."""
+
+from costmodel.devices.family import CUDA
+from costmodel.devices.generation import GpuGeneration
+from costmodel.devices.libraries import CUBLAS_SIMT_TILES, CUDNN_SIMT_TILES, ConvolutionKernels, ProductKernels
+
+GENERATION = GpuGeneration(
+    name="pascal_consumer",
+    title="NVIDIA Pascal, GP102 to GP108",
+    family=CUDA,
+    capabilities=("6.1", "6.2"),
+    l2_bytes_per_clock=15.0,
+    row_reach_bytes=76e3,
+    # Share of the FFMA rate before the feed of large tiles, fitted to NeuSight's linear (weight read transposed) and
+    # bmm (not transposed) on a P100. Its bmm (row-major) shows one kernel for all shapes; cuBLAS, which counts columns
+    # first, calls it 128x64.
+    simt_products=ProductKernels(
+        tiles=CUBLAS_SIMT_TILES, batched_tiles=((64, 128),), efficiency=0.78, batched_efficiency=1.0
+    ),
+    # Before Ampere, the smallest tile edge of batched fp32 products is 64.
+    convolutions=ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128), (128, 64))),
+    assumptions=("fp32 products and the toll of far rows are those of the GP100",),
+)

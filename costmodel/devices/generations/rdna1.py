@@ -1,0 +1,16 @@
+"""AMD RDNA (RX 5700 XT)."""
+
+from costmodel.devices.family import ROCM
+from costmodel.devices.generation import GpuGeneration
+
+GENERATION = GpuGeneration(
+    name="rdna1",
+    title="AMD RDNA",
+    family=ROCM,
+    capabilities=("gfx1010", "gfx1011", "gfx1012"),
+    l2_bytes_per_clock=15.0,
+    assumptions=(
+        "tiles, efficiencies and convolution algorithms are cuBLAS's and cuDNN's, not yet rocBLAS's and MIOpen's",
+        "L2 is fed as on NVIDIA's GPUs with GDDR",
+    ),
+)

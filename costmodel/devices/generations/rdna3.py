@@ -1,0 +1,18 @@
+"""AMD RDNA 3 (RX 7900 XTX): matrix instructions on the vector lanes."""
+
+from costmodel.devices.family import ROCM
+from costmodel.devices.generation import GpuGeneration
+
+GENERATION = GpuGeneration(
+    name="rdna3",
+    title="AMD RDNA 3",
+    family=ROCM,
+    capabilities=("gfx1100", "gfx1101", "gfx1102"),
+    matrix_dtypes=("fp16", "bf16", "int8"),
+    dense_fp16_flop_per_clock=512,
+    l2_bytes_per_clock=15.0,
+    assumptions=(
+        "tiles, efficiencies and convolution algorithms are cuBLAS's and cuDNN's, not yet rocBLAS's and MIOpen's",
+        "L2 is fed as on NVIDIA's GPUs with GDDR",
+    ),
+)

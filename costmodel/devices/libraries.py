@@ -1,0 +1,88 @@
+"""Kernels that the libraries of a GPU hold, by tiles and shares of the peak; a generation says which are its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CUBLAS_MATRIX",
+    "CUBLAS_MATRIX_TILES",
+    "CUBLAS_SIMT",
+    "CUBLAS_SIMT_TILES",
+    "CUDNN",
+    "CUDNN_SIMT_TILES",
+    "ConvolutionKernels",
+    "ProductKernels",
+    "Tiles",
+]
+
+#: Tiles (rows, columns) of a kernel's result [elements].
+Tiles = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductKernels:
+    """Kernels of matrix products on one kind of unit.
+
+    ``tiles`` and ``batched_tiles`` are what a library can choose from, for one product and for a batch of them;
+    ``efficiency`` and ``batched_efficiency`` the share of the peak that the inner loop of a large tile reaches [1]. For
+    FMA lanes that is before the feed of tiles through shared memory (7 % for 128x128), which can bring a figure above
+    1 below the peak again.
+    """
+
+    tiles: Tiles
+    batched_tiles: Tiles
+    efficiency: float = 1.0
+    batched_efficiency: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionKernels:
+    """Kernels of fp32 convolutions on FMA lanes: tiles (output positions, output channels) of implicit GEMM, those of
+    the batched products of non-fused Winograd, and the algorithms that the library offers."""
+
+    tiles: Tiles
+    winograd_tiles: Tiles
+    algorithms: tuple[str, ...] = ("implicit_gemm", "winograd", "winograd_nonfused", "fft")
+
+
+#: Tiles (m, n) [elements] of cuBLAS and CUTLASS for tensor cores; tiles of 16 rows, 192 columns or 256x64 that these
+#: libraries also have made the fit no better.
+CUBLAS_MATRIX_TILES: Tiles = (
+    (256, 128),
+    (128, 256),
+    (128, 128),
+    (128, 64),
+    (64, 128),
+    (64, 64),
+    (32, 128),
+    (128, 32),
+    (64, 32),
+    (32, 64),
+    (32, 32),
+)
+#: Tiles of SGEMM on FMA lanes, by the names of cuBLAS's kernels.
+CUBLAS_SIMT_TILES: Tiles = (
+    (128, 128),
+    (128, 64),
+    (64, 128),
+    (64, 64),
+    (128, 32),
+    (32, 128),
+    (32, 64),
+    (64, 32),
+    (32, 32),
+)
+#: Tiles of cuDNN's fp32 implicit GEMM, by the names of its kernels.
+CUDNN_SIMT_TILES: Tiles = ((128, 128), (128, 64), (128, 32))
+
+CUBLAS_MATRIX = ProductKernels(tiles=CUBLAS_MATRIX_TILES, batched_tiles=CUBLAS_MATRIX_TILES)
+#: Where no fp32 product was measured: the means of what the measured generations reach.
+CUBLAS_SIMT = ProductKernels(
+    tiles=CUBLAS_SIMT_TILES,
+    batched_tiles=((128, 128), (128, 64), (64, 128), (64, 64)),
+    efficiency=0.95,
+    batched_efficiency=0.95,
+)
+#: Ampere and later: the smallest tile edge of batched fp32 products is 128.
+CUDNN = ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128),))

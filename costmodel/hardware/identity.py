@@ -1,0 +1,43 @@
+"""Which generation and kind of board a hardware file describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from costmodel.devices import Generation, find_generation, generation, unknown_generation
+
+__all__ = ["board_of", "cuda_identity", "generation_of"]
+
+Raw = Mapping[str, Any]
+
+
+def generation_of(raw: Raw) -> Generation:
+    """The generation that a file names, else that of its compute capability, else one that stands in for it.
+
+    Raises :class:`ProfileError` for a name that no generation has.
+    """
+    if "generation" in raw:
+        return generation(raw["generation"])
+    found = find_generation(raw["compute_capability"]) if "compute_capability" in raw else None
+    return found or unknown_generation(raw["kind"], raw["vendor"])
+
+
+def board_of(raw: Raw) -> str:
+    """Whom the board is sold to, as the file says or as its title tells; empty where neither does."""
+    return str(raw.get("board", "geforce" if "geforce" in raw["title"].lower() else ""))
+
+
+def cuda_identity(title: str, major: int, minor: int) -> dict[str, str]:
+    """What a hardware file says about a GPU that CUDA reports with this title and compute capability.
+
+    >>> cuda_identity("NVIDIA GeForce RTX 4090", 8, 9)
+    {'compute_capability': '8.9', 'generation': 'ada', 'board': 'geforce'}
+    """
+    capability = f"{major}.{minor}"
+    found = {"compute_capability": capability}
+    if (of := find_generation(capability)) is not None:
+        found["generation"] = of.name
+    if board := board_of({"title": title}):
+        found["board"] = board
+    return found

@@ -1,0 +1,104 @@
+"""Generations: every profile has one, each is complete, and nothing above asks for a chip by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from costmodel.devices import (
+    FAMILIES,
+    ByFamily,
+    CpuGeneration,
+    GpuGeneration,
+    find_generation,
+    generation,
+    generation_names,
+)
+from costmodel.devices.family import CPU, CUDA
+from costmodel.errors import ProfileError
+from costmodel.hardware import load, names
+from costmodel.timing.gemm import gemm_time
+from costmodel.timing.gemm_machine import GemmMachine
+
+PACKAGE = Path(__file__).parents[2] / "costmodel"
+GPUS = [generation(name) for name in generation_names() if isinstance(generation(name), GpuGeneration)]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_shipped_profile_names_a_generation_of_its_kind(name: str) -> None:
+    profile = load(name)
+    assert profile.generation.name in generation_names(), "stands in for a generation"
+    assert (profile.family is CPU) == profile.is_cpu == isinstance(profile.generation, CpuGeneration)
+    assert (profile.family.name == "rocm") == (profile.is_gpu and profile.vendor == "AMD")
+
+
+@pytest.mark.parametrize("of", GPUS, ids=lambda g: g.name)
+def test_a_capability_means_one_generation(of: GpuGeneration) -> None:
+    assert of.capabilities
+    for capability in of.capabilities:
+        assert find_generation(capability) is of
+
+
+@pytest.mark.parametrize("of", GPUS, ids=lambda g: g.name)
+def test_tiles_are_powers_of_two_and_efficiencies_are_shares(of: GpuGeneration) -> None:
+    for kernels in (of.matrix_products, of.simt_products):
+        assert kernels.tiles
+        assert kernels.batched_tiles
+        for tile in (*kernels.tiles, *kernels.batched_tiles):
+            assert all(edge & (edge - 1) == 0 and edge >= 8 for edge in tile)
+        assert min(kernels.efficiency, kernels.batched_efficiency) > 0.5
+        assert max(kernels.efficiency, kernels.batched_efficiency) < 1.07  # the feed of 128x128 takes 7 % of it
+    assert (of.dense_fp16_flop_per_clock is None) == ("fp16" not in of.matrix_dtypes)
+
+
+@pytest.mark.parametrize("of", [g for g in GPUS if g.family.name == "rocm"], ids=lambda g: g.name)
+def test_what_is_assumed_of_amds_libraries_is_said(of: GpuGeneration) -> None:
+    assert any("rocBLAS" in words and "MIOpen" in words for words in of.assumptions)
+
+
+def test_an_unknown_generation_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ProfileError, match="amper") as caught:
+        generation("amper")
+    assert "ampere" in str(caught.value)
+
+
+def test_a_table_by_family_has_all_families() -> None:
+    with pytest.raises(ValueError, match="cuda"):
+        ByFamily(cuda=1)
+    table = ByFamily(**{name: name.upper() for name in FAMILIES})
+    assert table[CUDA] == "CUDA"
+    assert table.of(load("mi100")) == "ROCM"
+
+
+def test_a_new_generation_is_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy generation with small tiles only, and a profile that names it: products are made of its tiles."""
+    toy = dataclasses.replace(
+        generation("ampere"),
+        name="toy",
+        capabilities=("99.0",),
+        matrix_products=dataclasses.replace(
+            generation("ampere").matrix_products, tiles=((32, 32),), batched_tiles=((64, 64),)
+        ),
+    )
+    machine = GemmMachine.from_profile(dataclasses.replace(load("a100-sxm-80gb"), generation=toy))
+    assert gemm_time(8192, 8192, 8192, hw=machine).tile == (32, 32)
+    assert gemm_time(512, 512, 512, 16, hw=machine).tile == (64, 64)
+
+
+#: Names that belong into hardware, devices and tests: instruction sets, chips, boards by their brand.
+_CHIPS = re.compile(r"compute.capability|\bcapability\b|\bsm_?\d\d\b|\bgfx\d|\bG[APVH]1?0\d\b|geforce", re.IGNORECASE)
+#: Capabilities as texts. The pages of studies hold texts of other figures.
+_CAPABILITIES = re.compile("|".join(re.escape(f'"{c}"') for of in GPUS for c in of.capabilities))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_chips_are_named_in_hardware_and_devices_alone(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0]
+    if room in ("hardware", "devices"):
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        found = _CHIPS.search(line) or (room != "studies" and _CAPABILITIES.search(line))
+        assert not found, f"{path.name}:{number} names a chip: {line.strip()}"
