@@ -16,7 +16,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import KernelPlan, lower, run_costs
 from costmodel.rows import ModelInfo, Row, Totals, grouped
-from costmodel.timing import Estimate, estimate_plan, step_interval
+from costmodel.timing import Timeline, step_interval, step_timeline
 
 if TYPE_CHECKING:
     import networkx
@@ -134,21 +134,21 @@ class Analysis:
         return run_costs(self.bound, self.execution)
 
     @cached_property
-    def estimates(self) -> list[Estimate]:
-        """Times of the plan's launches, in program order."""
-        return estimate_plan(self.plan, self.bound, self.hardware)
+    def timeline(self) -> Timeline:
+        """When each launch of the plan is issued, starts and ends, and what its time is made of."""
+        return step_timeline(self.plan, self.bound, self.hardware)
 
-    @cached_property
+    @property
     def latency(self) -> float:
         """Predicted time of one step, in seconds."""
-        return sum(estimate.latency_s for estimate in self.estimates)
+        return self.timeline.latency_s
 
     @cached_property
     def totals(self) -> Totals:
         """Sums over one step."""
         cost, kernels = self.node_costs.total, self.plan.kernels
         run = [kernels[launch.kernel] for launch in self.plan.launches]
-        low, high = step_interval(self.plan, self.estimates)
+        low, high = step_interval(self.plan, self.timeline)
         return Totals(
             flops=cost.flops,  # type: ignore[arg-type]
             matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
@@ -217,7 +217,7 @@ class Analysis:
     def _node_row(self, index: int, launches: list[int], params: int) -> Row:
         node, cost = self.bound.nodes[index], self.node_costs.of_node(index)
         run = [self.plan.kernels[self.plan.launches[p].kernel] for p in launches]
-        times = [self.estimates[p] for p in launches]
+        times = [self.timeline[p] for p in launches]
         latency = sum(t.latency_s for t in times)
         main = max(range(len(run)), key=lambda k: (run[k].matrix_flops, times[k].latency_s)) if run else None
         return Row(
@@ -286,8 +286,8 @@ class Analysis:
     def bounds(self) -> dict[str, float]:
         """Share of the predicted time by what bounds it."""
         shares: dict[str, float] = {}
-        for estimate in self.estimates:
-            shares[estimate.bound] = shares.get(estimate.bound, 0.0) + estimate.latency_s
+        for slot in self.timeline:
+            shares[slot.bound] = shares.get(slot.bound, 0.0) + slot.latency_s
         whole = self.latency or 1.0
         return {bound: seconds / whole for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}
 

@@ -12,7 +12,7 @@ from costmodel.errors import CostmodelError
 from costmodel.explain.split import Split, split
 from costmodel.kernels import Kernel, KernelPlan
 from costmodel.tensor import TensorSpec
-from costmodel.timing import estimate_plan
+from costmodel.timing import step_timeline
 from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.units import format_seconds
 
@@ -254,7 +254,7 @@ class Case:
         renamed = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
         changed = replace(graph, nodes=renamed, tensors=tensors, memo={})
         new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_scale, plan.notes, plan.compiled)
-        return sum(estimate.latency_s for estimate in estimate_plan(new, changed, self.analysis.hardware))
+        return step_timeline(new, changed, self.analysis.hardware).latency_s
 
 
 def _root(storage: int, moved: dict[int, int], tensors: Sequence[Any]) -> int:

@@ -16,7 +16,8 @@ from costmodel.explain.causes import CONTRACTIONS, MOVED_FOR_THE_KERNEL, cause_o
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
-from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time, machines
+from costmodel.timing.gpu import gpu_kernel_time, machines
+from costmodel.timing.timeline import KernelSeconds
 
 __all__ = ["Rung", "device_rungs", "differences", "own_peak_s", "parts_rungs", "units_rung"]
 

@@ -175,8 +175,8 @@ def weights_at_small_batch(case: Case) -> Iterator[Finding]:
     nbytes = 0
     for start in case.starts:
         weight = case.arguments(start.node).get("weight")
-        found = case.analysis.estimates[start.position]
-        if weight is None or not start.kernel.matrix_flops or found.memory_s <= found.compute_s:
+        slot = case.analysis.timeline[start.position]
+        if weight is None or not start.kernel.matrix_flops or slot.memory_s <= slot.compute_s:
             continue
         stored = start.kernel.bytes_read
         activations = sum(spec.numel for spec in case.outputs(start.node))  # type: ignore[misc]

@@ -23,7 +23,6 @@ from costmodel.explain.ladder import Rung, device_rungs, differences, parts_rung
 from costmodel.hardware.profile import Peak
 from costmodel.kernels import Kernel
 from costmodel.timing.cpu import CPU, cpu_step_times
-from costmodel.timing.gpu import gpu_kernel_time
 
 __all__ = ["CauseShare", "Part", "Split", "split"]
 
@@ -105,26 +104,22 @@ class Split:
 
     def device_s(self, position: int) -> float:
         """Seconds that the device (or the CPU) is busy with a launch, waiting for the host left out."""
-        return self.analysis.estimates[position].latency_s - self._waits.get(position, 0.0)
+        return self.analysis.timeline[position].busy_s
 
-    @cached_property
-    def _waits(self) -> dict[int, float]:
-        return {p.launch: p.seconds for p in self.parts if p.cause == "host" and p.launch is not None}
-
-    @cached_property
+    @property
     def busy_s(self) -> float:
         """Seconds that the device is busy."""
-        return self.analysis.latency - self.seconds("host")
+        return self.analysis.timeline.busy_s
 
     def _parts(self) -> Iterator[Part]:
         analysis = self.analysis
         fusible = fusible_share(analysis.plan, analysis.bound)
         rungs_of = _ladders(analysis, self.peak.flop_per_s)
-        for position, (launch, estimate) in enumerate(zip(analysis.plan.launches, analysis.estimates, strict=True)):
+        for position, (launch, slot) in enumerate(zip(analysis.plan.launches, analysis.timeline, strict=True)):
             kernel = analysis.plan.kernels[launch.kernel]
             alone = self._alone.of_launch[position]
             rungs = rungs_of(position, kernel, alone)
-            rungs.append((rungs[-1][0] if analysis.hardware.is_cpu else "host", estimate.latency_s))
+            rungs.append(("host", slot.latency_s))
             causes = differences(alone, rungs)
             _take_out_chain(causes, cause_of(kernel), fusible.get(position, 0.0))
             yield from (Part(cause, seconds, launch.nodes[0], position) for cause, seconds in causes.items())
@@ -200,9 +195,7 @@ def _gpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     hardware, known = analysis.hardware, dict[tuple[int, float, float], list[Rung]]()
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
-        part = gpu_kernel_time(kernel, hardware)
-        whole = part.memory_s + part.serial_s
-        share = analysis.estimates[position].memory_s / whole if whole else 1.0
+        share = analysis.timeline[position].memory_share
         key = (analysis.plan.launches[position].kernel, alone_s, share)
         if key not in known:
             known[key] = device_rungs(kernel, hardware, alone_s, flop_per_s, share)
@@ -233,9 +226,8 @@ def _roofline_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     """Machines without a model of their own: the larger of arithmetic, traffic and launch."""
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
-        found = analysis.estimates[position]
+        slot = analysis.timeline[position]
         units = units_rung(kernel, analysis.hardware, alone_s, flop_per_s)
-        body = max(found.compute_s, found.memory_s)
-        return [*units, ("achievable", found.compute_s), (cause_of(kernel), body)]
+        return [*units, ("achievable", slot.compute_s), (cause_of(kernel), slot.busy_s)]
 
     return rungs

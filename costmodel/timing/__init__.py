@@ -5,19 +5,19 @@ from __future__ import annotations
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import KernelPlan
-from costmodel.timing.cpu import cpu_step_estimates
+from costmodel.timing.cpu import cpu_timeline
 from costmodel.timing.interval import step_interval
-from costmodel.timing.roofline import Estimate, estimate_kernel
+from costmodel.timing.roofline import Estimate, estimate_kernel, roofline_timeline
 from costmodel.timing.step import Step
+from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
-__all__ = ["Estimate", "estimate_kernel", "estimate_plan", "step_interval"]
+__all__ = ["Estimate", "KernelSeconds", "Slot", "Timeline", "estimate_kernel", "step_interval", "step_timeline"]
 
 
-def estimate_plan(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[Estimate]:
-    """One estimate for each launch of ``plan``, in program order."""
+def step_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
+    """The timeline of one step of ``plan``: a slot for each launch, in program order."""
     if hardware.is_gpu:
-        return Step(plan, graph, hardware).estimates()
+        return Step(plan, graph, hardware).timeline()
     if hardware.is_cpu:
-        return cpu_step_estimates(plan, graph, hardware)
-    times = [estimate_kernel(kernel, hardware) for kernel in plan.kernels]
-    return [times[launch.kernel] for launch in plan.launches]
+        return cpu_timeline(plan, graph, hardware)
+    return roofline_timeline(plan, hardware)

@@ -25,10 +25,9 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.timing.cpu_calibrated import calibrated_step_times
-from costmodel.timing.gpu import KernelSeconds
-from costmodel.timing.roofline import Estimate
+from costmodel.timing.timeline import KernelSeconds, Timeline
 
-__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_estimates", "cpu_step_times",
+__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_times", "cpu_timeline",
            "of_measured_peak"]  # fmt: skip
 
 #: Fixed time of an eager operator inside a model, its code cold [s]: round-robin micro-benchmarks over operators of
@@ -384,15 +383,6 @@ def cpu_step_times(
     return times
 
 
-def cpu_step_estimates(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[Estimate]:
-    """One estimate a launch, in program order; latencies add up to the step. Raises ProfileError as above."""
-    return [_estimate(part) for part in cpu_step_times(plan, graph, hardware)]
-
-
-def _estimate(part: KernelSeconds) -> Estimate:
-    latency = part.seconds()
-    longest = max(part.compute_s, part.memory_s, part.fixed_s)
-    bound = "launch" if part.fixed_s == longest else "memory" if part.memory_s == longest else "compute"
-    return Estimate(
-        part.compute_s, part.memory_s, part.fixed_s, latency, SPREAD * latency, bound if latency else "free"
-    )
+def cpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
+    """The timeline of one step, a slot for each launch in program order. Raises ProfileError as above."""
+    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware), SPREAD)

@@ -22,7 +22,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel, KernelPlan
-from costmodel.timing.gpu import KernelSeconds
+from costmodel.timing.timeline import KernelSeconds
 
 __all__ = ["Work", "calibrated_step_times", "find_kind", "kernel_seconds", "kind_of", "work_of"]
 

@@ -5,11 +5,9 @@ Every constant has a physical meaning, a unit and an origin; how well the whole 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
@@ -19,31 +17,9 @@ from costmodel.timing.gemm import GEMM, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import LANE_CYCLES, PLAIN_LANE_CYCLES, RATE_CLASSES, streaming_time
+from costmodel.timing.timeline import KernelSeconds
 
-__all__ = ["GPU", "GpuConstants", "KernelSeconds", "gpu_kernel_time"]
-
-
-class KernelSeconds(NamedTuple):
-    """Device seconds of a kernel: arithmetic and memory traffic, which overlap, and what depends on neither.
-
-    ``overlap`` is the exponent p of their sum (compute^p + memory^p)^(1/p): infinite where the longer hides
-    the other. ``serial_s`` is the part of the memory traffic that no arithmetic hides (the transforms of Winograd and
-    FFT are kernels before and after); ``memory_s`` does not hold it.
-    """
-
-    compute_s: float
-    memory_s: float
-    fixed_s: float
-    overlap: float = math.inf
-    serial_s: float = 0.0
-
-    def seconds(self, memory_share: float = 1.0) -> float:
-        """The whole, when only ``memory_share`` of the memory time is needed (the rest came from L2)."""
-        memory = self.memory_s * memory_share
-        longer, shorter = max(self.compute_s, memory), min(self.compute_s, memory)
-        if longer > 0 and self.overlap != math.inf:
-            longer *= (1 + (shorter / longer) ** self.overlap) ** (1 / self.overlap)
-        return self.fixed_s + longer + self.serial_s * memory_share
+__all__ = ["GPU", "GpuConstants", "gpu_kernel_time"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from costmodel.formulas import is_free, lookup
+from itertools import accumulate
 
-__all__ = ["HOST_WEIGHTS", "host_weight"]
+from costmodel.formulas import is_free, lookup
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.kernels.plan import KernelPlan
+
+__all__ = ["HOST_WEIGHTS", "host_weight", "issue_times"]
 
 #: Host time of an operator over ``Overheads.dispatch_s`` (5 µs) [1], by the sheet of its formula. Set from the
 #: dispatch floors of single eager calls between CUDA events on an A100 (NeuSight): 24 µs element-wise, 30 bmm, 52
@@ -33,3 +38,17 @@ def host_weight(op: str) -> float:
     formula = lookup(op)
     sheet = "" if formula is None else formula.__module__.rpartition(".")[2]
     return HOST_WEIGHTS.get(sheet, _ELSEWHERE)
+
+
+def issue_times(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> list[float]:
+    """When the host has issued each launch, in seconds since the step began.
+
+    Python issues operator by operator, generated code kernel by kernel.
+    """
+    dispatch = hardware.overheads.dispatch_s
+    if plan.compiled:
+        return [(i + 1) * dispatch for i in range(len(plan.launches))]
+    weights: list[float] | None = graph.memo.get("host weights")
+    if weights is None:
+        weights = graph.memo["host weights"] = list(accumulate(host_weight(node.op) for node in graph.nodes))
+    return [weights[launch.nodes[-1]] * dispatch for launch in plan.launches]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from costmodel.kernels import KernelPlan
-from costmodel.timing.roofline import Estimate
+from costmodel.timing.timeline import Slot
 
 __all__ = ["COVERAGE_SIGMAS", "step_interval"]
 
@@ -20,18 +20,18 @@ SHARED_SPREAD = 0.04
 SHAPE_SPREAD = 0.09
 
 
-def step_interval(plan: KernelPlan, estimates: Iterable[Estimate]) -> tuple[float, float]:
+def step_interval(plan: KernelPlan, slots: Iterable[Slot]) -> tuple[float, float]:
     """(low, high) [s] that should hold nine of ten measurements.
 
     Kernels of one algorithm have an error in common, and each shape has one of its own; errors of different algorithms
     and of different shapes are taken to be independent.
     """
     latency, by_algorithm, by_shape = 0.0, dict[str, float](), [0.0] * len(plan.kernels)
-    for launch, estimate in zip(plan.launches, estimates, strict=True):
+    for launch, slot in zip(plan.launches, slots, strict=True):
         algorithm = plan.kernels[launch.kernel].algorithm
-        latency += estimate.latency_s
-        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + estimate.spread_s
-        by_shape[launch.kernel] += SHAPE_SPREAD * estimate.latency_s
+        latency += slot.latency_s
+        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + slot.spread_s
+        by_shape[launch.kernel] += SHAPE_SPREAD * slot.latency_s
     if not latency:
         return 0.0, 0.0
     spread = math.hypot(SHARED_SPREAD * latency, *by_algorithm.values(), *by_shape) / latency

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.plan import Kernel
+from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
-__all__ = ["BOUNDS", "Estimate", "estimate_kernel"]
+__all__ = ["BOUNDS", "Estimate", "estimate_kernel", "roofline_timeline"]
 
+#: Standard deviation of a kernel's time over the prediction, where a datasheet is all that is known [1].
+SPREAD = 0.4
 BOUNDS = ("compute", "memory", "launch", "free")
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Predicted times of one launch, in seconds.
+    """Predicted times of one kernel by itself, in seconds.
 
     ``compute_s`` is arithmetic, ``memory_s`` traffic with device memory, ``launch_s`` what depends on neither: waiting
     for the host, start and drain. ``latency_s`` is what the launch adds to the step; ``spread_s`` one standard
@@ -38,4 +41,19 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     launch = kernel.count * hardware.overheads.dispatch_s
     latency = max(compute, memory, launch)
     bound = "free" if not latency else "launch" if latency == launch else "compute" if latency == compute else "memory"
-    return Estimate(compute, memory, launch, latency, 0.4 * latency, bound)
+    return Estimate(compute, memory, launch, latency, SPREAD * latency, bound)
+
+
+def roofline_timeline(plan: KernelPlan, hardware: HardwareProfile) -> Timeline:
+    """The timeline of a step on such a machine: a launch waits where issuing takes longer than its work."""
+    found = [estimate_kernel(kernel, hardware) for kernel in plan.kernels]
+    slots, ended = [], 0.0
+    for launch in plan.launches:
+        kernel = found[launch.kernel]
+        busy = max(kernel.compute_s, kernel.memory_s)
+        start, end = ended + kernel.latency_s - busy, ended + kernel.latency_s
+        part = KernelSeconds(kernel.compute_s, kernel.memory_s, 0.0)
+        waited = kernel.latency_s - busy
+        slots.append(Slot(start, start, end, waited, busy, kernel.launch_s, part, 1.0, SPREAD))
+        ended = end
+    return Timeline(tuple(slots))

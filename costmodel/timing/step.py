@@ -7,16 +7,16 @@ touched since the kernel that wrote it began, against the capacity of L2.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.kernels.plan import KernelPlan
 from costmodel.tensor import Role
-from costmodel.timing.gpu import KernelSeconds, gpu_kernel_time
-from costmodel.timing.host import host_weight
-from costmodel.timing.roofline import Estimate
+from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing.host import issue_times
+from costmodel.timing.timeline import Slot, Timeline
 
 __all__ = ["STEP", "CacheConstants", "Step"]
 
@@ -55,43 +55,42 @@ STEP = CacheConstants()
 
 
 class Step:
-    """Estimates of all launches of a step: two queues, the host's and the device's, and what is left in L2.
+    """The timeline of a step on a GPU: two queues, the host's and the device's, and what is left in L2.
 
     The host issues operators one after the other; a kernel starts when it has been issued and the one before it
     has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
+
+    ``issued`` holds for each launch when the host has issued it, in seconds since the step began.
     """
 
     def __init__(
-        self, plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CacheConstants | None = None
+        self,
+        plan: KernelPlan,
+        graph: OpGraph,
+        hardware: HardwareProfile,
+        issued: Sequence[float] | None = None,
+        constants: CacheConstants | None = None,
     ) -> None:
         self.plan, self.graph, self.hardware, self.constants = plan, graph, hardware, constants or STEP
+        self.issued = issue_times(plan, graph, hardware) if issued is None else issued
 
-    def estimates(self) -> list[Estimate]:
-        """One estimate a launch, in program order. Seconds."""
-        parts = [gpu_kernel_time(kernel, self.hardware) for kernel in self.plan.kernels]
-        shares = self._memory_shares()
-        issued = self._issue_times()
-        found: list[Estimate] = []
+    def timeline(self) -> Timeline:
+        """One slot a launch, in program order."""
+        kernels = self.plan.kernels
+        parts = [gpu_kernel_time(kernel, self.hardware) for kernel in kernels]
+        spreads = [SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE) for kernel in kernels]
+        slots: list[Slot] = []
         ended = 0.0
-        for launch, share in zip(self.plan.launches, shares, strict=True):
+        for launch, share, issued in zip(self.plan.launches, self.memory_shares(), self.issued, strict=True):
             part = parts[launch.kernel]
             busy = part.seconds(share)
-            start = max(ended, issued[len(found) if self.plan.compiled else launch.nodes[-1]])
+            start = issued if issued > ended else ended
             waited, ended = start - ended, start + busy
-            found.append(_estimate(self.plan.kernels[launch.kernel], part, share, busy, waited))
-        return found
+            fixed = waited + part.fixed_s
+            slots.append(Slot(issued, start, ended, waited, busy, fixed, part, share, spreads[launch.kernel]))
+        return Timeline(tuple(slots))
 
-    def _issue_times(self) -> list[float]:
-        """When the host has issued each node or, in a compiled step, each launch."""
-        if self.plan.compiled:
-            return [(i + 1) * self.hardware.overheads.dispatch_s for i in range(len(self.plan.launches))]
-        weights: list[float] | None = self.graph.memo.get("host weights")
-        if weights is None:
-            weights = self.graph.memo["host weights"] = list(accumulate(host_weight(n.op) for n in self.graph.nodes))
-        dispatch = self.hardware.overheads.dispatch_s
-        return [weight * dispatch for weight in weights]
-
-    def _memory_shares(self) -> list[float]:
+    def memory_shares(self) -> list[float]:
         """For each launch, the share of its memory time that DRAM still serves, the rest being hits in L2."""
         level = self.hardware.find_memory_level("l2")
         capacity = (level.capacity_bytes if level else None) or 0.0
@@ -144,15 +143,3 @@ def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[
         writes = [tuple(tensors[t].storage for t in node.outputs) for node in graph.nodes]
         known = graph.memo["data flow"] = (reads, writes)
     return known
-
-
-def _estimate(kernel: Kernel, part: KernelSeconds, share: float, busy: float, waited: float) -> Estimate:
-    memory = (part.memory_s + part.serial_s) * share
-    compute, fixed = part.compute_s, waited + part.fixed_s
-    if memory >= compute:
-        bound = "memory" if memory >= fixed else "launch"
-    else:
-        bound = "compute" if compute >= fixed else "launch"
-    latency = waited + busy
-    spread = SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE)
-    return Estimate(compute, memory, fixed, latency, spread * latency, bound if latency else "free")

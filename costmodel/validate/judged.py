@@ -115,10 +115,10 @@ def _operator_analysis(row: OperatorRow, hardware: HardwareProfile) -> Analysis:
 def _time_shares(analysis: Analysis) -> dict[str, float]:
     """Share of the kernels' predicted time by class of kernels."""
     seconds: dict[str, float] = {}
-    plan, estimates = analysis.plan, analysis.estimates
-    for launch, estimate in zip(plan.launches, estimates, strict=True):
-        name = _class(plan.kernels[launch.kernel])
-        seconds[name] = seconds.get(name, 0.0) + estimate.latency_s
+    kernels = analysis.plan.kernels
+    for launch, slot in zip(analysis.plan.launches, analysis.timeline, strict=True):
+        name = _class(kernels[launch.kernel])
+        seconds[name] = seconds.get(name, 0.0) + slot.latency_s
     whole = sum(seconds.values()) or 1.0
     return {name: part / whole for name, part in seconds.items()}
 

@@ -16,8 +16,8 @@ from costmodel.timing.cpu import (
     CpuMachine,
     cpu_kernel_time,
     cpu_machine,
-    cpu_step_estimates,
     cpu_step_times,
+    cpu_timeline,
 )
 
 CPUS = sorted(name for name in names() if load(name).is_cpu)
@@ -158,6 +158,6 @@ def test_estimates_add_up_and_name_their_bound() -> None:
         tuple(Launch(i, (i,)) for i in range(3)),
     )
     graph = graph_of(3, 0)
-    found = cpu_step_estimates(plan, graph, I9)
+    found = cpu_timeline(plan, graph, I9)
     assert [e.bound for e in found] == ["compute", "memory", "launch"]
     assert sum(e.latency_s for e in found) == pytest.approx(sum(t.seconds() for t in cpu_step_times(plan, graph, I9)))

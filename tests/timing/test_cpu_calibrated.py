@@ -14,7 +14,7 @@ from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.lowering import lower
 from costmodel.kernels.plan import Kernel
 from costmodel.tensor import Role, TensorSpec, f32
-from costmodel.timing import estimate_plan
+from costmodel.timing import step_timeline
 from costmodel.timing.cpu_calibrated import find_kind, heap_growth, kind_of, work_of
 
 MIB = 2**20
@@ -63,7 +63,7 @@ def times(graph: OpGraph, calibration: Calibration | None = COLD) -> list[float]
     """Microseconds of each launch."""
     hardware = machine(calibration)
     plan = lower(graph, Execution(), hardware)
-    return [estimate.latency_s * 1e6 for estimate in estimate_plan(plan, graph, hardware)]
+    return [estimate.latency_s * 1e6 for estimate in step_timeline(plan, graph, hardware)]
 
 
 def relu(*shape: int, in_place: bool = False) -> tuple[str, TensorSpec, dict[str, Any], bool]:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from costmodel.hardware import load, names
 from costmodel.kernels import Kernel
+from costmodel.timing import KernelSeconds
 from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
-from costmodel.timing.gpu import GPU, KernelSeconds, gpu_kernel_time
+from costmodel.timing.gpu import GPU, gpu_kernel_time
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import streaming_time
 

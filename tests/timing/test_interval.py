@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.kernels import Kernel, KernelPlan, Launch
-from costmodel.timing import Estimate, step_interval
+from costmodel.timing import KernelSeconds, Slot, step_interval
 from costmodel.timing.interval import COVERAGE_SIGMAS, SHAPE_SPREAD, SHARED_SPREAD
 
 
@@ -19,7 +19,7 @@ def plan_of(*algorithms):
 
 
 def estimate(latency, spread):
-    return Estimate(latency, 0.0, 0.0, latency, spread, "compute")
+    return Slot(0.0, 0.0, latency, 0.0, latency, 0.0, KernelSeconds(latency, 0.0, 0.0), 1.0, spread / latency)
 
 
 def width(plan, estimates):

@@ -14,7 +14,7 @@ from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import lower
 from costmodel.sources import from_module
-from costmodel.timing import estimate_plan, step_interval
+from costmodel.timing import step_interval, step_timeline
 from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.timing.host import host_weight
 from costmodel.timing.step import Step
@@ -56,7 +56,7 @@ def chain():
 def step(record, batch, hardware=GPU, **conditions):
     graph = record.bind({"batch": batch})
     plan = lower(graph, Execution.of(batch=batch, **conditions), hardware)
-    return plan, graph, estimate_plan(plan, graph, hardware)
+    return plan, graph, step_timeline(plan, graph, hardware)
 
 
 def latency(record, batch, hardware=GPU, **conditions):
@@ -129,7 +129,7 @@ def test_a_host_twice_as_slow_doubles_the_step_that_it_holds_back(chain):
 
 def shares(record, batch):
     plan, graph, _ = step(record, batch)
-    return Step(plan, graph, GPU)._memory_shares()
+    return Step(plan, graph, GPU).memory_shares()
 
 
 def test_a_tensor_just_written_is_read_from_l2_if_it_fits(chain):
@@ -188,7 +188,7 @@ def test_a_later_kernel_finds_in_l2_only_what_earlier_ones_of_its_operator_wrote
     """GroupNorm of 1.3 GB: the moments of a group fit in L2, the input that is read again does not."""
     record = recorded(nn.GroupNorm(4, 64), torch.empty(2, 64, 224, 224))
     plan, graph, _ = step(record, 100)
-    shares = Step(plan, graph, GPU)._memory_shares()
+    shares = Step(plan, graph, GPU).memory_shares()
     applied = plan.kernels[plan.launches[-1].kernel]
     written_before = sum(plan.kernels[launch.kernel].bytes_written for launch in plan.launches[:-1])
     assert shares[-1] >= 1 - written_before / applied.bytes

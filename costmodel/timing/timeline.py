@@ -1,0 +1,133 @@
+"""Timeline: when every launch of a step is issued, starts and ends, and what its time is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, overload
+
+__all__ = ["KernelSeconds", "Slot", "Timeline"]
+
+
+class KernelSeconds(NamedTuple):
+    """Device seconds of a kernel: arithmetic and memory traffic, which overlap, and what depends on neither.
+
+    ``overlap`` is the exponent p of their sum (compute^p + memory^p)^(1/p): infinite where the longer hides
+    the other. ``serial_s`` is the part of the memory traffic that no arithmetic hides (the transforms of Winograd and
+    FFT are kernels before and after); ``memory_s`` does not hold it.
+    """
+
+    compute_s: float
+    memory_s: float
+    fixed_s: float
+    overlap: float = math.inf
+    serial_s: float = 0.0
+
+    def seconds(self, memory_share: float = 1.0) -> float:
+        """The whole, when only ``memory_share`` of the memory time is needed (the rest came from L2)."""
+        memory = self.memory_s * memory_share
+        longer, shorter = max(self.compute_s, memory), min(self.compute_s, memory)
+        if longer > 0 and self.overlap != math.inf:
+            longer *= (1 + (shorter / longer) ** self.overlap) ** (1 / self.overlap)
+        return self.fixed_s + longer + self.serial_s * memory_share
+
+
+class Slot(NamedTuple):
+    """One launch on the timeline; seconds, the first three since the step began.
+
+    ``issued_s``      when the host has issued it
+    ``start_s``, ``end_s``   when the device begins and has ended it
+    ``waited_s``      how long the device idled before it, for the host
+    ``busy_s``        how long the device is busy with it
+    ``launch_s``      what depends on neither arithmetic nor traffic: waiting for the host, start and drain
+    ``parts``         what its kernel would take with every operand from device memory
+    ``memory_share``  share of its memory time that device memory serves, the rest being hits in a cache [1]
+    ``spread``        one standard deviation of its time, over its time [1]
+    """
+
+    issued_s: float
+    start_s: float
+    end_s: float
+    waited_s: float
+    busy_s: float
+    launch_s: float
+    parts: KernelSeconds
+    memory_share: float = 1.0
+    spread: float = 0.0
+
+    @property
+    def latency_s(self) -> float:
+        """What the launch adds to the end of the step: waiting and work."""
+        return self.waited_s + self.busy_s
+
+    @property
+    def compute_s(self) -> float:
+        """Arithmetic alone."""
+        return self.parts.compute_s
+
+    @property
+    def memory_s(self) -> float:
+        """Traffic alone, what the caches serve left out."""
+        return (self.parts.memory_s + self.parts.serial_s) * self.memory_share
+
+    @property
+    def spread_s(self) -> float:
+        """One standard deviation of :attr:`latency_s`."""
+        return self.spread * self.latency_s
+
+    @property
+    def bound(self) -> str:
+        """The largest part: compute, memory, launch; free where it takes no time."""
+        if not self.latency_s:
+            return "free"
+        longest = max(self.memory_s, self.compute_s)
+        if longest < self.launch_s:
+            return "launch"
+        return "memory" if self.memory_s == longest else "compute"
+
+
+@dataclass(frozen=True)
+class Timeline(Sequence[Slot]):
+    """The slots of one step, one a launch in program order. Their latencies add up to the step."""
+
+    slots: tuple[Slot, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Slot: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Slot, ...]: ...
+    def __getitem__(self, index: int | slice) -> Slot | tuple[Slot, ...]:
+        return self.slots[index]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self.slots)
+
+    @cached_property
+    def latency_s(self) -> float:
+        """Seconds from the start of the step to the end of its last launch."""
+        return sum(slot.waited_s + slot.busy_s for slot in self.slots)
+
+    @cached_property
+    def busy_s(self) -> float:
+        """Seconds that the device is busy."""
+        return math.fsum(slot.busy_s for slot in self.slots)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that the device idles until the host has issued the next launch."""
+        return math.fsum(slot.waited_s for slot in self.slots)
+
+    @classmethod
+    def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float) -> Timeline:
+        """Launches of a device that issues its own work: each begins as the one before it ends."""
+        slots, ended = [], 0.0
+        for part in parts:
+            busy = part.seconds()
+            slots.append(Slot(ended, ended, ended + busy, 0.0, busy, part.fixed_s, part, 1.0, spread))
+            ended += busy
+        return cls(tuple(slots))
