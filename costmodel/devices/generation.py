@@ -47,6 +47,7 @@ class GpuGeneration(Generation):
     ``capabilities``        compute capabilities (NVIDIA) or names of the instruction set (AMD) that mean this one.
     ``matrix_dtypes``       what its matrix units multiply; empty where it has none.
     ``dense_fp16_flop_per_clock``   most FLOP a clock of one unit in dense fp16 products; None where unknown.
+    ``dram``                technology of its memory: HBM, GDDR, LPDDR.
     ``l2_bytes_per_clock``  L2 reads of one unit by micro-benchmark, for profiles without a figure [B/clock].
     ``l2_copies``           how often L2 holds what all units read: 2 where two halves copy each other's lines.
     ``multicast``           units that share one read of an operand (thread block clusters).
@@ -58,6 +59,7 @@ class GpuGeneration(Generation):
     capabilities: tuple[str, ...] = ()
     matrix_dtypes: tuple[str, ...] = ()
     dense_fp16_flop_per_clock: int | None = None
+    dram: str
     l2_bytes_per_clock: float
     l2_copies: int = 1
     multicast: int = 1
@@ -87,6 +89,7 @@ _UNKNOWN_GPU = GpuGeneration(
     name="unknown_gpu",
     title="a GPU of an unknown generation",
     family=CUDA,
+    dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=("tiles, efficiencies and convolution algorithms are those of cuBLAS and cuDNN, without any gain",),
 )

@@ -15,7 +15,7 @@ from costmodel.hardware.catalogue import (
     names,
 )
 from costmodel.hardware.describe import Fact, describe
-from costmodel.hardware.identity import cuda_identity
+from costmodel.hardware.identity import cuda_identity, cuda_memory
 from costmodel.hardware.profile import HardwareProfile, Limits, MemoryLevel, Overheads, Peak, default_accumulate
 from costmodel.hardware.schema import Problem
 
@@ -33,6 +33,7 @@ __all__ = [
     "catalogue",
     "check",
     "cuda_identity",
+    "cuda_memory",
     "default_accumulate",
     "describe",
     "find",

@@ -7,7 +7,7 @@ from typing import Any
 
 from costmodel.devices import Generation, find_generation, generation, unknown_generation
 
-__all__ = ["board_of", "cuda_identity", "generation_of"]
+__all__ = ["board_of", "cuda_identity", "cuda_memory", "generation_of"]
 
 Raw = Mapping[str, Any]
 
@@ -41,3 +41,13 @@ def cuda_identity(title: str, major: int, minor: int) -> dict[str, str]:
     if board := board_of({"title": title}):
         found["board"] = board
     return found
+
+
+def cuda_memory(major: int, minor: int) -> str:
+    """The technology of the memory beside a GPU of this compute capability, which CUDA does not report.
+
+    >>> cuda_memory(8, 0), cuda_memory(8, 6), cuda_memory(99, 9)
+    ('HBM', 'GDDR', 'unknown')
+    """
+    of = find_generation(f"{major}.{minor}")
+    return "unknown" if of is None else of.dram

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from costmodel.hardware import cuda_identity
+from costmodel.hardware import cuda_identity, cuda_memory
 from costmodel.measure.latency import check_device, stopwatch
 from costmodel.measure.profile_text import toml_text
 
-__all__ = ["calibrate_cuda"]
+__all__ = ["calibrate_cuda", "cuda_profile_text"]
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _GEMM_EDGES = (2048, 4096, 8192)
@@ -45,7 +45,7 @@ def calibrate_cuda(
             tell("products and convolutions", done + 1, len(_DTYPES))
         streams = {count: _stream_rate(count, device) for count in _STREAM_ELEMENTS}
         fixed_s, dispatch_s, sync_s = _fixed_seconds(device), _dispatch_seconds(device), _sync_seconds()
-    return _text(name, device, rates, max(streams.values()), fixed_s, dispatch_s, sync_s, command, version)
+    return cuda_profile_text(name, device, rates, max(streams.values()), fixed_s, dispatch_s, sync_s, command, version)
 
 
 def _with_tf32(allowed: bool, run: Callable[[], float]) -> float:
@@ -126,7 +126,7 @@ def _median(run: Callable[[], Any], device: str) -> float:
     return statistics.median(watch(run) for _ in range(_REPEATS))
 
 
-def _text(
+def cuda_profile_text(
     name: str,
     device: str,
     rates: dict[str, float],
@@ -137,6 +137,10 @@ def _text(
     command: str,
     version: str,
 ) -> str:
+    """The profile of a GPU that reached these rates (FLOP/s by dtype, B/s) and times, as TOML.
+
+    Peaks are marked as measured: the clock that the board held is in them.
+    """
     facts: Any = torch.cuda.get_device_properties(device)
     day = datetime.date.today().isoformat()
     cuda = torch.version.cuda
@@ -148,9 +152,11 @@ def _text(
         "units": {"count": facts.multi_processor_count, "clock": f"{clock_hz / 1e9:.4g} GHz"},
     }  # fmt: skip
     for dtype, rate in rates.items():
-        tables["vector.fp32" if dtype == "fp32" else f"matrix.{dtype}"] = {"peak": f"{rate / 1e12:.4g} TFLOP/s"}
+        tables["vector.fp32" if dtype == "fp32" else f"matrix.{dtype}"] = {
+            "peak": f"{rate / 1e12:.4g} TFLOP/s", "measured": True,
+        }  # fmt: skip
     tables["memory.dram"] = {
-        "type": "HBM or GDDR", "capacity": f"{facts.total_memory / 2**30:.4g} GiB",
+        "type": cuda_memory(facts.major, facts.minor), "capacity": f"{facts.total_memory / 2**30:.4g} GiB",
         "bandwidth": f"{stream_bytes_per_s / 1e9:.4g} GB/s", "achievable": 1.0,
     }  # fmt: skip
     if l2 := int(getattr(facts, "L2_cache_size", 0)):

@@ -72,9 +72,11 @@ class Clock:
     @classmethod
     def of(cls, profile: HardwareProfile, constants: ClockConstants = CLOCK) -> Clock:
         """The clocks of a profile."""
+        lanes = profile.find_peak("vector", "fp32")
+        measured = lanes is not None and lanes.measured  # at the clock that the lanes held
         return cls(
             stated_hz=profile.clock_hz,
-            lanes_hz=sustained_hz(profile.clock_hz, profile.base_clock_hz, constants),
+            lanes_hz=profile.clock_hz if measured else sustained_hz(profile.clock_hz, profile.base_clock_hz, constants),
             boost_gain=constants.least_clock_gain if profile.states_least_clock else 1.0,
             settled_share=_settled_share(profile, constants),
             settling_s=constants.power_window_s,
@@ -89,8 +91,8 @@ class Clock:
         return stated_hz * self.gain(peak) if peak.engine == "matrix" else stated_hz
 
     def gain(self, peak: Peak) -> float:
-        """Clock of long, dense work over the one that a peak is stated for [1]."""
-        return self.boost_gain
+        """Clock of long, dense work over the one that a peak is stated for [1]; a measured peak holds it already."""
+        return 1.0 if peak.measured else self.boost_gain
 
     def stretch(self, seconds: float, *, steady: bool) -> float:
         """How much longer arithmetic takes [1] than at the clock at which it began, in a product of ``seconds``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -14,16 +15,21 @@ import torch
 from costmodel import hardware
 from costmodel.cli import main
 from costmodel.errors import InputError
+from costmodel.hardware import HardwareProfile
+from costmodel.hardware.read import parse_toml, profile_from
 from costmodel.kernels.plan import Kernel
 from costmodel.measure import calibrate, calibrate_cpu, microbench_cpu
 from costmodel.measure.calibrate import NoisyMachineError
 from costmodel.measure.calibrate import calibrate_cpu as run_calibration
 from costmodel.measure.calibrate_cpu import Roofs, Rounds, time_entries
-from costmodel.measure.calibrate_cuda import calibrate_cuda
+from costmodel.measure.calibrate_cuda import calibrate_cuda, cuda_profile_text
 from costmodel.measure.calibrate_fit import Timed, cold_curve, fit_kernels, non_negative_least_squares
 from costmodel.measure.machine_cpu import Busy, cpu_facts
 from costmodel.measure.microbench import Entry, kernels_of
 from costmodel.measure.microbench_cpu import cpu_entries
+from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing.machine import GpuMachine
 
 
 class FakeClock:
@@ -279,6 +285,39 @@ def test_a_profile_must_be_called_toml(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 # -- CUDA ------------------------------------------------------------------------------------------
+
+
+def calibrated(monkeypatch: pytest.MonkeyPatch, title: str, major: int, minor: int) -> HardwareProfile:
+    """The profile that calibration writes of a GPU of 100 units that reached 80 TFLOP/s in fp16 and 20 in fp32."""
+    facts = SimpleNamespace(name=title, major=major, minor=minor, multi_processor_count=100, clock_rate=1.5e6,
+                            total_memory=24 * 2**30, L2_cache_size=6 * 2**20)  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+    rates = {"fp32": 20e12, "tf32": 40e12, "fp16": 80e12, "bf16": 80e12}
+    text = cuda_profile_text("mine", "cuda", rates, 8e11, 2e-6, 5e-6, 1e-5, "costmodel calibrate", "9.9")
+    return profile_from(parse_toml(text), Path("mine.toml"))
+
+
+def test_a_measured_peak_is_the_rate_at_the_clock_that_the_board_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GeForce exceeds the clock on its box, and boards fall below their boost clock: both are in what was timed."""
+    profile = calibrated(monkeypatch, "NVIDIA GeForce RTX 3090", 8, 6)
+    engine = GemmMachine.from_profile(profile).engine("fp16")
+    assert engine.flop_per_clock * engine.clock_hz * 100 == pytest.approx(80e12)
+    assert GpuMachine.from_profile(profile).vector_flop_per_s == pytest.approx(20e12)
+    attention = Kernel(op="aten.scaled_dot_product_attention", algorithm="flash_attention", engine="matrix",
+                       dtype="fp16", gemm=(4096, 4096, 64, 64), matrix_flops=4 * 64 * 4096**2 * 64)  # fmt: skip
+    assert attention.matrix_flops / gpu_kernel_time(attention, profile).compute_s < 80e12
+
+
+@pytest.mark.parametrize(("title", "version", "kind", "rate"), [
+    ("NVIDIA GeForce RTX 3090", (8, 6), "GDDR", 15), ("NVIDIA A100-SXM4-40GB", (8, 0), "HBM", 35),
+])  # fmt: skip
+def test_the_memory_of_a_calibrated_gpu_is_its_generations(
+    monkeypatch: pytest.MonkeyPatch, title: str, version: tuple[int, int], kind: str, rate: int
+) -> None:
+    """L2 by micro-benchmark feeds a unit of a GPU with GDDR about 15 B a clock, with HBM about 35."""
+    profile = calibrated(monkeypatch, title, *version)
+    assert profile.dram.kind == kind
+    assert GemmMachine.from_profile(profile).l2_bytes_per_s == pytest.approx(rate * 100 * 1.5e9)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")

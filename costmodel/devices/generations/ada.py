@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("8.9",),
     matrix_dtypes=("tf32", "fp16", "bf16", "fp8", "int8"),
     dense_fp16_flop_per_clock=1024,
+    dram="GDDR",
     l2_bytes_per_clock=15.0,
     # Share of the FFMA rate before the feed of large tiles, fitted to NeuSight's linear and bmm on an A100; its bmm
     # shows one kernel for all shapes.

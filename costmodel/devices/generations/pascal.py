@@ -9,6 +9,7 @@ GENERATION = GpuGeneration(
     title="NVIDIA Pascal, GP100",
     family=CUDA,
     capabilities=("6.0",),
+    dram="HBM",
     l2_bytes_per_clock=35.0,
     schedulers_per_unit=2,
     # Rows far apart cost a toll of address translation: NeuSight's fp32 linear on a P100.

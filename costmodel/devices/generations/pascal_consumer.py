@@ -9,6 +9,7 @@ GENERATION = GpuGeneration(
     title="NVIDIA Pascal, GP102 to GP108",
     family=CUDA,
     capabilities=("6.1", "6.2"),
+    dram="GDDR",
     l2_bytes_per_clock=15.0,
     row_reach_bytes=76e3,
     # Share of the FFMA rate before the feed of large tiles, fitted to NeuSight's linear (weight read transposed) and

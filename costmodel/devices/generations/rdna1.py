@@ -8,6 +8,7 @@ GENERATION = GpuGeneration(
     title="AMD RDNA",
     family=ROCM,
     capabilities=("gfx1010", "gfx1011", "gfx1012"),
+    dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=(
         "tiles, efficiencies and convolution algorithms are cuBLAS's and cuDNN's, not yet rocBLAS's and MIOpen's",
