@@ -19,21 +19,39 @@ __all__ = ["ACCELERATOR", "CPU", "CUDA", "FAMILIES", "ROCM", "ByFamily", "Family
 class Family:
     """Machines that one software stack drives.
 
-    ``issues_ahead``: the host issues kernels ahead of the device, in a queue, so that host time can hide behind device
-    time; on a CPU the two are one. ``unit`` is the word for one of its units.
+    ``unit`` is the word for one of its units, ``dnn`` the library that convolves. ``issues_ahead``: the host issues
+    kernels ahead of the device, in a queue, so that host time can hide behind device time; on a CPU the two are one.
+    ``adds_bias_apart``: in eager mode a convolution leaves its bias to a kernel of its own. ``half_depthwise``: the
+    library has depthwise kernels of half precision that are faster by more than their bytes.
     """
 
     name: str
     title: str
     unit: str
+    dnn: str
     issues_ahead: bool
+    adds_bias_apart: bool
+    half_depthwise: bool
 
 
-CUDA = Family(name="cuda", title="NVIDIA GPU with CUDA", unit="SM", issues_ahead=True)
-ROCM = Family(name="rocm", title="AMD GPU with ROCm", unit="CU", issues_ahead=True)
-CPU = Family(name="cpu", title="CPU", unit="core", issues_ahead=False)
+CUDA = Family(
+    name="cuda", title="NVIDIA GPU with CUDA", unit="SM", dnn="cuDNN",
+    issues_ahead=True, adds_bias_apart=True, half_depthwise=True,
+)  # fmt: skip
+#: What MIOpen does about biases and depthwise convolutions is assumed to be what cuDNN does.
+ROCM = Family(
+    name="rocm", title="AMD GPU with ROCm", unit="CU", dnn="MIOpen",
+    issues_ahead=True, adds_bias_apart=True, half_depthwise=True,
+)  # fmt: skip
+CPU = Family(
+    name="cpu", title="CPU", unit="core", dnn="oneDNN",
+    issues_ahead=False, adds_bias_apart=False, half_depthwise=False,
+)  # fmt: skip
 #: Machines that nobody has modelled: a roofline of their datasheet.
-ACCELERATOR = Family(name="accelerator", title="accelerator known by its datasheet", unit="unit", issues_ahead=True)
+ACCELERATOR = Family(
+    name="accelerator", title="accelerator known by its datasheet", unit="unit", dnn="the library",
+    issues_ahead=True, adds_bias_apart=False, half_depthwise=True,
+)  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({f.name: f for f in (CUDA, ROCM, CPU, ACCELERATOR)})
 
@@ -50,7 +68,7 @@ Value = TypeVar("Value")
 
 
 class ByFamily(Generic[Value]):
-    """One thing for each family: a function, a table, a word. Raises ValueError unless every family has one.
+    """One thing for each family: a function, a table, None. Raises ValueError unless every family has an entry.
 
     >>> noun = ByFamily(cuda="a kernel", rocm="a kernel", cpu="a call", accelerator="a kernel")
     >>> noun[CPU]

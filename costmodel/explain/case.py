@@ -12,8 +12,7 @@ from costmodel.errors import CostmodelError
 from costmodel.explain.split import Split, split
 from costmodel.kernels import Kernel, KernelPlan
 from costmodel.tensor import TensorSpec
-from costmodel.timing import step_timeline
-from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing import KERNEL_TIME, step_timeline
 from costmodel.units import format_seconds
 
 __all__ = ["HOST_SHARE", "SPEAKS_FROM", "Case", "Conv", "Started"]
@@ -232,9 +231,16 @@ class Case:
             return {"change": f"{change} (not evaluated: analyze the model with --layout nhwc once)"}
         return self.on_device(change, saved)
 
+    @property
+    def times_kernels(self) -> bool:
+        """Whether a kernel has a time of its own on this machine, whatever runs around it."""
+        return KERNEL_TIME.of(self.analysis.hardware) is not None
+
     def kernel_s(self, kernel: Kernel) -> float:
-        """Seconds of a changed kernel on this GPU, operands from memory."""
-        return gpu_kernel_time(kernel, self.analysis.hardware).seconds()
+        """Seconds of a changed kernel on this machine, operands from memory; only where it ``times_kernels``."""
+        time = KERNEL_TIME.of(self.analysis.hardware)
+        assert time is not None, "ask times_kernels first"  # noqa: S101 - for the type checker
+        return time(kernel, self.analysis.hardware).seconds()
 
     def without(self, nodes: Sequence[int], instead: Callable[[int], Kernel | None]) -> float:
         """Seconds of the step when ``nodes`` (of one input, one output) pass their input on.

@@ -41,7 +41,7 @@ def depthwise(case: Case) -> Iterator[Finding]:
         f"{case.of_step(stake)}: {intensity:.1f} FLOP/B, the ridge of the vector "
         f"lanes is at {ridge:.0f}",
         evidence={"flop_share": share, "intensity_flop_per_byte": intensity, "ridge_flop_per_byte": ridge},
-        **({} if hardware.is_cpu else _faster_depthwise(case)),
+        **(_faster_depthwise(case) if hardware.family.half_depthwise else {}),
     )
 
 
@@ -83,8 +83,8 @@ def large_kernel_depthwise(case: Case) -> Iterator[Finding]:
 
 
 def _with_3x3(case: Case, nodes: list[int]) -> tuple[float | None, float | None]:
-    """Seconds of depthwise kernels were their windows 3x3, and what that saves; None on machines that are no GPU."""
-    if not case.analysis.hardware.is_gpu:
+    """Seconds of depthwise kernels were their windows 3x3, and what that saves; None where kernels have no own time."""
+    if not case.times_kernels:
         return None, None
     now = small = 0.0
     for start in case.starts:
@@ -103,7 +103,7 @@ def grouped(case: Case) -> Iterator[Finding]:
     some = {n for n, conv in case.convolutions.items() if conv.groups > 1 and not conv.is_depthwise}
     seconds = _of(case, some)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
-    if not case.matters(stake) or not case.analysis.hardware.is_gpu:
+    if not case.matters(stake) or not case.times_kernels:
         return
     starts = [s for s in case.starts if s.node in some and s.kernel.matrix_flops]
     grouped_s = sum(case.kernel_s(s.kernel) for s in starts)
@@ -311,7 +311,7 @@ def padding(case: Case) -> Iterator[Finding]:
 def dilation(case: Case) -> Iterator[Finding]:
     """A dilated convolution has the FLOPs of a plain one, and none of its fast algorithms."""
     some = [s for s in case.starts if _is_dilated(case, s) and s.kernel.window is not None]
-    if not some or not case.analysis.hardware.is_gpu:
+    if not some or not case.times_kernels:
         return
     seconds: dict[int, float] = {}
     for start in some:

@@ -49,7 +49,7 @@ def elementwise(case: Case) -> Iterator[Finding]:
 
 def _fused(case: Case) -> dict[str, Any]:
     """Change and saving of fusing chains; on a CPU, where loops take copies and pooling in, of the whole step."""
-    causes = () if case.analysis.hardware.is_cpu else _ELEMENTWISE
+    causes = _ELEMENTWISE if case.analysis.hardware.family.issues_ahead else ()
     return case.on_device("torch.compile fuses chains", case.cause_saving_s(*causes, mode="compile"))
 
 
@@ -63,11 +63,12 @@ def batch_norm(case: Case) -> Iterator[Finding]:
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake):
         return
-    bias_needed = case.analysis.hardware.is_gpu
+    family = case.analysis.hardware.family
     saving = case.latency_s - case.without(
-        list(convolution_of), lambda node: _bias(case, node, convolution_of[node]) if bias_needed else None
+        list(convolution_of), lambda node: _bias(case, node, convolution_of[node]) if family.adds_bias_apart else None
     )
-    remark = ", though cuDNN's bias, which takes its place, is a kernel of its own" if bias_needed else ""
+    remark = f", though {family.dnn}'s bias, which takes its place, is a kernel of its own"
+    remark = remark if family.adds_bias_apart else ""
     yield Finding(
         rule="batch_norm_unfolded",
         nodes=case.names(nodes),

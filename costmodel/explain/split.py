@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from costmodel.analysis import Analysis
+from costmodel.devices import ByFamily
 from costmodel.explain.causes import CAUSES, cause_of
 from costmodel.explain.chains import fusible_share
 from costmodel.explain.ladder import Rung, device_rungs, differences, parts_rungs, units_rung
@@ -184,11 +185,7 @@ _Ladders = Callable[[int, Kernel, float], list[Rung]]
 
 
 def _ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
-    if analysis.hardware.is_gpu:
-        return _gpu_ladders(analysis, flop_per_s)
-    if analysis.hardware.is_cpu:
-        return _cpu_ladders(analysis, flop_per_s)
-    return _roofline_ladders(analysis, flop_per_s)
+    return _LADDERS.of(analysis.hardware)(analysis, flop_per_s)
 
 
 def _gpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
@@ -231,3 +228,9 @@ def _roofline_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
         return [*units, ("achievable", slot.compute_s), (cause_of(kernel), slot.busy_s)]
 
     return rungs
+
+
+#: How the time of a launch is taken apart, by family of machines.
+_LADDERS = ByFamily[Callable[[Analysis, float], _Ladders]](
+    cuda=_gpu_ladders, rocm=_gpu_ladders, cpu=_cpu_ladders, accelerator=_roofline_ladders
+)

@@ -33,7 +33,8 @@ def describe(profile: HardwareProfile) -> list[Fact]:
     for table in tables(raw):
         facts += _table_facts(table, raw)
     facts += _derived(profile)
-    facts += [Fact("notes", str(index), note, "") for index, note in enumerate(profile.notes, start=1)]
+    assumed = tuple(f"assumed of {profile.generation.title}: {words}" for words in profile.generation.assumptions)
+    facts += [Fact("notes", str(index), note, "") for index, note in enumerate((*profile.notes, *assumed), start=1)]
     return facts
 
 
@@ -41,6 +42,7 @@ def _identity(profile: HardwareProfile) -> Iterator[Fact]:
     for key in ("name", "title", "vendor", "kind", "architecture", "compute_capability"):
         if value := getattr(profile, key):
             yield Fact("machine", key, value, "")
+    yield Fact("machine", "generation", f"{profile.generation.name} ({profile.generation.title})", "")
     if profile.aliases:
         yield Fact("machine", "aliases", ", ".join(profile.aliases), "")
     shipped = shipped_directory() / profile.path.name

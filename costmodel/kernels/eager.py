@@ -26,15 +26,21 @@ from costmodel.kernels.operator import (
 from costmodel.kernels.plan import Kernel
 from costmodel.symbols import product
 
-__all__ = ["eager_kernels"]
+__all__ = ["eager_kernels", "plain_kernels"]
 
 
 def eager_kernels(operator: Operator) -> tuple[Kernel, ...]:
-    """Kernels of one operator, in order."""
+    """Kernels of one operator, in order; none for a view."""
     if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
         return ()
-    rule = RULES.get(operator.name, _default) if operator.hardware.is_gpu else _default
-    return tuple(rule(operator))
+    return tuple(RULES.get(operator.name, _default)(operator))
+
+
+def plain_kernels(operator: Operator) -> tuple[Kernel, ...]:
+    """One kernel an operator, on machines whose libraries are not known; none for a view."""
+    if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
+        return ()
+    return tuple(_default(operator))
 
 
 def _default(operator: Operator) -> Iterator[Kernel]:

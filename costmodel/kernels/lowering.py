@@ -11,8 +11,7 @@ from costmodel.execution import Execution
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.cpu import cpu_kernels
-from costmodel.kernels.eager import eager_kernels
+from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
@@ -140,8 +139,8 @@ class _Lowering:
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
         arguments, results, cost = _typed_call(self.graph, index, types)
         op = self.graph.calls[index].op
-        kernels = cpu_kernels if self.hardware.is_cpu else eager_kernels
-        return kernels(Operator(op, arguments, results, cost, self.execution, self.hardware))
+        lowered = EAGER_KERNELS.of(self.hardware)
+        return lowered(Operator(op, arguments, results, cost, self.execution, self.hardware))
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import KernelPlan
-from costmodel.timing.cpu import cpu_timeline
+from costmodel.timing.families import KERNEL_TIME, STEP_TIMELINE
 from costmodel.timing.interval import step_interval
-from costmodel.timing.roofline import Estimate, estimate_kernel, roofline_timeline
-from costmodel.timing.step import Step
+from costmodel.timing.roofline import Estimate, estimate_kernel
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
-__all__ = ["Estimate", "KernelSeconds", "Slot", "Timeline", "estimate_kernel", "step_interval", "step_timeline"]
+__all__ = [
+    "KERNEL_TIME",
+    "Estimate",
+    "KernelSeconds",
+    "Slot",
+    "Timeline",
+    "estimate_kernel",
+    "step_interval",
+    "step_timeline",
+]
 
 
 def step_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
     """The timeline of one step of ``plan``: a slot for each launch, in program order."""
-    if hardware.is_gpu:
-        return Step(plan, graph, hardware).timeline()
-    if hardware.is_cpu:
-        return cpu_timeline(plan, graph, hardware)
-    return roofline_timeline(plan, hardware)
+    return STEP_TIMELINE.of(hardware)(plan, graph, hardware)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
@@ -44,7 +45,7 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     return Estimate(compute, memory, launch, latency, SPREAD * latency, bound)
 
 
-def roofline_timeline(plan: KernelPlan, hardware: HardwareProfile) -> Timeline:
+def roofline_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
     """The timeline of a step on such a machine: a launch waits where issuing takes longer than its work."""
     found = [estimate_kernel(kernel, hardware) for kernel in plan.kernels]
     slots, ended = [], 0.0

@@ -18,7 +18,7 @@ from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.timing.host import issue_times
 from costmodel.timing.timeline import Slot, Timeline
 
-__all__ = ["STEP", "CacheConstants", "Step"]
+__all__ = ["STEP", "CacheConstants", "Step", "gpu_timeline"]
 
 #: Relative spread (one standard deviation) of the time of a kernel, by algorithm [1]: how far whole timm models that
 #: are rich in it scatter around the prediction. Errors of one algorithm go together, those of different ones do not.
@@ -128,6 +128,11 @@ class Step:
             last_node = node
             touched += moved
         return shares
+
+
+def gpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
+    """The timeline of a step on a GPU."""
+    return Step(plan, graph, hardware).timeline()
 
 
 def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]]:
