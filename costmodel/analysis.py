@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
-from costmodel.errors import InputError, librarian
+from costmodel.engines import engine_of
+from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import KernelPlan, lower, run_costs
+from costmodel.host import host_of
+from costmodel.kernels import KernelPlan, run_costs
 from costmodel.rows import ModelInfo, Row, Totals, grouped
 from costmodel.timing import Timeline, step_interval, step_timeline
 
@@ -36,11 +38,15 @@ CONVENTIONS = (
 )
 
 
+#: A layout -> the same model traced in it, and its closed forms.
+Retrace = Callable[[str], tuple[OpGraph, Mapping[str, str] | None]]
+
+
 class Analysis:
     """A graph bound to sizes, costed, lowered to kernels and timed on one machine.
 
     Everything is computed when first asked for and kept. :meth:`at` gives the same model at another
-    batch, size, dtype or machine without tracing again.
+    batch, size, dtype, engine or machine without tracing again, and in another layout where the request is known.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Analysis:
         hardware: HardwareProfile,
         execution: Execution,
         closed_forms: Mapping[str, str] | None = None,
+        retrace: Retrace | None = None,
     ) -> None:
         self.name, self.source = name, source
         self.record, self.hardware = record, hardware
@@ -60,7 +67,10 @@ class Analysis:
         )
         sizes.pop("batch", None)
         self.execution = replace(execution, sizes=sizes)
+        self.engine, self.host = engine_of(execution.engine), host_of(execution.host, hardware)
         self._closed_forms = closed_forms
+        self._layouts = {execution.layout: (record, closed_forms)}
+        self._retrace = retrace
         self._bound: OpGraph | None = None
 
     # -- what the model asks -------------------------------------------------------------------
@@ -124,7 +134,12 @@ class Analysis:
     @cached_property
     def plan(self) -> KernelPlan:
         """The kernels of one step and their launches in program order."""
-        return lower(self.bound, self.execution, self.hardware)
+        return self.engine.lower(self.bound, self.execution, self.hardware)
+
+    @cached_property
+    def issued(self) -> list[float]:
+        """For each launch, when the host has issued it: seconds since the step began."""
+        return self.engine.issued(self.plan, self.bound, self.host)
 
     @cached_property
     def run_costs(self) -> list[Cost]:
@@ -136,7 +151,7 @@ class Analysis:
     @cached_property
     def timeline(self) -> Timeline:
         """When each launch of the plan is issued, starts and ends, and what its time is made of."""
-        return step_timeline(self.plan, self.bound, self.hardware)
+        return step_timeline(self.plan, self.bound, self.hardware, self.issued)
 
     @property
     def latency(self) -> float:
@@ -254,7 +269,7 @@ class Analysis:
 
     def _idle_word(self, index: int) -> str:
         """Why a node has no kernel of its own: it is a view, or another node's kernel does its work."""
-        return "view" if is_free(self.bound.nodes[index].op) or not self.plan.compiled else "fused"
+        return "view" if is_free(self.bound.nodes[index].op) else self.engine.idle_word
 
     def rows(self, by: str = "op") -> list[Row]:
         """Rows per operator in program order, or added up by ``module``, by operator ``type``, or by ``stage``.
@@ -330,13 +345,26 @@ class Analysis:
         seq_len: int | None = None,
         dtype: str | None = None,
         mode: str | None = None,
+        layout: str | None = None,
+        host: str | None = None,
+        **others: Any,
     ) -> Analysis:
-        """The same model under other conditions, without tracing again. The layout is that of the trace.
+        """The same model under other conditions, without tracing again unless the layout changes.
 
-        Raises InputError when a size that this graph keeps as a number is to change, UnknownHardwareError
-        for an unknown machine.
+        ``others`` are sizes by the names of the graph's symbols (``frames``, ``decoder_seq_len``, ...) and further
+        words of :meth:`costmodel.Execution.of`. What is not said stays. Another layout is traced where this analysis
+        knows the request that it was made from, once for all that came from the same call.
+
+        Raises InputError when a size that this graph keeps as a number is to change, for an unknown word or a layout
+        that cannot be traced, UnknownHardwareError for an unknown machine.
         """
-        sizes = dict(self.execution.sizes)
+        words = {name: value for name, value in others.items() if name in Execution.names()}
+        for name, value in others.items():
+            if name not in words and name not in self.record.symbols and not isinstance(value, int):
+                known = ("hw", "image_size", *Execution.names(), *self.record.symbols)
+                asked = f"neither a condition of a run nor a size of {self.name} is called {name!r}"
+                raise InputError(librarian(asked, there_is=known, near=near_matches(name, known)))
+        sizes = {**self.execution.sizes, **{name: value for name, value in others.items() if name not in words}}
         if image_size is not None:
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
             sizes.update(height=height, width=width)
@@ -347,20 +375,35 @@ class Analysis:
             raise InputError(
                 f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
             )
-        execution = self.execution.changed(batch=batch, sizes=sizes, dtype=dtype, mode=mode)
+        execution = self.execution.changed(
+            batch=batch, sizes=sizes, dtype=dtype, mode=mode, layout=layout, host=host, **words
+        )
+        record, forms = self._traced(execution.layout)
         other = Analysis(
             name=self.name,
             source=self.source,
-            record=self.record,
+            record=record,
             hardware=self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw,
             execution=execution,
-            closed_forms=self._closed_forms,
+            closed_forms=forms,
         )
-        if other._binding == self._binding:
+        other._layouts, other._retrace = self._layouts, self._retrace
+        if record is self.record and other._binding == self._binding:
             other._bound = self._bound
             if "node_costs" in self.__dict__:
                 other.__dict__["node_costs"] = self.node_costs
         return other
+
+    def _traced(self, layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
+        """The graph traced in this layout, and its closed forms."""
+        if layout not in self._layouts:
+            if self._retrace is None:
+                raise InputError(
+                    f"{self.name} was traced in {self.execution.layout}, and how it was made is not known here\n"
+                    f"  analyze(..., layout={layout!r}) traces it in {layout}"
+                )
+            self._layouts[layout] = self._retrace(layout)
+        return self._layouts[layout]
 
     def to_markdown(self, **options: Any) -> str:
         """The report as GitHub markdown. ``by``, ``top`` and ``columns`` as on the command line."""

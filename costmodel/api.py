@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.comparison import Comparison
 from costmodel.costing import closed_forms, cost_graph
+from costmodel.engines import engine_of
 from costmodel.errors import InputError, TraceError
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
@@ -58,24 +60,24 @@ def analyze(
     """
     hardware = load(hw) if isinstance(hw, str) else hw
     execution = Execution.of(batch=1 if batch is None else batch, dtype=dtype, layout=layout, mode=mode)
+    engine_of(mode)  # an unknown word is told before a long trace
     sizes = input_sizes(image_size, seq_len)
-    if isinstance(model, str):
-        if inputs is not None:
-            raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
-        traced = load_trace(
-            model,
-            symbols=symbols,
-            batch=execution.batch,
-            sizes=sizes,
-            input_shape=input_shape,
-            layout=layout,
-            use_cache=use_cache,
-            progress=progress,
-        )
-    else:
+    if not isinstance(model, str):
         traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
-        execution = execution.changed(batch=own_batch)
-    return _analysis(traced, hardware, execution, sizes)
+        return _analysis(traced, hardware, execution.changed(batch=own_batch), sizes)
+    if inputs is not None:
+        raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
+    load_in = partial(
+        load_trace,
+        model,
+        symbols=symbols,
+        batch=execution.batch,
+        sizes=sizes,
+        input_shape=input_shape,
+        use_cache=use_cache,
+        progress=progress,
+    )
+    return _analysis(load_in(layout=layout), hardware, execution, sizes, load_in)
 
 
 def compare(
@@ -116,8 +118,18 @@ def input_sizes(image_size: int | tuple[int, int] | None, seq_len: int | None) -
 
 
 def _analysis(
-    traced: CachedTrace, hardware: HardwareProfile, execution: Execution, sizes: Mapping[str, int]
+    traced: CachedTrace,
+    hardware: HardwareProfile,
+    execution: Execution,
+    sizes: Mapping[str, int],
+    load_in: Callable[..., CachedTrace] | None = None,
 ) -> Analysis:
+    """The analysis of a trace; ``load_in(layout=...)`` gives the same model's trace in another layout."""
+
+    def retrace(layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
+        other = load_in(layout=layout) if load_in is not None else traced
+        return other.graph, other.closed_forms or None
+
     open_sizes = {name: value for name, value in sizes.items() if name in traced.graph.symbols}
     return Analysis(
         name=traced.name,
@@ -126,6 +138,7 @@ def _analysis(
         hardware=hardware,
         execution=execution.changed(sizes=open_sizes),
         closed_forms=traced.closed_forms or None,
+        retrace=None if load_in is None else retrace,
     )
 
 

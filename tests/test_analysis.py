@@ -96,6 +96,28 @@ def test_at_reuses_the_trace_and_the_binding_where_it_may(tied, monkeypatch):
     assert larger.at(batch=4).totals == tied.totals
 
 
+def test_at_changes_any_word_and_the_rest_stays(tied):
+    changed = tied.at(dtype="amp_fp16", mode="compile", host="instant", torch="2.4.0")
+    assert changed.execution == tied.execution.changed(dtype="amp_fp16", mode="compile", host="instant", torch="2.4.0")
+    assert changed.at(batch=3).execution.precision == changed.execution.precision
+
+
+@pytest.mark.parametrize(
+    ("conditions", "says"),
+    [
+        ({"layout": "nhwc"}, "was traced in nchw, and how it was made is not known here"),
+        ({"layout": "nhcw"}, "there is no layout 'nhcw'"),
+        ({"frames": 3}, "no symbol 'frames' to set to 3"),
+        ({"decoder_seq_len": 7}, "no symbol 'decoder_seq_len'"),
+        ({"dytpe": "fp16"}, "neither a condition of a run nor a size .* 'dytpe'"),
+        ({"phase": "training"}, "training is not modelled yet"),
+    ],
+)
+def test_at_refuses_what_cannot_change(tied, conditions, says):
+    with pytest.raises(InputError, match=says):
+        tied.at(**conditions)
+
+
 def test_coverage_counts_every_node_once_and_shares_lie_between_none_and_all(tied):
     coverage = tied.coverage
     assert coverage.ops == len(tied.bound.nodes) == coverage.costed + coverage.free

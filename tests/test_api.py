@@ -55,6 +55,18 @@ def test_at_is_linear_in_the_batch_and_changes_the_machine(resnet18):
     assert resnet18.execution.batch == 1  # the first stays as it is
 
 
+def test_at_traces_another_layout_once(resnet18, monkeypatch):
+    from costmodel import api
+
+    nhwc = resnet18.at(layout="nhwc", batch=4)
+    assert (nhwc.record.layout, nhwc.execution.layout) == ("nhwc", "nhwc")
+    anew = costmodel.analyze("resnet18", hw="a100", batch=4, layout="nhwc", symbols=("batch", "height", "width"))
+    assert nhwc.totals == anew.totals
+    monkeypatch.setattr(api, "load_trace", None)  # calling it would fail
+    assert resnet18.at(layout="nhwc").record is nhwc.record
+    assert nhwc.at(layout="nchw", batch=1).totals == resnet18.totals
+
+
 def test_memory_peak_holds_weights_and_at_least_the_largest_pair(resnet18):
     totals = resnet18.totals
     stem = 64 * 112 * 112 * 4  # batch norm reads and writes the stem's output

@@ -22,6 +22,8 @@ FLOORS = (
     {"validate"},
     {"analysis"},
     {"cache", "timing", "costing", "rows", "trace", "measure", "receptive_field"},
+    {"engines"},
+    {"host"},
     {"kernels"},
     {"hardware", "formulas", "graph", "graph_json", "sources", "zoo"},
     {"cost", "tensor", "devices", "execution"},

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from costmodel.engines import engine_names, engine_of
 from costmodel.execution import DTYPES, LAYOUTS
-from costmodel.execution.execution import MODES
 
 __all__ = [
     "add_execution",
@@ -82,7 +82,8 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
-    parser.add_argument("--mode", choices=MODES, default="eager", help="eager or torch.compile (default: eager)")
+    modes = ", ".join(f"{name}: {engine_of(name).help}" for name in engine_names())
+    parser.add_argument("--mode", choices=engine_names(), default="eager", help=f"{modes} (default: eager)")
 
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from costmodel.execution.precision import Precision
 from costmodel.execution.software import Software
 from costmodel.execution.words import chosen
 
-__all__ = ["MODES", "USUAL_HOST", "Execution"]
-
-MODES = ("eager", "compile")
+__all__ = ["USUAL_HOST", "Execution"]
 
 #: The host that a machine is usually met with.
 USUAL_HOST = "usual"
@@ -31,7 +29,7 @@ class Execution:
     ``precision``   number formats, see :class:`~costmodel.execution.Precision`
     ``layout``      memory format of images and weights, one of :data:`~costmodel.execution.LAYOUTS`
     ``engine``      what lowers the graph and issues its kernels, by the word that ``mode=`` takes
-    ``host``        the computer that issues, by name
+    ``host``        the computer that issues, by name; engines and hosts have rooms above and are looked up there
     ``phase``       what the run is for
     ``software``    releases and switches
 
@@ -50,7 +48,6 @@ class Execution:
 
     def __post_init__(self) -> None:
         chosen("layout", self.layout, LAYOUTS)
-        chosen("mode", self.engine, MODES)
         Phase.of(self.phase.value)
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch must be a whole number of at least 1, not {self.batch!r}")
@@ -66,9 +63,14 @@ class Execution:
         """
         return cls().changed(**words)
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What :meth:`of` and :meth:`changed` take."""
+        return (*_PARTS, *Software.names())
+
     def changed(self, **words: Any) -> Execution:
         """This run with some words changed; None changes nothing. Raises InputError for a name that no part has."""
-        known = (*_PARTS, *Software.names())
+        known = self.names()
         for name in words:
             if name not in known:
                 near = near_matches(name, known)

@@ -222,6 +222,14 @@ class Case:
         )
         return {"change": hidden, "saving_s": None}
 
+    def advised(self, trouble: str) -> tuple[str, dict[str, Any]] | None:
+        """What the engine of now advises against a trouble, and the change to evaluate; None without advice.
+
+        The change is empty where the advice names no engine that could be evaluated.
+        """
+        advice = self.analysis.engine.advice.get(trouble)
+        return None if advice is None else (advice.change, {"mode": advice.engine} if advice.engine else {})
+
     def in_channels_last(self, *causes: str) -> dict[str, Any]:
         """``change`` and ``saving_s`` of keeping images and weights in channels_last; nothing where they are."""
         if self.analysis.bound.layout == "nhwc":
@@ -259,8 +267,9 @@ class Case:
         tensors = [replace(t, storage=_root(t.storage, moved, graph.tensors)) for t in graph.tensors]
         renamed = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
         changed = replace(graph, nodes=renamed, tensors=tensors, memo={})
-        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_scale, plan.notes, plan.compiled)
-        return step_timeline(new, changed, self.analysis.hardware).latency_s
+        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_scale, plan.notes)
+        issued = self.analysis.engine.issued(new, changed, self.analysis.host)
+        return step_timeline(new, changed, self.analysis.hardware, issued).latency_s
 
 
 def _root(storage: int, moved: dict[int, int], tensors: Sequence[Any]) -> int:

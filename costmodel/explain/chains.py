@@ -39,10 +39,8 @@ def fusible_share(plan: KernelPlan, graph: OpGraph) -> dict[int, float]:
     """For each launch of an eager chain, the share of its bytes that fusing the chain would save [1].
 
     A result counts where one element-wise or normalization kernel writes it and one other alone reads it: both its
-    writing and its reading go. Compiled plans are fused already and have none.
+    writing and its reading go.
     """
-    if plan.compiled:
-        return {}
     of_node: dict[int, int] = {}
     for position, launch in enumerate(plan.launches):
         if cause_of(plan.kernels[launch.kernel]) in _FUSIBLE:

@@ -43,21 +43,28 @@ def elementwise(case: Case) -> Iterator[Finding]:
         f"{format_percent(share)} of the FLOPs and {case.of_step(stake)}: "
         "they move bytes" + (f", {format_seconds(unfused)} of it intermediate results" if unfused else ""),
         evidence={"flop_share": share, "unfused_s": unfused},
-        **({} if case.analysis.plan.compiled else _fused(case)),
+        **_fused(case),
     )
 
 
 def _fused(case: Case) -> dict[str, Any]:
-    """Change and saving of fusing chains; on a CPU, where loops take copies and pooling in, of the whole step."""
+    """Change and saving of fusing chains, where the engine does not yet.
+
+    On a CPU, where loops take copies and pooling in, the saving is that of the whole step.
+    """
+    advice = case.advised("traffic")
+    if advice is None:
+        return {}
+    change, conditions = advice
     causes = _ELEMENTWISE if case.analysis.hardware.family.issues_ahead else ()
-    return case.on_device("torch.compile fuses chains", case.cause_saving_s(*causes, mode="compile"))
+    return case.on_device(change, case.cause_saving_s(*causes, **conditions) if conditions else None)
 
 
 @rule("batch_norm_unfolded")
 def batch_norm(case: Case) -> Iterator[Finding]:
     """At inference a batch normalization is a scale and a shift that the convolution before it could do."""
     convolution_of = foldable_norms(case)
-    if case.analysis.plan.compiled or not convolution_of:
+    if case.analysis.engine.fuses_pointwise or not convolution_of:
         return
     seconds = {node: case.device_s.get(node, 0.0) for node in convolution_of}
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
@@ -211,7 +218,7 @@ def squeeze_and_excitation(case: Case) -> Iterator[Finding]:
     stake, longest = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake):
         return
-    eager = not case.analysis.plan.compiled
+    own_kernels = not case.analysis.engine.fuses_pointwise
     yield Finding(
         rule="squeeze_and_excitation",
         nodes=case.names(longest),
@@ -219,8 +226,8 @@ def squeeze_and_excitation(case: Case) -> Iterator[Finding]:
         message=f"{len(blocks)} squeeze-and-excitation blocks have {format_percent(case.flop_share(nodes))} of the "
         f"FLOPs and take {case.of_step(stake)} in {len(seconds):,} operators",
         evidence={"blocks": len(blocks), "flop_share": case.flop_share(nodes)},
-        change="without the blocks" if eager else "",
-        saving_s=case.latency_s - case.without(sorted(nodes), lambda _: None) if eager else None,
+        change="without the blocks" if own_kernels else "",
+        saving_s=case.latency_s - case.without(sorted(nodes), lambda _: None) if own_kernels else None,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from costmodel.explain.case import HOST_SHARE, Case
 from costmodel.explain.chains import longest_path
 from costmodel.explain.rule import Finding, listed, rule
+from costmodel.host import INSTANT
 from costmodel.units import format_percent, format_seconds
 
 __all__ = ["batch_that_fills"]
@@ -25,11 +25,9 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         return
     seconds = {node: causes["host"] for node, causes in case.split.by_node.items() if "host" in causes}
     nodes, count, busy = case.by_stake(seconds), len(case.analysis.bound.nodes), case.split.busy_s
-    batch, mode = batch_that_fills(case), case.analysis.execution.engine
+    batch = batch_that_fills(case)
     busy_from = f"; batch {batch} would keep it busy" if batch else ""
-    saving, change = case.saving_s(mode="compile"), "torch.compile issues the step from generated code"
-    if mode == "compile":
-        saving, change = None, "CUDA graphs replay the step without the host (not evaluated)"
+    change, conditions = case.advised("host") or ("", {})
     yield Finding(
         rule="launch_bound",
         nodes=case.names(nodes),
@@ -38,7 +36,7 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}{busy_from}",
         evidence={"operators": count, "device_busy_s": busy, "batch_that_fills": batch or "not found"},
         change=change,
-        saving_s=saving,
+        saving_s=case.saving_s(**conditions) if conditions else None,
     )
 
 
@@ -47,11 +45,9 @@ def batch_that_fills(case: Case) -> int | None:
 
     The wait is what the step gains on the same machine with a host that takes no time.
     """
-    hardware = case.analysis.hardware
-    instant = replace(hardware, overheads=replace(hardware.overheads, dispatch_s=0.0))
 
     def waits(batch: int) -> bool:
-        now, without = case.at(batch=batch), case.at(batch=batch, hw=instant)
+        now, without = case.at(batch=batch), case.at(batch=batch, host=INSTANT.name)
         return now is None or without is None or now.latency - without.latency > HOST_SHARE * now.latency
 
     high = case.analysis.execution.batch
@@ -90,9 +86,11 @@ def small_kernels(case: Case) -> Iterator[Finding]:
 def _fewer_starts(case: Case, cause: str) -> dict[str, Any]:
     """Change and saving: fusion, or a larger batch where the step is fused already."""
     batch = 8 * case.analysis.execution.batch
-    if case.analysis.execution.engine == "compile":
+    advice = case.advised("starts")
+    if advice is None:
         return case.on_device(f"batch {batch} pays it once", case.cause_saving_s(cause, batch=batch))
-    return case.on_device("torch.compile fuses what it can", case.cause_saving_s(cause, mode="compile"))
+    change, conditions = advice
+    return case.on_device(change, case.cause_saving_s(cause, **conditions) if conditions else None)
 
 
 @rule("framework_overhead")

@@ -114,7 +114,7 @@ class Split:
 
     def _parts(self) -> Iterator[Part]:
         analysis = self.analysis
-        fusible = fusible_share(analysis.plan, analysis.bound)
+        fusible = {} if analysis.engine.fuses_pointwise else fusible_share(analysis.plan, analysis.bound)
         rungs_of = _ladders(analysis, self.peak.flop_per_s)
         for position, (launch, slot) in enumerate(zip(analysis.plan.launches, analysis.timeline, strict=True)):
             kernel = analysis.plan.kernels[launch.kernel]
@@ -211,7 +211,7 @@ def _cpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     if hardware.calibration is not None:
         dry_hardware = replace(hardware, calibration=replace(hardware.calibration, page_fault_s=0.0))
     ways = ((hardware, CPU), (dry_hardware, dry), (dry_hardware, replace(dry, cache_speedup=1.0)))
-    steps = [cpu_step_times(plan, graph, machine, constants) for machine, constants in ways]
+    steps = [cpu_step_times(plan, graph, machine, analysis.issued, constants) for machine, constants in ways]
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:
         return list(parts_rungs(kernel, hardware, alone_s, flop_per_s, *(step[position] for step in steps)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costmodel.kernels.lowering import lower, run_costs
+from costmodel.kernels.lowering import eager_plan, run_costs
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 
-__all__ = ["Kernel", "KernelPlan", "Launch", "lower", "run_costs"]
+__all__ = ["Kernel", "KernelPlan", "Launch", "eager_plan", "run_costs"]

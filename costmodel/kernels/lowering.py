@@ -1,9 +1,9 @@
-"""lower(): a bound graph becomes the kernels of one step on one machine."""
+"""eager_plan(): a bound graph becomes the kernels of one step, every operator by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from costmodel.cost import Cost
@@ -18,24 +18,16 @@ from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
-__all__ = ["lower", "run_costs"]
+__all__ = ["eager_plan", "run_costs"]
 
 
-def lower(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+def eager_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
     """Kernels of one step of ``graph`` (bound to numbers), in program order.
 
     Views launch nothing. Casts that autocast inserts are kernels of their own, ahead of the node that
     asked for them. Raises FormulaError when a formula fails.
     """
-    if execution.engine == "eager":
-        return _Lowering(graph, execution, hardware).run()
-    if hardware.is_cpu:
-        from costmodel.kernels.cpu_compiled import compiled_cpu_plan
-
-        return replace(compiled_cpu_plan(graph, execution, hardware), compiled=True)
-    from costmodel.kernels.fusion import compiled_plan
-
-    return replace(compiled_plan(graph, execution, hardware), compiled=True)
+    return _Lowering(graph, execution, hardware).run()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Kernel:
     ``row_length``      elements normalized together, for softmax and normalization; taps of a pooling window.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
+    ``caller``          who calls it: "python", as an operator of its own, or "generated" code.
     ``alone``           whether the board is idle before and after, so that it starts at its boost clock.
     """
 
@@ -47,6 +48,7 @@ class Kernel:
     row_length: int = 0
     elements: int = 0
     count: int = 1
+    caller: str = "python"
     alone: bool = False
 
     @property
@@ -72,5 +74,3 @@ class KernelPlan:
     storage_scale: tuple[float, ...] = ()
     """Per storage of the graph, its bytes in this execution over its bytes as traced (fp16: 0.5)."""
     notes: tuple[str, ...] = ()
-    compiled: bool = False
-    """Whether generated code issues the kernels one after the other, instead of Python operator by operator."""

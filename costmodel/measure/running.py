@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from costmodel.engines import engine_of
 from costmodel.errors import InputError, ModelError, librarian
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
@@ -38,7 +39,8 @@ class Runnable:
 
     def check(self) -> None:
         """Run once, so that what fails fails here. Raises OutOfMemory, or ModelError where the forward pass fails."""
-        compiled = self.execution.engine == "compile"
+        engine = engine_of(self.execution.engine)
+        compiled = engine.compile_options is not None
         try:
             with out_of_memory(self.name, self.execution.batch), _named_kernels() if compiled else nullcontext():
                 self.call()
@@ -47,8 +49,9 @@ class Runnable:
         except OutOfMemory:
             raise
         except Exception as error:
-            how = "compiled" if compiled else "in eager mode"
-            raise ModelError(f"{self.name} fails when it runs {how} on {self.device}: {reason(error)}") from error
+            raise ModelError(
+                f"{self.name} fails when it runs {engine.title} on {self.device}: {reason(error)}"
+            ) from error
 
 
 def prepare(
@@ -136,7 +139,8 @@ def _real(leaf: Any, device: str, execution: Execution, tokens: int) -> Any:
 
 def _forward(module: nn.Module, args: Any, kwargs: Any, device: str, execution: Execution) -> Callable[[], object]:
     """One forward pass: no autograd, the dtype policy of the run, compiled where asked for."""
-    function: Any = torch.compile(module) if execution.engine == "compile" else module
+    options = engine_of(execution.engine).compile_options
+    function: Any = module if options is None else torch.compile(module, **options)
 
     def call() -> object:
         with ExitStack() as conditions:

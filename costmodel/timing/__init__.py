@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import KernelPlan
@@ -22,6 +24,9 @@ __all__ = [
 ]
 
 
-def step_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
-    """The timeline of one step of ``plan``: a slot for each launch, in program order."""
-    return STEP_TIMELINE.of(hardware)(plan, graph, hardware)
+def step_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float]) -> Timeline:
+    """The timeline of one step of ``plan``: a slot for each launch, in program order.
+
+    ``issued`` says for each launch when the host has issued it, in seconds since the step began.
+    """
+    return STEP_TIMELINE.of(hardware)(plan, graph, hardware, issued)

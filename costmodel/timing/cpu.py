@@ -8,7 +8,7 @@ fits in the caches; activations, just written, mostly come from the caches.
 Median / 90th percentile of the error on 761 of timm's compiled models (i9-10940X, batch 1, fp32, all families but
 VGG): 7.9 / 22.6 %. The constants were rounded by hand from fits to 635 of these; with twelve of them refitted while
 whole families were left out, the families left out err by 7.4 / 21.0 % (their starting values and the cycles of
-loops in ``kernels/cpu_compiled.py`` had seen all families). The VGG models err by 4 % at the median.
+loops in ``engines/inductor/cpu.py`` had seen all families). The VGG models err by 4 % at the median.
 
 Every constant has a meaning, a unit and an origin in :class:`CpuConstants`. Shares are of the machine's own
 figures, so a machine known by its datasheet alone has them too.
@@ -16,7 +16,7 @@ figures, so a machine known by its datasheet alone has them too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -122,8 +122,6 @@ class CpuConstants:
     #: Fixed time of calls out of compiled code [s]: Python wrapper, dispatcher, primitive look-up.
     compiled_convolution_s: float = 60e-6
     compiled_product_s: float = 15e-6
-    #: Fixed time of a compiled step: guards and the checks of the inputs [s].
-    compiled_step_s: float = 0.7e-3
     #: Vector instructions a cycle that loops sustain [1]; two multiply-add pipes give at most 2.
     instructions_per_cycle: float = 1.0
     #: Elements that a pooling loop reads a second and core: its index arithmetic keeps it scalar [1/s].
@@ -252,10 +250,10 @@ def _fixed_s(kernel: Kernel, constants: CpuConstants) -> float:
     """Fixed time of all starts of a kernel; 0 for a reorder, which lies inside the call of its convolution."""
     if kernel.count == 0:
         return 0.0
-    if kernel.algorithm in ("fused_loop", "pool") and kernel.variant == "compiled":
+    if kernel.algorithm in ("fused_loop", "pool") and kernel.caller == "generated":
         return constants.loop_s * kernel.count
     kind = _kind(kernel)
-    if kernel.variant == "compiled":
+    if kernel.caller == "generated":
         heavy = kind in ("convolution", "depthwise")
         return (constants.compiled_convolution_s if heavy else constants.compiled_product_s) * kernel.count
     return COLD_S.get(kind, COLD_S["other"]) * kernel.count
@@ -285,7 +283,7 @@ def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)
     large = kernel.algorithm == "direct_depthwise" and kernel.gemm is not None and kernel.gemm[2] >= 49
-    if large and kernel.variant == "compiled":
+    if large and kernel.caller == "generated":
         share = c.compiled_depthwise_large_share
     return KernelSeconds(context.compute_s(kernel, share), context.activations_s(kernel.bytes), _fixed_s(kernel, c))
 
@@ -336,7 +334,7 @@ def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
 
 
 def _pool(kernel: Kernel, context: _Context) -> KernelSeconds:
-    return _loop(kernel, context) if kernel.variant == "compiled" else _plain(kernel, context)
+    return _loop(kernel, context) if kernel.caller == "generated" else _plain(kernel, context)
 
 
 def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:
@@ -357,16 +355,22 @@ _RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxy
 
 
 def cpu_step_times(
-    plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, constants: CpuConstants = CPU
+    plan: KernelPlan,
+    graph: OpGraph,
+    hardware: HardwareProfile,
+    issued: Sequence[float] = (),
+    constants: CpuConstants = CPU,
 ) -> list[KernelSeconds]:
-    """For each launch, the parts of its kernel's time; the first bears what a compiled step costs besides.
+    """For each launch, the parts of its kernel's time; what it waits until it is issued counts as fixed.
+
+    ``issued`` are seconds since the step began, one a launch; empty: nothing waits. A calibration holds the times of
+    eager operators, so it serves a step that consists of them.
 
     Raises ProfileError where the profile has no fp32 vector peak.
     """
-    compiled = any(kernel.variant == "compiled" for kernel in plan.kernels)
     if hardware.calibration is not None:
-        if not compiled:
-            return calibrated_step_times(plan, graph, hardware)
+        if all(kernel.caller == "python" for kernel in plan.kernels):
+            return _issued(calibrated_step_times(plan, graph, hardware), issued)
         constants = of_measured_peak(constants)
     machine = cpu_machine(hardware)
     touched = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
@@ -376,13 +380,22 @@ def cpu_step_times(
     parts = []
     for kernel in plan.kernels:
         found = cpu_kernel_time(kernel, hardware, constants, weights_missing=missing)
-        parts.append(found if kernel.variant == "compiled" else found._replace(fixed_s=found.fixed_s * warm))
-    times = [parts[launch.kernel] for launch in plan.launches]
-    if times and compiled:
-        times[0] = times[0]._replace(fixed_s=times[0].fixed_s + constants.compiled_step_s)
-    return times
+        parts.append(found if kernel.caller == "generated" else found._replace(fixed_s=found.fixed_s * warm))
+    return _issued([parts[launch.kernel] for launch in plan.launches], issued)
 
 
-def cpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
+def _issued(times: list[KernelSeconds], issued: Sequence[float]) -> list[KernelSeconds]:
+    """The same, each launch after it has been issued."""
+    if not issued or not any(issued):
+        return times
+    found, ended = [], 0.0
+    for part, ready in zip(times, issued, strict=True):
+        waited = max(ready - ended, 0.0)
+        found.append(part._replace(fixed_s=part.fixed_s + waited) if waited else part)
+        ended += waited + part.seconds()
+    return found
+
+
+def cpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float] = ()) -> Timeline:
     """The timeline of one step, a slot for each launch in program order. Raises ProfileError as above."""
-    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware), SPREAD)
+    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued), SPREAD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from costmodel.devices import ByFamily
 from costmodel.graph import OpGraph
@@ -20,7 +20,7 @@ __all__ = ["KERNEL_TIME", "STEP_TIMELINE"]
 KERNEL_TIME = ByFamily[Callable[[Kernel, HardwareProfile], KernelSeconds] | None](
     cuda=gpu_kernel_time, rocm=gpu_kernel_time, cpu=None, accelerator=None
 )
-#: The timeline of one step: a slot for each launch, in program order.
-STEP_TIMELINE = ByFamily[Callable[[KernelPlan, OpGraph, HardwareProfile], Timeline]](
+#: The timeline of one step: a slot for each launch, in program order, none of which starts before it is issued.
+STEP_TIMELINE = ByFamily[Callable[[KernelPlan, OpGraph, HardwareProfile, Sequence[float]], Timeline]](
     cuda=gpu_timeline, rocm=gpu_timeline, cpu=cpu_timeline, accelerator=roofline_timeline
 )

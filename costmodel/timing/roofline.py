@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from costmodel.graph import OpGraph
@@ -45,8 +46,12 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     return Estimate(compute, memory, launch, latency, SPREAD * latency, bound)
 
 
-def roofline_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
-    """The timeline of a step on such a machine: a launch waits where issuing takes longer than its work."""
+def roofline_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float]) -> Timeline:
+    """The timeline of a step on such a machine: a launch waits where issuing takes longer than its work.
+
+    Nobody has measured how far its host runs ahead, so each launch pays the datasheet's dispatch time by itself, and
+    ``issued`` is not read.
+    """
     found = [estimate_kernel(kernel, hardware) for kernel in plan.kernels]
     slots, ended = [], 0.0
     for launch in plan.launches:

@@ -15,7 +15,6 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.tensor import Role
 from costmodel.timing.gpu import gpu_kernel_time
-from costmodel.timing.host import issue_times
 from costmodel.timing.timeline import Slot, Timeline
 
 __all__ = ["STEP", "CacheConstants", "Step", "gpu_timeline"]
@@ -57,10 +56,8 @@ STEP = CacheConstants()
 class Step:
     """The timeline of a step on a GPU: two queues, the host's and the device's, and what is left in L2.
 
-    The host issues operators one after the other; a kernel starts when it has been issued and the one before it
-    has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
-
-    ``issued`` holds for each launch when the host has issued it, in seconds since the step began.
+    ``issued`` says when the host has issued each launch [s]; a kernel starts when it has been issued and the one before
+    it has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
     """
 
     def __init__(
@@ -68,11 +65,11 @@ class Step:
         plan: KernelPlan,
         graph: OpGraph,
         hardware: HardwareProfile,
-        issued: Sequence[float] | None = None,
+        issued: Sequence[float],
         constants: CacheConstants | None = None,
     ) -> None:
-        self.plan, self.graph, self.hardware, self.constants = plan, graph, hardware, constants or STEP
-        self.issued = issue_times(plan, graph, hardware) if issued is None else issued
+        self.plan, self.graph, self.hardware, self.issued = plan, graph, hardware, issued
+        self.constants = constants or STEP
 
     def timeline(self) -> Timeline:
         """One slot a launch, in program order."""
@@ -130,9 +127,9 @@ class Step:
         return shares
 
 
-def gpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile) -> Timeline:
+def gpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float]) -> Timeline:
     """The timeline of a step on a GPU."""
-    return Step(plan, graph, hardware).timeline()
+    return Step(plan, graph, hardware, issued).timeline()
 
 
 def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]]:

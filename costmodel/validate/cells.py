@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from costmodel.engines import engine_spellings
 from costmodel.execution import layout, phase, precision
-from costmodel.execution.execution import MODES
-from costmodel.execution.words import spellings
 
 __all__ = ["Flags", "RowError", "checked_word", "latency", "optional_size", "phase_word", "size", "text"]
 
@@ -41,8 +40,7 @@ class Flags:
         return Flags(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(Flags)})
 
 
-_MODE_WORDS = spellings(MODES, {"compiled": "compile", "dynamo": "compile", "inductor": "compile"})
-_WORDS = {"dtype": precision.SPELLINGS, "layout": layout.SPELLINGS, "mode": _MODE_WORDS}
+_WORDS = {"dtype": precision.SPELLINGS, "layout": layout.SPELLINGS, "mode": engine_spellings()}
 
 
 def text(record: Mapping[str, str], column: str, default: str = "") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from costmodel.analysis import Analysis
 from costmodel.errors import CostmodelError
 from costmodel.hardware import HardwareProfile
+from costmodel.host import INSTANT
 from costmodel.kernels import Kernel
 from costmodel.validate.baselines import baselines_of
 from costmodel.validate.conditions import execution_of
@@ -17,7 +18,7 @@ from costmodel.validate.operators import operator_graph
 from costmodel.validate.replay import replayed
 from costmodel.validate.rows import MeasuredRow, OperatorRow
 
-__all__ = ["Judged", "judge", "judge_operator", "kernel_time_only", "operator_roofline_s"]
+__all__ = ["Judged", "in_arithmetic_of", "judge", "judge_operator", "operator_roofline_s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,10 @@ class Judged:
         return max(self.time_shares, key=self.time_shares.__getitem__, default="")
 
 
-def kernel_time_only(row: OperatorRow, hardware: HardwareProfile) -> HardwareProfile:
-    """The machine without host time; its fp32 is fp32, since an operator's row names the arithmetic that it ran in."""
+def in_arithmetic_of(row: OperatorRow, hardware: HardwareProfile) -> HardwareProfile:
+    """The machine whose fp32 is fp32, since an operator's row names the arithmetic that it ran in."""
     peaks = {key: peak for key, peak in hardware.peaks.items() if row.dtype != "fp32" or key[:2] != ("matrix", "tf32")}
-    return replace(hardware, peaks=peaks, overheads=replace(hardware.overheads, dispatch_s=0.0, sync_s=0.0))
+    return replace(hardware, peaks=peaks)
 
 
 def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
@@ -106,8 +107,8 @@ def _operator_analysis(row: OperatorRow, hardware: HardwareProfile) -> Analysis:
         name=row.model,
         source="a measured operator",
         record=operator_graph(row),
-        hardware=kernel_time_only(row, hardware),
-        execution=execution_of(row, {}),
+        hardware=in_arithmetic_of(row, hardware),
+        execution=execution_of(row, {}).changed(host=INSTANT.name),
         closed_forms={},
     )
 

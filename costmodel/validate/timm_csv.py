@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from costmodel.engines import engine_spellings
 from costmodel.execution.precision import SPELLINGS as DTYPES
 from costmodel.validate.cells import Flags, RowError, checked_word, latency, number, phase_word, size, text
 from costmodel.validate.model_csv import image_sizes, request_of
@@ -17,7 +18,9 @@ from costmodel.validate.rows import ModelRow
 
 __all__ = ["named_conditions", "timm_row"]
 
-_NOT_A_DEVICE = re.compile(r"pt\d+|cu\d+|rocm\d+|cpu|benchmark|results|infer|train|dynamo|inductor|compile|eager")
+_NOT_A_DEVICE = re.compile(r"pt\d+|cu\d+|rocm\d+|cpu|benchmark|results|infer|train")
+#: Words for engines in the names of files -> ours.
+ENGINES = engine_spellings()
 
 
 def named_conditions(name: str) -> Flags:
@@ -34,13 +37,13 @@ def named_conditions(name: str) -> Flags:
         return Flags()
     dtype = next((DTYPES[word] for word in words if word in DTYPES), "")
     layout = next((word for word in words if word in ("nchw", "nhwc")), "")
-    rest = [w for w in words if w not in DTYPES and w != layout and not _NOT_A_DEVICE.fullmatch(w)]
+    rest = [w for w in words if w not in DTYPES and w not in ENGINES and w != layout and not _NOT_A_DEVICE.fullmatch(w)]
     version = next((word for word in words if re.fullmatch(r"pt\d+", word)), "")
     return Flags(
         device="-".join(rest),
         dtype=dtype,
         layout=layout,
-        mode="compile" if {"dynamo", "inductor", "compile"} & set(words) else "eager",
+        mode=next((ENGINES[word] for word in words if word in ENGINES), "eager"),
         phase="train" if "train" in words else "inference",
         torch=_version(version.removeprefix("pt")),
     )

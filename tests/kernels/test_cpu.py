@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costmodel.engines.inductor.cpu import compiled_cpu_plan
 from costmodel.execution import Execution
 from costmodel.formulas import cost_of
 from costmodel.hardware import load
 from costmodel.kernels.cpu import cpu_kernels
-from costmodel.kernels.cpu_compiled import compiled_cpu_plan
 from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.tensor import Role, TensorSpec, f32

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from costmodel.engines import lower
 from costmodel.execution import Execution
 from costmodel.hardware import load
-from costmodel.kernels import lower
 
 GPU, CPU = load("rtx3090"), load("xeon-6148")
 AMP, HALF, FULL = Execution.of(dtype="amp_fp16"), Execution.of(dtype="fp16"), Execution()

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from costmodel.costing import cost_graph
+from costmodel.engines import lower
 from costmodel.execution import DTYPES, Execution
 from costmodel.formulas import is_free
 from costmodel.hardware import load
-from costmodel.kernels import lower
 
 GPU = load("a100")
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from costmodel.engines import engine_of
 from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile, load, names
+from costmodel.host import host_of
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.timing.cpu import (
     CPU,
@@ -146,10 +148,20 @@ def test_a_small_step_runs_warm() -> None:
 
 
 def test_a_compiled_step_pays_for_its_guards_once() -> None:
-    loop = dataclasses.replace(kernel("fused_loop", 0, 4), variant="compiled")
-    times = cpu_step_times(plan_of(loop, 3), graph_of(3, 0), I9)
-    assert times[0].fixed_s - times[1].fixed_s == pytest.approx(CPU.compiled_step_s)
+    plan, graph = plan_of(dataclasses.replace(kernel("fused_loop", 0, 4), caller="generated"), 3), graph_of(3, 0)
+    host = host_of("usual", I9)
+    times = cpu_step_times(plan, graph, I9, engine_of("compile").issued(plan, graph, host))
+    assert times[0].fixed_s - times[1].fixed_s == pytest.approx(host.guards_s) != 0
     assert times[1] == times[2]
+
+
+def test_a_launch_waits_until_it_is_issued() -> None:
+    plan, graph = plan_of(kernel("elementwise", 0, 4), 3), graph_of(3, 0)
+    alone = cpu_step_times(plan, graph, I9)
+    late = [0.0, 5.0, 5.5]
+    times = cpu_step_times(plan, graph, I9, late)
+    assert times[0] == alone[0]
+    assert sum(t.seconds() for t in times) == pytest.approx(5.5 + alone[2].seconds())
 
 
 def test_estimates_add_up_and_name_their_bound() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from costmodel.engines import lower
 from costmodel.execution import Execution
 from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.calibration import Calibration, KernelTime
-from costmodel.kernels.lowering import lower
 from costmodel.kernels.plan import Kernel
 from costmodel.tensor import Role, TensorSpec, f32
 from costmodel.timing import step_timeline
@@ -63,7 +63,8 @@ def times(graph: OpGraph, calibration: Calibration | None = COLD) -> list[float]
     """Microseconds of each launch."""
     hardware = machine(calibration)
     plan = lower(graph, Execution(), hardware)
-    return [estimate.latency_s * 1e6 for estimate in step_timeline(plan, graph, hardware)]
+    issued = [0.0] * len(plan.launches)
+    return [slot.latency_s * 1e6 for slot in step_timeline(plan, graph, hardware, issued)]
 
 
 def relu(*shape: int, in_place: bool = False) -> tuple[str, TensorSpec, dict[str, Any], bool]:

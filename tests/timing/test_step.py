@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from costmodel.engines import engine_of, lower
 from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import lower
+from costmodel.host import host_of
+from costmodel.host.operators import host_weight
 from costmodel.sources import from_module
 from costmodel.timing import step_interval, step_timeline
 from costmodel.timing.gpu import gpu_kernel_time
-from costmodel.timing.host import host_weight
 from costmodel.timing.step import Step
 from costmodel.trace import trace
 
@@ -53,10 +54,14 @@ def chain():
     return recorded(nn.Sequential(*(nn.ReLU() for _ in range(60))), torch.empty(2, 1000))
 
 
+def issued(plan, graph, hardware):
+    return engine_of("eager").issued(plan, graph, host_of("usual", hardware))
+
+
 def step(record, batch, hardware=GPU, **conditions):
     graph = record.bind({"batch": batch})
     plan = lower(graph, Execution.of(batch=batch, **conditions), hardware)
-    return plan, graph, step_timeline(plan, graph, hardware)
+    return plan, graph, step_timeline(plan, graph, hardware, issued(plan, graph, hardware))
 
 
 def latency(record, batch, hardware=GPU, **conditions):
@@ -129,7 +134,7 @@ def test_a_host_twice_as_slow_doubles_the_step_that_it_holds_back(chain):
 
 def shares(record, batch):
     plan, graph, _ = step(record, batch)
-    return Step(plan, graph, GPU).memory_shares()
+    return Step(plan, graph, GPU, issued(plan, graph, GPU)).memory_shares()
 
 
 def test_a_tensor_just_written_is_read_from_l2_if_it_fits(chain):
@@ -188,7 +193,7 @@ def test_a_later_kernel_finds_in_l2_only_what_earlier_ones_of_its_operator_wrote
     """GroupNorm of 1.3 GB: the moments of a group fit in L2, the input that is read again does not."""
     record = recorded(nn.GroupNorm(4, 64), torch.empty(2, 64, 224, 224))
     plan, graph, _ = step(record, 100)
-    shares = Step(plan, graph, GPU).memory_shares()
+    shares = Step(plan, graph, GPU, issued(plan, graph, GPU)).memory_shares()
     applied = plan.kernels[plan.launches[-1].kernel]
     written_before = sum(plan.kernels[launch.kernel].bytes_written for launch in plan.launches[:-1])
     assert shares[-1] >= 1 - written_before / applied.bytes

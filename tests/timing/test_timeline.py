@@ -77,6 +77,6 @@ def test_what_issues_its_own_work_never_waits():
 
 def test_a_cpu_and_a_machine_without_a_model_give_one_too():
     plan = plan_of(MIB, MIB)
-    timeline = step_timeline(plan, empty_graph(2), load("xeon-6148"))
+    timeline = step_timeline(plan, empty_graph(2), load("xeon-6148"), [0.0, 0.0])
     assert [slot.start_s for slot in timeline][1] == timeline[0].end_s
     assert timeline.latency_s == pytest.approx(timeline[-1].end_s)

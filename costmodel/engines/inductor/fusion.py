@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from costmodel.engines.inductor.buffers import Lowered, lower_to_buffers
+from costmodel.engines.inductor.kinds import prefers_channels_last
+from costmodel.engines.inductor.schedule import Scheduler
 from costmodel.execution import Execution
 from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.eager import eager_kernels
-from costmodel.kernels.fusion_kinds import prefers_channels_last
-from costmodel.kernels.fusion_rules import Lowered, lower_to_buffers
-from costmodel.kernels.fusion_schedule import Scheduler
 from costmodel.kernels.operator import Operator, is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes

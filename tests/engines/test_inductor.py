@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.costing import cost_graph
+from costmodel.engines import lower
+from costmodel.engines.inductor.fusion import compiled_plan
+from costmodel.engines.inductor.kinds import prefers_channels_last
 from costmodel.execution import Execution
 from costmodel.formulas import is_free
 from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
-from costmodel.kernels import KernelPlan, lower
-from costmodel.kernels.fusion import compiled_plan
-from costmodel.kernels.fusion_kinds import prefers_channels_last
+from costmodel.kernels import KernelPlan
 from costmodel.tensor import Role, TensorSpec
 
 MAP = (2, 128, 4, 4)

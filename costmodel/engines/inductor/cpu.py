@@ -151,7 +151,7 @@ class _Inductor:
             )
         else:
             kernels = tuple(k for k in cpu_kernels(operator) if k.algorithm != "strided_copy")
-        self.external[index] = tuple(replace(k, variant="compiled") for k in kernels)
+        self.external[index] = tuple(replace(k, caller="generated") for k in kernels)
         for tensor in self.graph.nodes[index].outputs:
             self.written[self.graph.tensors[tensor].storage] = (index, None)
 
@@ -255,5 +255,5 @@ class _Inductor:
             row_length=loop.window_reads,
             access="strided" if loop.strided else "elementwise",
             count=loop.passes,
-            variant="compiled",
+            caller="generated",
         )

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from costmodel.engines.inductor.kinds import kind_of
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph, OpNode
-from costmodel.kernels.fusion_kinds import kind_of
 from costmodel.kernels.precision import NodeDtypes
 
 __all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]

@@ -1,0 +1,46 @@
+"""Eager PyTorch: Python calls operator after operator, and each launches the kernels that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from types import MappingProxyType
+from typing import ClassVar
+
+from costmodel.engines.engine import Advice, Engine
+from costmodel.engines.registry import register
+from costmodel.execution import Execution
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.host import HostProfile, by_node
+from costmodel.host.operators import host_weight
+from costmodel.kernels import KernelPlan, eager_plan
+
+__all__ = ["Eager"]
+
+
+@register
+class Eager(Engine):
+    """Every operator by itself, in program order."""
+
+    name = "eager"
+    title = "in eager mode"
+    help = "PyTorch as it comes"
+    advice: ClassVar[Mapping[str, Advice]] = MappingProxyType(
+        {
+            "host": Advice("torch.compile issues the step from generated code", "compile"),
+            "starts": Advice("torch.compile fuses what it can", "compile"),
+            "traffic": Advice("torch.compile fuses chains", "compile"),
+        }
+    )
+
+    def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+        """Views launch nothing; casts that autocast inserts run ahead of the node that asked for them."""
+        return eager_plan(graph, execution, hardware)
+
+    def issued(self, plan: KernelPlan, graph: OpGraph, host: HostProfile) -> list[float]:
+        """The host pays for every node, views too, one after the other."""
+        weights: list[float] | None = graph.memo.get("host weights")
+        if weights is None:
+            weights = graph.memo["host weights"] = list(accumulate(host_weight(node.op) for node in graph.nodes))
+        return by_node(plan, [weight * host.dispatch_s for weight in weights])

@@ -1,0 +1,46 @@
+"""``torch.compile`` with TorchInductor in its default mode: generated kernels between the libraries' own.
+
+``fusion``, ``buffers``, ``kinds`` and ``schedule`` are what it does for a GPU, ``cpu`` for a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from costmodel.engines.engine import Advice, Engine
+from costmodel.engines.registry import register
+from costmodel.execution import Execution
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.host import HostProfile, by_launch
+from costmodel.kernels.plan import KernelPlan
+
+__all__ = ["Inductor"]
+
+
+@register
+class Inductor(Engine):
+    """Generated code issues generated kernels and calls of libraries, one after the other."""
+
+    name = "compile"
+    title = "compiled"
+    help = "torch.compile"
+    spellings = ("compiled", "dynamo", "inductor")
+    fuses_pointwise = True
+    idle_word = "fused"
+    advice: ClassVar[Mapping[str, Advice]] = MappingProxyType(
+        {"host": Advice("CUDA graphs replay the step without the host (not evaluated)")}
+    )
+    compile_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+        """Launches in an order that respects the data flow; each names every node whose arithmetic it does."""
+        from costmodel.engines.inductor.families import COMPILED_PLAN  # only a compiled run pays for the scheduler
+
+        return COMPILED_PLAN.of(hardware)(graph, execution, hardware)
+
+    def issued(self, plan: KernelPlan, graph: OpGraph, host: HostProfile) -> list[float]:
+        """Guards once, then a launch for each kernel."""
+        return by_launch(plan, host.launch_s, before_s=host.guards_s)
