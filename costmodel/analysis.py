@@ -257,6 +257,7 @@ class Analysis:
             kernels=sum(k.count for k in run),
             inputs=_shapes(self.bound, node.inputs),
             outputs=_shapes(self.bound, node.outputs),
+            phase=node.phase.value,
             activation_bytes=self._activation_bytes(index),
         )
 
@@ -272,22 +273,28 @@ class Analysis:
         return "view" if is_free(self.bound.nodes[index].op) else self.engine.idle_word
 
     def rows(self, by: str = "op") -> list[Row]:
-        """Rows per operator in program order, or added up by ``module``, by operator ``type``, or by ``stage``.
+        """Rows per operator in program order, or added up by ``module``, by operator ``type``, ``stage`` or ``phase``.
 
-        A stage is the size of the maps that an operator puts out, such as 56x56.
+        A stage is the size of the maps that an operator puts out, such as 56x56; a phase is a part of the step, such as
+        forward or backward (:class:`~costmodel.execution.NodePhase`).
 
         Raises InputError for another ``by``.
         """
         if by == "op":
             return self._node_rows
-        if by == "module":
-            return grouped(self._node_rows, lambda row: row.module or "(model)")
-        if by == "type":
-            return grouped(self._node_rows, lambda row: row.op)
-        if by == "stage":
-            sizes = {node.name: size for node, (size, _) in zip(self.bound.nodes, self.feature_maps, strict=True)}
-            return grouped(self._node_rows, lambda row: sizes[row.name] or "(no maps)")
-        raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", "module", "type", "stage")))
+        keys: dict[str, Callable[[Row], str]] = {
+            "module": lambda row: row.module or "(model)",
+            "type": lambda row: row.op,
+            "stage": lambda row: self._map_sizes[row.name] or "(no maps)",
+            "phase": lambda row: row.phase,
+        }
+        if by not in keys:
+            raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", *keys)))
+        return grouped(self._node_rows, keys[by])
+
+    @cached_property
+    def _map_sizes(self) -> dict[str, str]:
+        return {node.name: size for node, (size, _) in zip(self.bound.nodes, self.feature_maps, strict=True)}
 
     @cached_property
     def feature_maps(self) -> list[tuple[str, tuple[Field, ...] | None]]:

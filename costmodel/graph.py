@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError
+from costmodel.execution import NodePhase
 from costmodel.symbols import Binding, Code, compile_codes, from_code, to_code
 from costmodel.tensor import Role, TensorSpec
 
@@ -90,7 +91,7 @@ class OpNode:
     ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
     the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and
     ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
-    (they wrote in place into an aliased storage).
+    (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to.
     """
 
     name: str
@@ -102,6 +103,7 @@ class OpNode:
     outputs: tuple[int, ...]
     in_place: bool = False
     after: tuple[int, ...] = ()
+    phase: NodePhase = NodePhase.FORWARD
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from costmodel.execution import NodePhase
 from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
 from costmodel.tensor import Role, TensorSpec
 
@@ -22,10 +23,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "calls": [[c.op, [[n, _pack(v)] for n, v in c.arguments], [_pack(v) for v in c.outputs]] for c in coded.calls],
         "storages": [[s.nbytes, s.dtype, s.role.value] for s in coded.storages],
         "tensors": [[t.spec, t.storage, t.producer, t.name] for t in coded.tensors],
-        "nodes": [
-            [n.name, n.module, n.module_type, n.call, list(n.inputs), list(n.outputs), n.in_place, list(n.after)]
-            for n in coded.nodes
-        ],
+        "nodes": [_node(n) for n in coded.nodes],
         "inputs": coded.inputs,
         "outputs": coded.outputs,
         "parameters": coded.parameters,
@@ -54,10 +52,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         calls=calls,
         storages=[Storage(nbytes, dtype, roles[role]) for nbytes, dtype, role in data["storages"]],
         tensors=[Tensor(*fields) for fields in data["tensors"]],
-        nodes=[
-            OpNode(name, calls[call].op, module, kind, call, tuple(ins), tuple(outs), in_place, tuple(after))
-            for name, module, kind, call, ins, outs, in_place, after in data["nodes"]
-        ],
+        nodes=[_read_node(calls, *fields) for fields in data["nodes"]],
         inputs=list(data["inputs"]),
         outputs=list(data["outputs"]),
         parameters=dict(data["parameters"]),
@@ -66,6 +61,21 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         notes=tuple(data["notes"]),
         layout=data["layout"],
     )
+
+
+def _node(node: OpNode) -> list[Any]:
+    """Fields of a node; the phase, last, only where it is not the forward pass."""
+    where = [node.name, node.module, node.module_type, node.call]
+    flow = [list(node.inputs), list(node.outputs), node.in_place, list(node.after)]
+    return [*where, *flow] + [node.phase.value] * (node.phase is not NodePhase.FORWARD)
+
+
+def _read_node(
+    calls: list[Call], name: str, module: str, kind: str, call: int, ins: list[int], outs: list[int], in_place: bool,
+    after: list[int], phase: str = NodePhase.FORWARD.value,
+) -> OpNode:  # fmt: skip
+    flow = (tuple(ins), tuple(outs), in_place, tuple(after))
+    return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase))
 
 
 def _pack(value: Any) -> Any:

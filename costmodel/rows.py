@@ -71,6 +71,8 @@ class Row:
     kernels: int
     inputs: str = ""
     outputs: str = ""
+    phase: str = "forward"
+    """The part of a step that the operator belongs to; empty where a row adds up several."""
     activation_bytes: int = 0
     """Activation memory after each layer: fp32 results of contractions and pooling; the rest works in place on them."""
 
@@ -99,12 +101,13 @@ def _added(name: str, rows: Sequence[Row]) -> Row:
     """One row for several: sums, with the op, bound and algorithm of the one that takes longest."""
     longest = max(rows, key=lambda row: row.latency_s)
     sums = {field: sum(getattr(row, field) for row in rows) for field in _SUMMED}
-    modules = {row.module for row in rows}
+    modules, phases = {row.module for row in rows}, {row.phase for row in rows}
     return replace(
         longest,
         name=name,
         count=len(rows),
         module=modules.pop() if len(modules) == 1 else "",
+        phase=phases.pop() if len(phases) == 1 else "",
         inputs="",
         outputs="",
         **sums,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import costmodel
+from costmodel.analysis import Analysis
 from costmodel.errors import InputError
+from costmodel.execution import Execution, NodePhase
+from costmodel.graph_json import from_json, to_json
+from costmodel.hardware import load
 
 
 class Tied(nn.Module):
@@ -78,6 +85,39 @@ def test_weights_are_resident_and_halve_with_their_dtype():
     weights = 4 * (1000 * 10 + 10)
     assert peak(nn.Linear(1000, 10)) == weights + ROW + 40
     assert peak(nn.Linear(1000, 10), dtype="fp16") == (weights + ROW + 40) // 2
+
+
+# -- phases ------------------------------------------------------------------------------------------------------------
+
+
+def two_phases(analysis):
+    """The same program, its second half marked as a backward pass."""
+    record = analysis.record
+    nodes = [replace(node, phase=NodePhase.BACKWARD) if i else node for i, node in enumerate(record.nodes)]
+    marked = replace(record, nodes=nodes, memo={})
+    return Analysis(name="marked", source="", record=marked, hardware=load("a100"), execution=Execution.of(batch=4))
+
+
+def test_rows_by_phase_add_up_and_a_graph_of_one_phase_has_one_row(tied):
+    (forward,) = tied.rows("phase")
+    assert (forward.name, forward.latency_s) == ("forward", pytest.approx(tied.latency))
+    marked = two_phases(tied)
+    assert [row.name for row in marked.rows("phase")] == ["forward", "backward"]
+    for name in SUMMED:
+        assert sum(getattr(row, name) for row in marked.rows("phase")) == getattr(tied.totals, name), name
+    assert marked.rows("phase")[0].latency_s == marked.rows()[0].latency_s
+    assert "| backward" in marked.to_markdown(by="phase")
+
+
+def test_a_phase_is_kept_in_the_cached_json_and_is_forward_where_there_is_none(tied):
+    marked = two_phases(tied).record
+    assert from_json(json.loads(json.dumps(to_json(marked)))).nodes == marked.nodes
+    value = to_json(tied.record)
+    assert {len(node) for node in value["nodes"]} == {8}
+    assert {node.phase for node in from_json(value).nodes} == {NodePhase.FORWARD}
+    value["nodes"][0].append("sideways")
+    with pytest.raises(ValueError, match="sideways"):
+        from_json(value)
 
 
 # -- other conditions --------------------------------------------------------------------------------------------------

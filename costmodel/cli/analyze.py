@@ -19,7 +19,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     common.add_execution(parser)
     parser.add_argument(
-        "--by", choices=("op", "module", "type", "stage"), default="op", help="rows of the table (default: op)"
+        "--by", choices=("op", "module", "type", "stage", "phase"), default="op", help="rows of the table (default: op)"
     )
     parser.add_argument(
         "--columns",

@@ -15,7 +15,13 @@ from costmodel.units import format_quantity
 __all__ = ["ADDITIVE", "GROUPINGS", "record", "rows_table", "sum_remarks", "word"]
 
 #: What ``rows(by=...)`` can be grouped by, with what one row is called.
-GROUPINGS = {"op": "operator", "module": "module", "type": "type of operator", "stage": "size of maps"}
+GROUPINGS = {
+    "op": "operator",
+    "module": "module",
+    "type": "type of operator",
+    "stage": "size of maps",
+    "phase": "phase",
+}
 
 #: Quantities of a row that add up over rows, by key; floats last.
 ADDITIVE = (
@@ -44,7 +50,7 @@ FIELD_KEYS = ("map_size", "receptive_field", "jump")
 _FIELD_HEADINGS = ("maps", "sees", "every")
 
 #: Columns that name a row, by grouping; they are on every page.
-_MAIN = {"op": ("module", "op"), "module": ("name",), "type": ("name",), "stage": ("name",)}
+_MAIN = {by: ("module", "op") if by == "op" else ("name",) for by in GROUPINGS}
 
 
 def word(value: Any) -> str:
@@ -89,7 +95,8 @@ def rows_table(
     if by == "op" and (in_full or any(key in FIELD_KEYS for key in columns or ())):
         rows = [{**row, **seen} for row, seen in zip(rows, field_records(analysis), strict=True)]
     folded = fold_alike(rows, _MAIN[by][0]) if top and by in ("op", "module") else rows
-    by_time = by == "type" or (bool(top) and by != "stage")  # stages are few, and read from the input to the output
+    few = by in ("stage", "phase")  # read from the input to the output
+    by_time = by == "type" or (bool(top) and not few)
     shown = sorted(folded, key=lambda row: -row["latency_s"])[: top or None] if by_time else folded
     footer = [*_rest_row(folded, shown, by), _total_row(rows, analysis.totals, by)]
     return Table(

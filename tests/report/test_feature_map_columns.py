@@ -62,16 +62,17 @@ def test_csv_has_every_column_and_the_terminal_does_not_pay_for_them(vgg) -> Non
     assert "receptive_field" not in rows_table(vgg).rows[0]
 
 
-def test_json_by_stage_follows_the_schema(vgg) -> None:
+@pytest.mark.parametrize("by", ["stage", "phase"])
+def test_json_by_group_follows_the_schema(vgg, by) -> None:
     import json
 
     import jsonschema
 
     from costmodel.report.as_json import schema
 
-    page = json.loads(render(vgg, "json", by="stage"))
+    page = json.loads(render(vgg, "json", by=by))
     jsonschema.validate(page, schema())
-    assert page["groups"]["by"] == "stage"
+    assert page["groups"]["by"] == by
     assert sum(row["activation_bytes"] for row in page["groups"]["rows"]) == sum(
         row["activation_bytes"] for row in page["ops"]
     )
