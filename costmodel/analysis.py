@@ -17,6 +17,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
 from costmodel.kernels import KernelPlan, run_costs
+from costmodel.memory import Footprint, footprint
 from costmodel.rows import ModelInfo, Row, Totals, grouped
 from costmodel.timing import Timeline, step_interval, step_timeline
 
@@ -170,13 +171,13 @@ class Analysis:
             vector_flops=cost.vector_flops,  # type: ignore[arg-type]
             macs=cost.macs,  # type: ignore[arg-type]
             params=self.record.param_count,
-            param_bytes=self.record.parameter_bytes,
+            param_bytes=self.memory.parameter_bytes,
             bytes_read=sum(c.bytes_read for c in self.run_costs),  # type: ignore[misc]
             bytes_written=sum(c.bytes_written for c in self.run_costs),  # type: ignore[misc]
             traffic_bytes=sum(k.bytes for k in run),
             activations=cost.activations,  # type: ignore[arg-type]
             workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
-            peak_memory_bytes=self.peak_memory_bytes,
+            peak_memory_bytes=self.memory.peak_bytes,
             latency_s=self.latency,
             latency_low_s=low,
             latency_high_s=high,
@@ -184,18 +185,9 @@ class Analysis:
         )
 
     @cached_property
-    def peak_memory_bytes(self) -> int:
-        """Weights, inputs, and the most activations alive at once when nodes run in program order, in B."""
-        graph, scale = self.bound, self.plan.storage_scale
-        narrowed = self.execution.precision.weight_bits / 32  # the trace is made in fp32
-        resident = (self.record.parameter_bytes + self.record.buffer_bytes) * narrowed
-        resident += sum(graph.storages[s].nbytes * scale[s] for s in {graph.tensors[t].storage for t in graph.inputs})
-        alive = peak = 0.0
-        for allocated, freed in graph.lifetimes:
-            alive += sum(graph.storages[s].nbytes * scale[s] for s in allocated)
-            peak = max(peak, alive)
-            alive -= sum(graph.storages[s].nbytes * scale[s] for s in freed)
-        return int(resident + peak)
+    def memory(self) -> Footprint:
+        """The most memory that the step takes at once, and what lies there then."""
+        return footprint(self.plan, self.bound, self.execution.precision)
 
     # -- tables --------------------------------------------------------------------------------
 

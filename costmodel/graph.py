@@ -131,8 +131,10 @@ class OpGraph:
     outputs: list[int]
     parameters: dict[str, int] = field(default_factory=dict)
     """Name -> elements of every parameter of the module, shared ones once, unused ones included."""
-    parameter_bytes: int = 0
-    buffer_bytes: int = 0
+    parameter_bytes_of: dict[str, int] = field(default_factory=dict)
+    """Dtype -> B of the parameters that the module holds in it, shared ones once."""
+    buffer_bytes_of: dict[str, int] = field(default_factory=dict)
+    """The same of its buffers."""
     notes: tuple[str, ...] = ()
     layout: str = "nchw"
     """Memory format of images and weights in the traced run: strides follow from it."""
@@ -152,8 +154,8 @@ class OpGraph:
             inputs=self.inputs,
             outputs=self.outputs,
             parameters=self.parameters,
-            parameter_bytes=self.parameter_bytes,
-            buffer_bytes=self.buffer_bytes,
+            parameter_bytes_of=self.parameter_bytes_of,
+            buffer_bytes_of=self.buffer_bytes_of,
             notes=self.notes,
             layout=self.layout,
             memo=self.memo,
@@ -275,6 +277,11 @@ class OpGraph:
     def param_count(self) -> int:
         """Elements of all parameters, shared ones once."""
         return sum(self.parameters.values())
+
+    @property
+    def parameter_bytes(self) -> int:
+        """B of all parameters as the module holds them, shared ones once."""
+        return sum(self.parameter_bytes_of.values())
 
     def predecessors(self, index: int) -> list[int]:
         """Nodes that must run before node ``index``, in program order, each once."""

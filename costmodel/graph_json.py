@@ -27,8 +27,8 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "inputs": coded.inputs,
         "outputs": coded.outputs,
         "parameters": coded.parameters,
-        "parameter_bytes": coded.parameter_bytes,
-        "buffer_bytes": coded.buffer_bytes,
+        "parameter_bytes": coded.parameter_bytes_of,
+        "buffer_bytes": coded.buffer_bytes_of,
         "notes": list(coded.notes),
         "layout": coded.layout,
     }
@@ -56,8 +56,8 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         inputs=list(data["inputs"]),
         outputs=list(data["outputs"]),
         parameters=dict(data["parameters"]),
-        parameter_bytes=data["parameter_bytes"],
-        buffer_bytes=data["buffer_bytes"],
+        parameter_bytes_of=_by_dtype(data["parameter_bytes"]),
+        buffer_bytes_of=_by_dtype(data["buffer_bytes"]),
         notes=tuple(data["notes"]),
         layout=data["layout"],
     )
@@ -76,6 +76,11 @@ def _read_node(
 ) -> OpNode:  # fmt: skip
     flow = (tuple(ins), tuple(outs), in_place, tuple(after))
     return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase))
+
+
+def _by_dtype(nbytes: dict[str, int] | int) -> dict[str, int]:
+    """B by dtype; one number, as earlier entries hold it, is taken for fp32."""
+    return dict(nbytes) if isinstance(nbytes, dict) else {"float32": nbytes} if nbytes else {}
 
 
 def _pack(value: Any) -> Any:

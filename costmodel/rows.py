@@ -24,8 +24,8 @@ class ModelInfo:
 class Totals:
     """Sums over one step. FLOP, elements, B and s.
 
-    ``bytes_read`` and ``bytes_written`` are compulsory, ``traffic_bytes`` what the kernels move; ``peak_memory_bytes``
-    is weights and the most activations alive at once.
+    ``param_bytes`` are the parameters in the dtype of the run. ``bytes_read`` and ``bytes_written`` are compulsory,
+    ``traffic_bytes`` what the kernels move; ``peak_memory_bytes`` is weights and the most activations alive at once.
     """
 
     flops: int

@@ -62,7 +62,7 @@ ROW = 4 * 1000  # B of one tensor of 1000 floats
 
 def peak(module, **conditions):
     analysis = costmodel.analyze(module.eval(), torch.empty(1, 1000), hw="a100", **conditions)
-    return analysis.peak_memory_bytes
+    return analysis.memory.peak_bytes
 
 
 class Residual(nn.Module):

@@ -65,8 +65,8 @@ def residual() -> OpGraph:
         inputs=[0],
         outputs=[5],
         parameters={"w": 64},
-        parameter_bytes=256,
-        buffer_bytes=32,
+        parameter_bytes_of={"float32": 256},
+        buffer_bytes_of={"float32": 32},
         notes=("a note",),
         layout="nhwc",
     )

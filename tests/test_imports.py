@@ -24,6 +24,7 @@ FLOORS = (
     {"cache", "timing", "costing", "rows", "trace", "measure", "receptive_field"},
     {"engines"},
     {"host"},
+    {"memory"},
     {"kernels"},
     {"hardware", "formulas", "graph", "graph_json", "sources", "zoo"},
     {"cost", "tensor", "devices", "execution"},

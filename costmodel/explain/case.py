@@ -267,7 +267,7 @@ class Case:
         tensors = [replace(t, storage=_root(t.storage, moved, graph.tensors)) for t in graph.tensors]
         renamed = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
         changed = replace(graph, nodes=renamed, tensors=tensors, memo={})
-        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_scale, plan.notes)
+        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_bytes, plan.notes)
         issued = self.analysis.engine.issued(new, changed, self.analysis.host)
         return step_timeline(new, changed, self.analysis.hardware, issued).latency_s
 

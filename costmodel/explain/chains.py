@@ -62,8 +62,8 @@ def fusible_share(plan: KernelPlan, graph: OpGraph) -> dict[int, float]:
 def _run_bytes(plan: KernelPlan, graph: OpGraph, tensor: int) -> float:
     """Bytes of a tensor in the dtype of the run."""
     found = graph.tensors[tensor]
-    scale = plan.storage_scale[found.storage] if plan.storage_scale else 1.0
     nbytes: float = graph.specs[found.spec].nbytes  # type: ignore[assignment]
+    scale: float = plan.storage_bytes[found.storage] / max(graph.storages[found.storage].nbytes, 1)
     return nbytes * scale
 
 

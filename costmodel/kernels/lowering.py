@@ -13,7 +13,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.plan import Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
@@ -36,7 +36,7 @@ class _Structure:
 
     dtypes: tuple[NodeDtypes, ...]
     keys: tuple[tuple[Any, ...], ...]  # ("call", index, dtypes) or ("cast", tensor, from, to)
-    starts: tuple[tuple[int, tuple[int, ...]], ...]  # (key, nodes) in program order
+    starts: tuple[tuple[int, Launch], ...]  # (key, a launch with the key's place for its kernel) in program order
     storage_scale: tuple[float, ...]
     memo: dict[tuple[range, ...], tuple[Launch, ...]]
 
@@ -44,7 +44,7 @@ class _Structure:
         """Launches in program order, where ``of_key[i]`` are the kernels of the i-th key."""
         which = tuple(of_key)
         if which not in self.memo:
-            self.memo[which] = tuple(Launch(k, nodes) for key, nodes in self.starts for k in of_key[key])
+            self.memo[which] = tuple(replace(start, kernel=k) for key, start in self.starts for k in of_key[key])
         return self.memo[which]
 
 
@@ -58,14 +58,15 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
 
 def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
     keys: dict[tuple[Any, ...], int] = {}
-    starts: list[tuple[int, tuple[int, ...]]] = []
+    starts: list[tuple[int, Launch]] = []
     for index, (node, types) in enumerate(zip(graph.nodes, dtypes, strict=True)):
         for position in types.casts:
             cast = ("cast", graph.tensors[node.inputs[position]].spec, types.had[position], types.inputs[position])
-            starts.append((keys.setdefault(cast, len(keys)), (index,)))
+            read = graph.tensors[node.inputs[position]]
+            starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (Read(read.storage, read.spec),))))
         if not is_free(node.op):
             call = ("call", node.call, types)
-            starts.append((keys.setdefault(call, len(keys)), (index,)))
+            starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), *storages_of(graph, (index,)))))
     return _Structure(tuple(dtypes), tuple(keys), tuple(starts), _storage_scale(graph, dtypes), {})
 
 
@@ -120,7 +121,7 @@ class _Lowering:
             run = self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
             of_key.append(range(len(kernels), len(kernels) + len(run)))
             kernels += run
-        return KernelPlan(tuple(kernels), structure.launches(of_key), structure.storage_scale)
+        return KernelPlan(tuple(kernels), structure.launches(of_key), stored_bytes(self.graph, structure.storage_scale))
 
     def _cast(self, spec: int, source: str, target: str) -> tuple[Kernel, ...]:
         """A copy into another dtype: reads what there is, writes the new."""

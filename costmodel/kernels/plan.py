@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Kernel", "KernelPlan", "Launch"]
+from costmodel.graph import OpGraph
+
+__all__ = ["Kernel", "KernelPlan", "Launch", "Read", "storages_of", "stored_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,25 @@ class Kernel:
         return self.bytes_read + self.bytes_written
 
 
+class Read(NamedTuple):
+    """What a launch reads of a storage: the tensor that a spec of the graph describes."""
+
+    storage: int
+    spec: int
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start of a kernel: which kernel of the plan, and the nodes of the graph that it serves."""
+    """One start of a kernel: which kernel of the plan, and the nodes of the graph that it serves.
+
+    ``reads`` and ``writes`` are the storages that it touches, numbered as in ``KernelPlan.storage_bytes``. Several
+    kernels that one operator starts all name what the operator reads and writes.
+    """
 
     kernel: int
     nodes: tuple[int, ...]
+    reads: tuple[Read, ...] = ()
+    writes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,19 @@ class KernelPlan:
 
     kernels: tuple[Kernel, ...]
     launches: tuple[Launch, ...]
-    storage_scale: tuple[float, ...] = ()
-    """Per storage of the graph, its bytes in this execution over its bytes as traced (fp16: 0.5)."""
+    storage_bytes: tuple[float, ...] = ()
+    """B of each storage of the graph in this run; 0 for what is never stored."""
     notes: tuple[str, ...] = ()
+
+
+def storages_of(graph: OpGraph, nodes: Iterable[int]) -> tuple[tuple[Read, ...], tuple[int, ...]]:
+    """What nodes read and write, each once and in order, where each of them is launched by itself."""
+    tensors = graph.tensors
+    reads = dict.fromkeys(Read(tensors[t].storage, tensors[t].spec) for n in nodes for t in graph.nodes[n].inputs)
+    writes = dict.fromkeys(tensors[t].storage for n in nodes for t in graph.nodes[n].outputs)
+    return tuple(reads), tuple(writes)
+
+
+def stored_bytes(graph: OpGraph, scale: Iterable[float]) -> tuple[float, ...]:
+    """B of each storage of the graph, at ``scale`` times what was traced (fp16: 0.5)."""
+    return tuple(storage.nbytes * factor for storage, factor in zip(graph.storages, scale, strict=False))

@@ -94,7 +94,7 @@ class Step:
         reads, writes = _data_flow(self.graph)
         nbytes: list[float] = [spec.nbytes for spec in self.graph.specs]  # type: ignore[misc]
         kernels, c = self.plan.kernels, self.constants
-        scale = self.plan.storage_scale or (1.0,) * len(self.graph.storages)
+        stored, traced = self.plan.storage_bytes, self.graph.storages
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
         touched = 0.0  # B since the step began
         began_at: dict[int, float] = {}  # storage -> touched when its writer began
@@ -116,7 +116,8 @@ class Step:
                 for storage, spec in {p for n in launch.nodes for p in reads[n]} if several else reads[node]:
                     left = reach - (touched - began_at.get(storage, -math.inf))
                     if left > 0:
-                        hits += nbytes[spec] * scale[storage] * min(left / fade, 1.0)
+                        scale = stored[storage] / (traced[storage].nbytes or 1)
+                        hits += nbytes[spec] * scale * min(left / fade, 1.0)
             shares.append(1 - min(hits, kernel.bytes_read) / moved * gain if hits else 1.0)
             for source in launch.nodes:
                 for storage in writes[source]:

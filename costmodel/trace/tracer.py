@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -146,12 +146,20 @@ class _Tracer:
         parameters = {name: p.numel() for name, p in self.loaded.module.named_parameters()}
         graph = GraphBuilder(runs, lift, symbols, points).build(
             parameters=parameters,
-            parameter_bytes=sum(p.numel() * p.element_size() for p in self.loaded.module.parameters()),
-            buffer_bytes=sum(b.numel() * b.element_size() for b in self.loaded.module.buffers()),
+            parameter_bytes_of=_bytes_by_dtype(self.loaded.module.parameters()),
+            buffer_bytes_of=_bytes_by_dtype(self.loaded.module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes])),
             layout=self.layout,
         )
         return graph.coded()
+
+
+def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tensor in tensors:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        found[dtype] = found.get(dtype, 0) + tensor.numel() * tensor.element_size()
+    return found
 
 
 def _channels_last(leaf: Any) -> Any:

@@ -76,7 +76,7 @@ def _graph(call: _Call) -> OpGraph:
         inputs=[i for i in range(count) if specs[i].role is Role.INPUT],
         outputs=[count],
         parameters=weights,
-        parameter_bytes=4 * sum(weights.values()),
+        parameter_bytes_of={"float32": 4 * sum(weights.values())},
     )
 
 

@@ -84,12 +84,18 @@ def test_plan_of_a_binding_has_its_sizes_though_structure_is_shared(traced):
         assert [k.matrix_flops for k in plan.kernels] == [2 * batch * 16 * 4]
 
 
+def scales(graph, **conditions):
+    """Bytes of each storage in a run over its bytes as traced."""
+    stored = lower(graph, Execution.of(batch=2, **conditions), GPU).storage_bytes
+    return [nbytes / storage.nbytes for nbytes, storage in zip(stored, graph.storages, strict=True)]
+
+
 def test_storages_shrink_with_the_dtype_of_what_lies_in_them(graph):
     """model.to(fp16) halves everything; autocast leaves the step's input and the weights as they are."""
     used = {graph.tensors[t].storage for node in graph.nodes for t in (*node.inputs, *node.outputs)}
-    half = lower(graph, Execution.of(dtype="fp16", batch=2), GPU).storage_scale
+    half = scales(graph, dtype="fp16")
     assert {half[s] for s in used if graph.storages[s].dtype == "float32"} == {0.5}
-    mixed = lower(graph, Execution.of(dtype="amp_fp16", batch=2), GPU).storage_scale
+    mixed = scales(graph, dtype="amp_fp16")
     kept = {graph.tensors[t].storage for t, tensor in enumerate(graph.tensors) if tensor.producer is None}
     assert {mixed[s] for s in kept & used} == {1.0}
     convolution = next(node for node in graph.nodes if node.op == "aten.conv2d")

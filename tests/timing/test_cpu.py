@@ -131,7 +131,7 @@ def test_larger_working_sets_miss_no_less(first: float, second: float) -> None:
 
 def graph_of(nodes: int, parameter_bytes: int) -> OpGraph:
     made = [OpNode(str(i), "aten.relu", "", "", 0, (), ()) for i in range(nodes)]
-    return OpGraph({}, [], [], [], [], made, [], [], parameter_bytes=parameter_bytes)
+    return OpGraph({}, [], [], [], [], made, [], [], parameter_bytes_of={"float32": parameter_bytes})
 
 
 def plan_of(k: Kernel, times: int) -> KernelPlan:

@@ -76,7 +76,7 @@ def two_ops(batch: str | int = "batch") -> OpGraph:
         inputs=[0],
         outputs=[4],
         parameters={"fc.weight": 30, "fc.bias": 6},
-        parameter_bytes=144,
+        parameter_bytes_of={"float32": 144},
     )
 
 

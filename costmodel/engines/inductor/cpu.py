@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from types import MappingProxyType
 
 from costmodel.execution import Execution
@@ -28,7 +29,7 @@ from costmodel.kernels.cpu import (
     tensors_of,
 )
 from costmodel.kernels.operator import Operator, window_elements
-from costmodel.kernels.plan import Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
 
 __all__ = ["compiled_cpu_plan"]
 
@@ -230,8 +231,9 @@ class _Inductor:
         launches = []
         for start in sorted(steps):
             nodes = tuple(sorted(self.loops[start].nodes)) if start in self.loops else (start,)
-            launches += [Launch(kernels.setdefault(k, len(kernels)), nodes) for k in steps[start]]
-        return KernelPlan(tuple(kernels), tuple(launches), (1.0,) * len(self.graph.storages))
+            reads, writes = storages_of(self.graph, nodes)
+            launches += [Launch(kernels.setdefault(k, len(kernels)), nodes, reads, writes) for k in steps[start]]
+        return KernelPlan(tuple(kernels), tuple(launches), stored_bytes(self.graph, repeat(1.0)))
 
     def _kernel(self, loop: _Loop) -> Kernel:
         """One loop nest: outside operands read once, results that others read written once.

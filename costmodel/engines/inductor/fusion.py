@@ -21,7 +21,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.operator import Operator, is_dense
-from costmodel.kernels.plan import Kernel, KernelPlan, Launch
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
@@ -47,8 +47,7 @@ def compiled_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfil
         run = sizes.extern(recipe) if recipe.kind == "extern" else (sizes.fused(recipe),)
         of_recipe.append(range(len(kernels), len(kernels) + len(run)))
         kernels += run
-    launches = tuple(Launch(k, nodes) for recipe, nodes in structure.starts for k in of_recipe[recipe])
-    return KernelPlan(tuple(kernels), launches, structure.storage_scale)
+    return KernelPlan(tuple(kernels), structure.launches(of_recipe), stored_bytes(graph, structure.storage_scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,18 @@ class _Recipe:
 @dataclass(frozen=True, slots=True)
 class _Structure:
     recipes: tuple[_Recipe, ...]
-    starts: tuple[tuple[int, tuple[int, ...]], ...]
+    starts: tuple[tuple[int, Launch], ...]
+    """(recipe, a launch with the recipe's place for its kernel) in an order that respects the data flow."""
     storage_scale: tuple[float, ...]
     channels_last: bool
+    memo: dict[tuple[range, ...], tuple[Launch, ...]]
+
+    def launches(self, of_recipe: list[range]) -> tuple[Launch, ...]:
+        """Launches in order, where ``of_recipe[i]`` are the kernels of the i-th recipe."""
+        which = tuple(of_recipe)
+        if which not in self.memo:
+            self.memo[which] = tuple(replace(s, kernel=k) for recipe, s in self.starts for k in of_recipe[recipe])
+        return self.memo[which]
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
@@ -111,9 +119,10 @@ def _group(graph: OpGraph, lowered: _Lowered, counts: Mapping[int, Any]) -> _Str
     starts = []
     for group in Scheduler(lowered.stored, counts).run():
         recipe = _recipe(graph, lowered.stored, group, lowered.dtypes)
-        starts.append((recipes.setdefault(recipe, len(recipes)), _nodes(lowered.stored, group)))
+        nodes = _nodes(lowered.stored, group)
+        starts.append((recipes.setdefault(recipe, len(recipes)), Launch(0, nodes, *storages_of(graph, nodes))))
     scale = _storage_scale(graph, lowered.stored)
-    return _Structure(tuple(recipes), tuple(starts), scale, lowered.channels_last)
+    return _Structure(tuple(recipes), tuple(starts), scale, lowered.channels_last, {})
 
 
 def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
