@@ -8,7 +8,7 @@ become one kernel, which reads each outside tensor once and writes only what som
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.operator import Operator, is_dense
-from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
+from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
@@ -47,7 +47,7 @@ def compiled_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfil
         run = sizes.extern(recipe) if recipe.kind == "extern" else (sizes.fused(recipe),)
         of_recipe.append(range(len(kernels), len(kernels) + len(run)))
         kernels += run
-    return KernelPlan(tuple(kernels), structure.launches(of_recipe), stored_bytes(graph, structure.storage_scale))
+    return KernelPlan(tuple(kernels), structure.launches(of_recipe), structure.storages.nbytes(graph))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _Structure:
     recipes: tuple[_Recipe, ...]
     starts: tuple[tuple[int, Launch], ...]
     """(recipe, a launch with the recipe's place for its kernel) in an order that respects the data flow."""
-    storage_scale: tuple[float, ...]
+    storages: _Storages
     channels_last: bool
     memo: dict[tuple[range, ...], tuple[Launch, ...]]
 
@@ -117,12 +117,13 @@ def _lower(graph: OpGraph, execution: Execution, *, channels_last: bool) -> _Low
 def _group(graph: OpGraph, lowered: _Lowered, counts: Mapping[int, Any]) -> _Structure:
     recipes: dict[_Recipe, int] = {}
     starts = []
+    storages = _Storages(graph, lowered.stored)
     for group in Scheduler(lowered.stored, counts).run():
         recipe = _recipe(graph, lowered.stored, group, lowered.dtypes)
         nodes = _nodes(lowered.stored, group)
-        starts.append((recipes.setdefault(recipe, len(recipes)), Launch(0, nodes, *storages_of(graph, nodes))))
-    scale = _storage_scale(graph, lowered.stored)
-    return _Structure(tuple(recipes), tuple(starts), scale, lowered.channels_last, {})
+        launch = Launch(0, nodes, storages.read(group), storages.written(group))
+        starts.append((recipes.setdefault(recipe, len(recipes)), launch))
+    return _Structure(tuple(recipes), tuple(starts), storages, lowered.channels_last, {})
 
 
 def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
@@ -131,15 +132,56 @@ def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
     return tuple(found) or (lowered.buffers[group[0]].asked_by,)
 
 
-def _storage_scale(graph: OpGraph, lowered: Lowered) -> tuple[float, ...]:
-    """Bytes of each storage in this run over its bytes as traced; nothing where the value is never stored."""
-    scale = [1.0] * len(graph.storages)
-    for index, tensor in enumerate(graph.tensors):
-        value = lowered.values[index]
-        if tensor.producer is not None and value.root == index:
-            traced = ITEMSIZE_BYTES.get(graph.storages[tensor.storage].dtype, 1)
-            scale[tensor.storage] = ITEMSIZE_BYTES.get(value.dtype, 1) / traced
-    return tuple(scale)
+class _Storages:
+    """Where the values of a compiled step lie: in the graph's storages, or in some that only this run has.
+
+    The latter, numbered from the last of the graph's on, hold what no tensor of the graph is: stored casts, and
+    convolutions before their bias is added.
+    """
+
+    def __init__(self, graph: OpGraph, lowered: Lowered) -> None:
+        self.lowered, self.tensors, self.count = lowered, graph.tensors, len(graph.storages)
+        self.made: dict[int, int] = {}  # root value -> storage
+        self.dtype_of: dict[int, str] = {}  # storage -> dtype of what lies in it; others are never stored
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.producer is None:
+                self.dtype_of[tensor.storage] = lowered.values[index].dtype
+
+    def _of(self, root: int) -> int:
+        if root < len(self.tensors):
+            return self.tensors[root].storage
+        return self.made.setdefault(root, self.count + len(self.made))
+
+    def read(self, group: list[int]) -> tuple[Read, ...]:
+        """What a group loads from outside."""
+        values = self.lowered.values
+        found = []
+        for root, parts in _outside(self.lowered, group).items():
+            shown = (root,) if root in parts else sorted(parts)
+            found += [Read(self._of(root), values[value].spec) for value in shown]
+        return tuple(dict.fromkeys(found))
+
+    def written(self, group: list[int]) -> tuple[int, ...]:
+        """What a group stores for others."""
+        values = self.lowered.values
+        roots = dict.fromkeys(values[value].root for value in _stored(self.lowered, group))
+        for root in roots:
+            self.dtype_of[self._of(root)] = values[root].dtype
+        return tuple(dict.fromkeys(map(self._of, roots)))
+
+    def nbytes(self, graph: OpGraph) -> tuple[float, ...]:
+        """B of each storage, 0 where its value is never stored."""
+        found = [0.0] * (self.count + len(self.made))
+        for storage, dtype in self.dtype_of.items():
+            if storage < self.count:
+                traced = graph.storages[storage]
+                scale = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(traced.dtype, 1)
+                found[storage] = traced.nbytes * scale
+        for root, storage in self.made.items():
+            value = self.lowered.values[root]
+            numel: int = graph.specs[value.spec].numel  # type: ignore[assignment]
+            found[storage] = numel * ITEMSIZE_BYTES.get(value.dtype, 1)
+        return tuple(found)
 
 
 # -- recipes and sizes ---------------------------------------------------------------------------
@@ -162,32 +204,43 @@ def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence
     return _Recipe(kind, op, main.space, _reads(lowered, group), _writes(lowered, group), calls)
 
 
-def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int], ...]:
+def _outside(lowered: Lowered, group: list[int]) -> dict[int, set[int]]:
+    """Per value in memory that a group loads and does not make itself, by root: the parts of it that are read."""
     inside = set(group)
     parts: dict[int, set[int]] = {}
     for b in group:
         for value in lowered.buffers[b].reads:
             parts.setdefault(lowered.values[value].root, set()).add(value)
+    return {
+        root: values
+        for root, values in parts.items()
+        if lowered.values[root].spec >= 0
+        and not ((makers := lowered.makers.get(root, ())) and inside.issuperset(makers))
+    }
+
+
+def _stored(lowered: Lowered, group: list[int]) -> Iterator[int]:
+    """Values that a group makes and others read."""
+    inside = set(group)
+    for b in group:
+        for value in lowered.buffers[b].writes:
+            known = lowered.values[value]
+            if known.spec >= 0 and (known.root in lowered.kept or not inside.issuperset(lowered.readers[known.root])):
+                yield value
+
+
+def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int], ...]:
     found = []
-    for root, values in parts.items():
+    for root, values in _outside(lowered, group).items():
         memory = lowered.values[root]
-        makers = lowered.makers.get(root, ())
-        if memory.spec < 0 or (makers and inside.issuperset(makers)):
-            continue
         specs = () if root in values else tuple(lowered.values[v].spec for v in values)
         found.append((memory.spec, specs, ITEMSIZE_BYTES.get(memory.dtype, 1)))
     return tuple(sorted(found))
 
 
 def _writes(lowered: Lowered, group: list[int]) -> tuple[tuple[int, int], ...]:
-    inside = set(group)
-    found = []
-    for b in group:
-        for value in lowered.buffers[b].writes:
-            known = lowered.values[value]
-            if known.spec >= 0 and (known.root in lowered.kept or not inside.issuperset(lowered.readers[known.root])):
-                found.append((known.spec, ITEMSIZE_BYTES.get(known.dtype, 1)))
-    return tuple(sorted(found))
+    found = [lowered.values[value] for value in _stored(lowered, group)]
+    return tuple(sorted((known.spec, ITEMSIZE_BYTES.get(known.dtype, 1)) for known in found))
 
 
 class _Sizes:
