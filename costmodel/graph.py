@@ -315,33 +315,6 @@ class OpGraph:
                 graph.add_edge(self.nodes[before].name, node.name, tensors=passed)
         return graph
 
-    @property
-    def lifetimes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Per node, the activation storages that it allocates and the ones that can be freed after it."""
-        known: list[tuple[tuple[int, ...], tuple[int, ...]]] | None = self.memo.get("lifetimes")
-        if known is None:
-            known = self.memo["lifetimes"] = self._find_lifetimes()
-        return known
-
-    def _find_lifetimes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        first: dict[int, int] = {}
-        last: dict[int, int] = {}
-        for index, node in enumerate(self.nodes):
-            for t in (*node.inputs, *node.outputs):
-                storage = self.tensors[t].storage
-                if self.storages[storage].role is Role.ACTIVATION:
-                    first.setdefault(storage, index)
-                    last[storage] = index
-        kept = {self.tensors[t].storage for t in self.outputs}
-        allocated: list[list[int]] = [[] for _ in self.nodes]
-        freed: list[list[int]] = [[] for _ in self.nodes]
-        for storage, index in first.items():
-            allocated[index].append(storage)
-        for storage, index in last.items():
-            if storage not in kept:
-                freed[index].append(storage)
-        return [(tuple(a), tuple(f)) for a, f in zip(allocated, freed, strict=True)]
-
 
 def _as_dim(code: Any) -> Any:
     return from_code(code) if isinstance(code, str) else code

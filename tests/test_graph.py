@@ -6,10 +6,8 @@ import json
 
 import networkx
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from costmodel.errors import InputError
 from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
@@ -136,23 +134,6 @@ def test_networkx_dag_carries_specs_and_pure_orderings():
     assert [spec.shape[1] for spec in dag.edges["view", "add"]["tensors"]] == [8]
     assert dag.nodes["matmul"]["arguments"]["other"].role is Role.PARAMETER
     assert set(dag.graph["symbols"]) == {"batch", "width"}
-
-
-def test_storages_live_from_their_first_to_their_last_use_and_outputs_stay():
-    lifetimes = residual().lifetimes
-    assert [allocated for allocated, _ in lifetimes] == [(2,), (), (), (3,), ()]  # in place and view: nothing new
-    assert [freed for _, freed in lifetimes] == [(), (), (), (2,), ()]
-
-
-def test_every_activation_of_a_traced_network_is_freed_unless_it_is_put_out(traced):
-    block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.GELU())
-    graph = traced(block, torch.empty(2, 3, 8, 8))
-    allocated = [s for new, _ in graph.lifetimes for s in new]
-    freed = [s for _, old in graph.lifetimes for s in old]
-    kept = {graph.tensors[t].storage for t in graph.outputs}
-    assert len(allocated) == len(set(allocated)) == 2  # the convolution's output and GELU's
-    assert set(allocated) - set(freed) == kept
-    assert len(freed) == len(set(freed))
 
 
 def test_results_and_call_counts():

@@ -22,6 +22,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.memory import SmallBlocks, occupancy
 from costmodel.timing.timeline import KernelSeconds
 
 __all__ = ["Work", "calibrated_step_times", "find_kind", "kernel_seconds", "kind_of", "work_of"]
@@ -226,29 +227,24 @@ def _with_heap_growth(
     growth = heap_growth(plan, graph)
     if sum(growth) <= TRIM_THRESHOLD_BYTES or not calibration.page_fault_s:
         return times
-    found, seen = list(times), set[int]()
-    for index, launch in enumerate(plan.launches):
-        node = launch.nodes[-1]
-        if growth[node] and node not in seen:
-            seen.add(node)
-            faults = growth[node] / PAGE_BYTES * calibration.page_fault_s
-            found[index] = found[index]._replace(memory_s=found[index].memory_s + faults)
-    return found
+    fault_s = calibration.page_fault_s / PAGE_BYTES
+    return [t._replace(memory_s=t.memory_s + more * fault_s) for t, more in zip(times, growth, strict=True)]
 
 
-def heap_growth(plan: KernelPlan, graph: OpGraph) -> list[int]:
-    """For each node, by how many bytes it raises the most that a step has held so far in blocks below the threshold."""
-    scratch = [0] * len(graph.nodes)  # what an operator's own reorders and copies are written to
-    for launch in plan.launches:
+def heap_growth(plan: KernelPlan, graph: OpGraph) -> list[float]:
+    """For each launch, by how many bytes it raises the most that a step has held so far in blocks below the threshold.
+
+    What an operator's own reorders and copies are written to lives until its last launch.
+    """
+    growth: list[float] = []
+    highest = scratch = 0.0
+    node = -1
+    for launch, alive in zip(plan.launches, occupancy(plan, graph, SmallBlocks(MMAP_THRESHOLD_BYTES)), strict=True):
         kernel = plan.kernels[launch.kernel]
+        if launch.nodes[-1] != node:
+            node, scratch = launch.nodes[-1], 0.0
         if kernel.algorithm in (*_REORDERS, "strided_copy") and kernel.bytes_written <= MMAP_THRESHOLD_BYTES:
-            scratch[launch.nodes[-1]] += kernel.bytes_written
-    sizes: list[int] = [s.nbytes if s.nbytes <= MMAP_THRESHOLD_BYTES else 0 for s in graph.storages]
-    alive = highest = 0
-    growth = []
-    for node, (allocated, freed) in enumerate(graph.lifetimes):
-        alive += sum(sizes[s] for s in allocated)
-        growth.append(max(alive + scratch[node] - highest, 0))
+            scratch += kernel.bytes_written
+        growth.append(max(alive + scratch - highest, 0.0))
         highest += growth[-1]
-        alive -= sum(sizes[s] for s in freed)
     return growth

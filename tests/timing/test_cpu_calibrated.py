@@ -131,6 +131,14 @@ def test_a_heap_that_outgrows_the_trim_threshold_is_faulted_in_anew() -> None:
     assert times(joined) == pytest.approx([10 + 31 * MIB / 4 / 1000 + faults] * 3)
 
 
+def test_half_precision_halves_what_the_heap_holds() -> None:
+    """Three results of 31 MiB in fp32, all kept, outgrow the heap; in bf16 they are 46.5 MiB, which it keeps."""
+    larger = chain(*[relu(31, MIB // 4)] * 3)
+    graph = OpGraph(**{n: getattr(larger, n) for n in OpGraph.__dataclass_fields__} | {"outputs": [1, 2, 3]})
+    plan = lower(graph, Execution.of(dtype="bf16"), machine())
+    assert heap_growth(plan, graph) == [31 * MIB / 2] * 3
+
+
 def test_without_a_calibration_the_datasheet_model_stays() -> None:
     graph = chain(relu(10, 100))
     assert times(graph, None) != pytest.approx(times(graph))
