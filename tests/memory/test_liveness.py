@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from costmodel.engines import lower
 from costmodel.execution import Execution, Precision
 from costmodel.graph import OpGraph, OpNode, Storage, Tensor
 from costmodel.hardware import load
-from costmodel.kernels import Kernel, KernelPlan, Launch, lower
+from costmodel.kernels import Kernel, KernelPlan, Launch
 from costmodel.kernels.plan import Read
 from costmodel.memory import ExactBytes, SmallBlocks, footprint, lifetimes, occupancy, run_bytes
 from costmodel.tensor import Role, TensorSpec
