@@ -26,30 +26,31 @@ from typing import Any
 import numpy as np
 
 from costmodel.hardware import load
-from costmodel.timing.clock import CLOCK, Clock, ClockConstants
-from costmodel.timing.gemm import GEMM, GemmConstants, gemm_time
+from costmodel.timing import CONSTANTS, Constants
+from costmodel.timing.clock import Clock
+from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.validate.replay import COPIES
 
 Array = Any  # numpy arrays of float
 
 FITTED = (
-    "stream_share",
-    "fixed_cycles",
-    "l2_share",
-    "memory_overlap",
-    "k_latency_cycles",
-    "epilogue_bytes_per_cycle",
-    "split_fixed_cycles",
-    "split_passes",
-    "l2_usable",
-    "l2_fade",
-    "gemv_fixed_cycles",
-    "gemv_passes",
+    "products.stream_share",
+    "products.fixed_cycles",
+    "products.l2_share",
+    "products.memory_overlap",
+    "products.k_latency_cycles",
+    "products.epilogue_bytes_per_cycle",
+    "products.split_fixed_cycles",
+    "products.split_passes",
+    "products.l2_usable",
+    "products.l2_fade",
+    "products.gemv_fixed_cycles",
+    "products.gemv_passes",
 )
 #: No A100 row lies near the edge of its L2: alone, it leaves the edge at the nominal capacity, nearly sharp.
-EDGE = {"l2_usable": 1.0, "l2_fade": 0.1}
-FITTED_SIMT = ("simt_feed", "row_toll")
+EDGE = {"products.l2_usable": 1.0, "products.l2_fade": 0.1}
+FITTED_SIMT = ("products.simt_feed", "products.row_toll", "clock.power_window_s")
 ROOT = Path(__file__).parents[1]
 
 
@@ -109,7 +110,7 @@ def read_fp32(folder: Path) -> list[Rows]:
     for each in read(folder / "ops_neusight.csv.gz", ["linear", "bmm"]):
         floor = float(np.quantile(each.seconds, 0.01))
         above = each.seconds > 1.5 * floor
-        dispatch = floor - GEMM.fixed_cycles / each.machine.clock_hz
+        dispatch = floor - CONSTANTS.products.fixed_cycles / each.machine.clock_hz
         result.append(
             dataclasses.replace(
                 each, dtype="fp32", sizes=each.sizes[above], seconds=each.seconds[above], dispatch_s=dispatch
@@ -128,36 +129,42 @@ def reuse(rows: Rows) -> tuple[Array, Array] | None:
     return weight + other, copies * weight + other
 
 
-def predict(rows: Rows, c: GemmConstants, clock: ClockConstants = CLOCK) -> Array:
+def predict(rows: Rows, c: Constants) -> Array:
     """Seconds of every row, by the package's own model."""
-    machine = dataclasses.replace(rows.machine, clock=Clock.of(load(rows.device), clock))
+    machine = dataclasses.replace(rows.machine, clock=Clock.of(load(rows.device), c.clock))
     distance = reuse(rows)
     between = [None] * len(rows.seconds) if distance is None else list(zip(*distance, strict=True))
     return rows.dispatch_s + np.array(
         [
             gemm_time(
                 *map(int, sizes), dtype=rows.dtype, hw=machine, bytes_cold=False, reuse_bytes=bytes_between,
-                steady=False, constants=c,
+                steady=False, constants=c.products,
             ).seconds
             for sizes, bytes_between in zip(rows.sizes, between, strict=True)
         ]
     )  # fmt: skip
 
 
-def error(rows: Rows, constants: GemmConstants) -> str:
+def error(rows: Rows, constants: Constants) -> str:
     relative = 100 * np.abs(predict(rows, constants) / rows.seconds - 1)
     return f"{np.median(relative):5.1f} /{np.quantile(relative, 0.9):5.1f}"
 
 
-def fit(rows: Sequence[Rows], names: Sequence[str], start: GemmConstants) -> GemmConstants:
+def with_values(constants: Constants, values: dict[str, float]) -> Constants:
+    for name, value in values.items():
+        constants = constants.scaled(name, value / constants.value(name))
+    return constants
+
+
+def fit(rows: Sequence[Rows], names: Sequence[str], start: Constants) -> Constants:
     """Least soft absolute deviation of log time; a weak pull to the start keeps what data leave open."""
     from scipy.optimize import least_squares
 
-    origin = np.log([getattr(start, name) for name in names])
+    origin = np.log([start.value(name) for name in names])
     total = sum(len(each.seconds) for each in rows)
 
-    def constants(x: Array) -> GemmConstants:
-        return dataclasses.replace(start, **{name: math.exp(value) for name, value in zip(names, x, strict=True)})
+    def constants(x: Array) -> Constants:
+        return with_values(start, {name: math.exp(value) for name, value in zip(names, x, strict=True)})
 
     def residuals(x: Array) -> Array:
         parts = [np.log(predict(each, constants(x)) / each.seconds) for each in rows]
@@ -169,15 +176,15 @@ def fit(rows: Sequence[Rows], names: Sequence[str], start: GemmConstants) -> Gem
     return constants(found.x)
 
 
-def told(constants: GemmConstants, names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {getattr(constants, name):.4g}" for name in names)
+def told(constants: Constants, names: Sequence[str]) -> str:
+    return ", ".join(f"{name.partition('.')[2]} {constants.value(name):.4g}" for name in names)
 
 
 def report(rows: Sequence[Rows], names: Sequence[str], count: int, refit: bool) -> None:
-    columns: dict[str, list[str]] = {"shipped": [error(each, GEMM) for each in rows]}
+    columns: dict[str, list[str]] = {"shipped": [error(each, CONSTANTS) for each in rows]}
     if refit:
         few = [each.sample(count) for each in rows]
-        shared = fit(few, names, GEMM)
+        shared = fit(few, names, CONSTANTS)
         print("shared:", told(shared, names))
         columns["shared"] = [error(each, shared) for each in rows]
         columns["own"], columns["left out"] = [], []
@@ -186,7 +193,7 @@ def report(rows: Sequence[Rows], names: Sequence[str], count: int, refit: bool) 
                 part = [each for each in few if (each.device == device) is chosen]
                 free = [name for name in names if any(each.device == "l40s" for each in part) or name not in EDGE]
                 nominal = {name: value for name, value in EDGE.items() if name in names and name not in free}
-                constants = fit(part, free, dataclasses.replace(GEMM, **nominal))
+                constants = fit(part, free, with_values(CONSTANTS, nominal))
                 print(f"{device} {kind}:", told(constants, free))
                 columns[kind] += [error(each, constants) for each in rows if each.device == device]
     print(f"\n{'device':16} {'operator':15} {'rows':>6}", *(f"{kind:>14}" for kind in columns))

@@ -18,8 +18,7 @@ import csv
 import gzip
 import hashlib
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,64 +30,40 @@ from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
 from costmodel.execution import Execution
 from costmodel.hardware import load
-from costmodel.hardware import profile as profile_room
-from costmodel.hardware.catalogue import _load_as_of
-from costmodel.timing import clock, gpu, step, streaming
+from costmodel.hardware.profile import ACHIEVABLE_DRAM_FRACTION
+from costmodel.timing import CONSTANTS, Constants, step_timeline
 
 STEP = 1.1
 
+#: What it is, its name in the bundle of constants, and a neutral guess.
+NAMED: list[tuple[str, str, float]] = [
+    ("GeForce clock / boost clock", "clock.least_clock_gain", 1.05),
+    ("strided / contiguous time", "streaming.rates.strided", 1.3),
+    ("cat / contiguous time", "streaming.rates.cat", 1.3),
+    ("reduction / contiguous time", "streaming.rates.reduction", 1.2),
+    ("depthwise NHWC / vector peak", "kernels.depthwise_nhwc", 0.2),
+    ("depthwise NCHW / vector peak", "kernels.depthwise_nchw", 0.07),
+    ("depthwise native / vector peak", "kernels.depthwise_native", 0.05),
+    ("cycles a tap, average pool NCHW", "kernels.pool_tap_cycles_nchw", 50.0),
+    ("bytes a tap, depthwise over 2^31", "kernels.depthwise_wide_tap_bytes", 8.0),
+    ("flash attention / matrix peak", "kernels.attention_efficiency", 0.95),
+    ("L2 hit rate / DRAM rate", "caches.speedup", 5.0),
+]
+#: The one figure that belongs to a profile: the share of its pin rate that GDDR6X reaches.
+GDDR6X = "DRAM share of GDDR6X"
 
-@contextmanager
-def patched(room: Any, name: str, value: Any) -> Iterator[None]:
-    """A module's constant at another value, with what was derived from it forgotten."""
-    kept = getattr(room, name)
-    setattr(room, name, value)
-    gpu.machines.cache_clear()
-    _load_as_of.cache_clear()
-    try:
-        yield
-    finally:
-        setattr(room, name, kept)
-        gpu.machines.cache_clear()
-        _load_as_of.cache_clear()
-
-
-def scaled_entry(room: Any, name: str, key: str) -> Callable[[float], Any]:
-    return lambda factor: patched(room, name, {**getattr(room, name), key: getattr(room, name)[key] * factor})
-
-
-def scaled_field(room: Any, name: str, field: str) -> Callable[[float], Any]:
-    shipped = getattr(room, name)
-    changed = lambda factor: replace(shipped, **{field: getattr(shipped, field) * factor})  # noqa: E731
-    if name == "GPU":  # a default argument holds it as well
-        return lambda factor: patched(gpu, "GPU", changed(factor))
-    return lambda factor: patched(room, name, changed(factor))
+#: name, shipped value, neutral guess
+CONSTANTS_FITTED: list[tuple[str, float, float]] = [
+    *((label, CONSTANTS.value(name), guess) for label, name, guess in NAMED),
+    (GDDR6X, ACHIEVABLE_DRAM_FRACTION["GDDR6X"], 0.92),
+]
 
 
-def rate(kind: str) -> Callable[[float], Any]:
-    return scaled_entry(streaming, "RATE_CLASSES", kind)
-
-
-#: name, shipped value, neutral guess, how to scale it
-CONSTANTS: list[tuple[str, float, float, Callable[[float], Any]]] = [
-    ("GeForce clock / boost clock", clock.CLOCK.least_clock_gain, 1.05,
-     scaled_field(clock, "CLOCK", "least_clock_gain")),
-    ("DRAM share of GDDR6X", profile_room.ACHIEVABLE_DRAM_FRACTION["GDDR6X"], 0.92,
-     scaled_entry(profile_room, "ACHIEVABLE_DRAM_FRACTION", "GDDR6X")),
-    ("strided / contiguous time", streaming.RATE_CLASSES["strided"], 1.3, rate("strided")),
-    ("cat / contiguous time", streaming.RATE_CLASSES["cat"], 1.3, rate("cat")),
-    ("reduction / contiguous time", streaming.RATE_CLASSES["reduction"], 1.2, rate("reduction")),
-    ("depthwise NHWC / vector peak", gpu.GPU.depthwise_nhwc, 0.2, scaled_field(gpu, "GPU", "depthwise_nhwc")),
-    ("depthwise NCHW / vector peak", gpu.GPU.depthwise_nchw, 0.07, scaled_field(gpu, "GPU", "depthwise_nchw")),
-    ("depthwise native / vector peak", gpu.GPU.depthwise_native, 0.05, scaled_field(gpu, "GPU", "depthwise_native")),
-    ("cycles a tap, average pool NCHW", gpu.GPU.pool_tap_cycles_nchw, 50.0,
-     scaled_field(gpu, "GPU", "pool_tap_cycles_nchw")),
-    ("bytes a tap, depthwise over 2^31", gpu.GPU.depthwise_wide_tap_bytes, 8.0,
-     scaled_field(gpu, "GPU", "depthwise_wide_tap_bytes")),
-    ("flash attention / matrix peak", gpu.GPU.attention_efficiency, 0.95,
-     scaled_field(gpu, "GPU", "attention_efficiency")),
-    ("L2 hit rate / DRAM rate", step.STEP.speedup, 5.0, scaled_field(step, "STEP", "speedup")),
-]  # fmt: skip
+def varied(label: str, factor: float) -> tuple[Constants, float]:
+    """The bundle with one constant multiplied, and the factor of the DRAM share of GDDR6X."""
+    if label == GDDR6X:
+        return CONSTANTS, factor
+    return CONSTANTS.scaled(next(name for known, name, _ in NAMED if known == label), factor), 1.0
 
 
 def read_rows(folder: Path, limit: int, seed: int) -> list[dict[str, str]]:
@@ -145,12 +120,16 @@ def _is_cached(row: dict[str, str], size: int) -> bool:
     return folder is not None and (folder / f"{cache.key('timm:' + row['model'], parts)}.json").exists()
 
 
-def latency(row: dict[str, str], trace: Any, execution: Execution) -> float:
+def latency(
+    row: dict[str, str], trace: Any, execution: Execution, constants: Constants = CONSTANTS, dram: float = 1.0
+) -> float:
     hardware = load(row["device"])
+    if hardware.dram.kind == "GDDR6X":
+        hardware = replace(hardware, achievable_dram_fraction=dram * hardware.achievable_dram_fraction)
     analysis = Analysis(
         name=trace.name, source=trace.source, record=trace.graph, hardware=hardware, execution=execution
     )
-    return analysis.latency
+    return step_timeline(analysis.plan, analysis.bound, hardware, analysis.issued, constants).latency_s
 
 
 def fit(residual: np.ndarray, slopes: np.ndarray, start: np.ndarray, prior: float) -> np.ndarray:
@@ -180,17 +159,16 @@ def main() -> None:
     rows = [row for row, _, _ in found]
     measured = np.log([1e-3 * float(row["latency_ms"]) for row in rows])
 
-    def predicted() -> np.ndarray:
-        return np.log([latency(row, trace, execution) for row, trace, execution in found])
+    def predicted(constants: Constants = CONSTANTS, dram: float = 1.0) -> np.ndarray:
+        return np.log([latency(row, trace, execution, constants, dram) for row, trace, execution in found])
 
     shipped = predicted()
     slopes = []
-    for _, _, _, scaled in CONSTANTS:
-        with scaled(STEP):
-            slopes.append((predicted() - shipped) / np.log(STEP))
+    for label, _, _ in CONSTANTS_FITTED:
+        slopes.append((predicted(*varied(label, STEP)) - shipped) / np.log(STEP))
     slopes_of = np.array(slopes).T
     residual = shipped - measured
-    neutral = np.log([guess / value for _, value, guess, _ in CONSTANTS])
+    neutral = np.log([guess / value for _, value, guess in CONSTANTS_FITTED])
     device = np.array([row["device"] for row in rows])
     half = np.array([int(hashlib.sha256(row["family"].encode()).hexdigest(), 16) % 2 for row in rows])
 
@@ -200,7 +178,7 @@ def main() -> None:
     everything = np.ones(len(rows), bool)
     columns = {"all": fitted(everything)} | {name: fitted(device == name) for name in sorted(set(device))}
     print(f"{len(rows)} rows\n{'constant':34}{'shipped':>9}{'neutral':>9}" + "".join(f"{name:>10}" for name in columns))
-    for i, (name, value, guess, _) in enumerate(CONSTANTS):
+    for i, (name, value, guess) in enumerate(CONSTANTS_FITTED):
         print(f"{name:34}{value:9.3f}{guess:9.3f}" + "".join(f"{value * np.exp(x[i]):10.3f}" for x in columns.values()))
     crossed, across = residual.copy(), residual.copy()
     for side in (0, 1):

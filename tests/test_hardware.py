@@ -262,6 +262,24 @@ def test_describe_gives_every_figure_with_its_source() -> None:
     assert all(fact.source for fact in facts.values() if fact.section not in ("machine", "notes"))
 
 
+def test_a_cpu_with_two_kinds_of_cores_keeps_them_apart() -> None:
+    """i7-12700H: 6 performance cores of 2 x 8 lanes at 4.7 GHz, 8 efficiency cores of 2 x 4 lanes at 3.5 GHz."""
+    fast, slow = load("i7-12700h").cores
+    assert (fast.count, fast.clock_hz, fast.flop_per_clock) == (6, 4.7e9, 2 * 8 * 2)
+    assert (slow.count, slow.clock_hz, slow.flop_per_clock) == (8, 3.5e9, 2 * 4 * 2)
+    assert fast.simd_bits == slow.simd_bits == 256
+    assert fast.flop_per_s + slow.flop_per_s == pytest.approx(902.4e9 + 448.0e9)
+
+
+@pytest.mark.parametrize("name", [n for n in hardware.names() if load(n).is_cpu])
+def test_the_cores_of_a_cpu_add_up_to_its_units_and_its_peak(name: str) -> None:
+    profile = load(name)
+    assert sum(group.count for group in profile.cores) == profile.unit_count
+    assert sum(group.flop_per_s for group in profile.cores) == pytest.approx(
+        profile.peak("vector", "fp32").flop_per_s, rel=0.01
+    )
+
+
 # --- where it runs --------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,16 @@ from functools import lru_cache
 from importlib import import_module
 
 from costmodel.devices.family import ACCELERATOR, CPU, CUDA, ROCM, Family
-from costmodel.devices.libraries import CUBLAS_MATRIX, CUBLAS_SIMT, CUDNN, ConvolutionKernels, ProductKernels
+from costmodel.devices.libraries import (
+    CUBLAS_MATRIX,
+    CUBLAS_SIMT,
+    CUDNN,
+    ONEDNN_AVX2,
+    ONEDNN_AVX512,
+    ConvolutionKernels,
+    CpuConvolutions,
+    ProductKernels,
+)
 from costmodel.errors import ProfileError, librarian, near_matches
 
 __all__ = [
@@ -74,14 +83,12 @@ class GpuGeneration(Generation):
 class CpuGeneration(Generation):
     """A generation of CPU cores, and what oneDNN's kernels reach on them.
 
-    ``simd_bits`` is the width of its vector registers, ``simd_registers`` their number. Shares are of the fp32 peak
-    [1]: of dense 1x1 convolutions and of wider windows.
+    ``simd_bits`` is the width of its vector registers, ``simd_registers`` their number.
     """
 
     simd_bits: int
     simd_registers: int
-    pointwise_convolution_share: float
-    convolution_share: float
+    convolutions: CpuConvolutions
 
 
 #: GPUs of no generation that is known here: no tolls, no gains, and the feed of the slower kind of L2.
@@ -100,9 +107,18 @@ _UNKNOWN_CPU = CpuGeneration(
     family=CPU,
     simd_bits=256,
     simd_registers=16,
-    pointwise_convolution_share=0.62,
-    convolution_share=0.60,
+    convolutions=ONEDNN_AVX2,
     assumptions=("oneDNN's AVX2 kernels",),
+)
+#: The same with two multiply-add pipes of 512 bits.
+_UNKNOWN_WIDE_CPU = CpuGeneration(
+    name="unknown_wide_cpu",
+    title="a CPU of an unknown generation with vectors of 512 bits",
+    family=CPU,
+    simd_bits=512,
+    simd_registers=32,
+    convolutions=ONEDNN_AVX512,
+    assumptions=("oneDNN's AVX-512 kernels",),
 )
 _UNKNOWN_ACCELERATOR = Generation(name="unknown_accelerator", title="an accelerator", family=ACCELERATOR)
 
@@ -150,14 +166,16 @@ def find_generation(capability: str) -> GpuGeneration | None:
     return next((found for found in _gpus() if capability in found.capabilities), None)
 
 
-def unknown_generation(kind: str, vendor: str = "") -> Generation:
+def unknown_generation(kind: str, vendor: str = "", flop_per_clock: float = 0.0) -> Generation:
     """Stands in for a machine of no known generation: cautious figures, and the assumption said.
+
+    ``flop_per_clock`` is the fp32 peak of one core of a CPU, which tells how wide its vectors are.
 
     >>> unknown_generation("gpu", "AMD").family.name, unknown_generation("cpu").family.name
     ('rocm', 'cpu')
     """
     if kind == "cpu":
-        return _UNKNOWN_CPU
+        return _UNKNOWN_WIDE_CPU if flop_per_clock >= 64 else _UNKNOWN_CPU
     if kind != "gpu":
         return _UNKNOWN_ACCELERATOR
     if vendor.upper() != "AMD":

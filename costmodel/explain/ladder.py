@@ -16,7 +16,7 @@ from costmodel.explain.causes import CONTRACTIONS, MOVED_FOR_THE_KERNEL, cause_o
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel
 from costmodel.timing.convolution import ConvShape, convolution_time
-from costmodel.timing.gpu import gpu_kernel_time, machines
+from costmodel.timing.gpu import gpu_kernel_time, gpu_model
 from costmodel.timing.timeline import KernelSeconds
 
 __all__ = ["Rung", "device_rungs", "differences", "own_peak_s", "parts_rungs", "units_rung"]
@@ -99,7 +99,7 @@ def _direct(kernel: Kernel, hardware: HardwareProfile) -> KernelSeconds | None:
     """The same convolution by implicit GEMM, where the library takes Winograd or FFT; None where it does not."""
     if kernel.engine == "matrix" or kernel.window is None or "implicit_gemm" not in kernel.algorithm:
         return None
-    shape, (machine, _) = ConvShape.of_window(kernel.window), machines(hardware)
+    shape, machine = ConvShape.of_window(kernel.window), gpu_model(hardware).machine
     if convolution_time(shape, machine=machine).algorithm == "implicit_gemm":
         return None
     found = convolution_time(shape, machine=machine, algorithms=("implicit_gemm",))

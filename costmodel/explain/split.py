@@ -23,7 +23,8 @@ from costmodel.explain.chains import fusible_share
 from costmodel.explain.ladder import Rung, device_rungs, differences, parts_rungs, units_rung
 from costmodel.hardware.profile import Peak
 from costmodel.kernels import Kernel
-from costmodel.timing.cpu import CPU, cpu_step_times
+from costmodel.timing import CONSTANTS
+from costmodel.timing.cpu import cpu_step_times
 
 __all__ = ["CauseShare", "Part", "Split", "split"]
 
@@ -207,10 +208,12 @@ def _cpu_ladders(analysis: Analysis, flop_per_s: float) -> _Ladders:
     A calibrated machine has no figure for the last: its times are measured with the caches as they were.
     """
     plan, graph, hardware = analysis.plan, analysis.bound, analysis.hardware
-    dry, dry_hardware = replace(CPU, page_fault_s=0.0), hardware
+    usual, dry_hardware = CONSTANTS, hardware
+    dry = replace(usual, cpu=replace(usual.cpu, page_fault_s=0.0))
+    uncached = replace(dry, cpu=replace(dry.cpu, cache_speedup=1.0))
     if hardware.calibration is not None:
         dry_hardware = replace(hardware, calibration=replace(hardware.calibration, page_fault_s=0.0))
-    ways = ((hardware, CPU), (dry_hardware, dry), (dry_hardware, replace(dry, cache_speedup=1.0)))
+    ways = ((hardware, usual), (dry_hardware, dry), (dry_hardware, uncached))
     steps = [cpu_step_times(plan, graph, machine, analysis.issued, constants) for machine, constants in ways]
 
     def rungs(position: int, kernel: Kernel, alone_s: float) -> list[Rung]:

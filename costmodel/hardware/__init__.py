@@ -16,12 +16,21 @@ from costmodel.hardware.catalogue import (
 )
 from costmodel.hardware.describe import Fact, describe
 from costmodel.hardware.identity import cuda_identity, cuda_memory
-from costmodel.hardware.profile import HardwareProfile, Limits, MemoryLevel, Overheads, Peak, default_accumulate
+from costmodel.hardware.profile import (
+    CoreGroup,
+    HardwareProfile,
+    Limits,
+    MemoryLevel,
+    Overheads,
+    Peak,
+    default_accumulate,
+)
 from costmodel.hardware.schema import Problem
 
 __all__ = [
     "SEARCH_PATH_VARIABLE",
     "CatalogueRow",
+    "CoreGroup",
     "Fact",
     "HardwareProfile",
     "Limits",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from costmodel.devices import GpuGeneration, unknown_generation
+from costmodel.devices import GpuGeneration
 from costmodel.hardware.identity import board_of, generation_of
 from costmodel.hardware.profile import default_accumulate
 from costmodel.hardware.schema import Problem, percent, schema_problems, tables
@@ -116,7 +116,7 @@ def _generation(raw: Mapping[str, Any]) -> Iterator[Problem]:
     if ("generation" in raw) and of.family.name not in _FAMILIES_OF_KIND[raw["kind"]]:
         yield Problem("error", "generation", f"{of.title} is no {raw['kind']}")
         return
-    if not isinstance(of, GpuGeneration) or of == unknown_generation(raw["kind"], raw["vendor"]):
+    if not isinstance(of, GpuGeneration) or not of.capabilities:
         return
     capability = raw.get("compute_capability")
     if "generation" in raw and capability and of.capabilities and capability not in of.capabilities:

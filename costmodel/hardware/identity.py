@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from costmodel.devices import Generation, find_generation, generation, unknown_generation
+from costmodel.units import parse_quantity
 
 __all__ = ["board_of", "cuda_identity", "cuda_memory", "generation_of"]
 
@@ -20,7 +21,17 @@ def generation_of(raw: Raw) -> Generation:
     if "generation" in raw:
         return generation(raw["generation"])
     found = find_generation(raw["compute_capability"]) if "compute_capability" in raw else None
-    return found or unknown_generation(raw["kind"], raw["vendor"])
+    return found or unknown_generation(raw["kind"], raw["vendor"], _flop_per_clock(raw))
+
+
+def _flop_per_clock(raw: Raw) -> int:
+    """fp32 FLOP a clock of one unit; 0 where the file does not say."""
+    units, peak = raw.get("units", {}), raw.get("vector", {}).get("fp32", {}).get("peak")
+    if peak is None:
+        return 0
+    clock_hz: float = parse_quantity(units["clock"], "Hz")
+    flop_per_s: float = parse_quantity(peak, "FLOP/s")
+    return round(flop_per_s / int(units["count"]) / clock_hz)
 
 
 def board_of(raw: Raw) -> str:

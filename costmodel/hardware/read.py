@@ -105,7 +105,14 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
 
 
 #: Width of the vector registers by the name of the instruction set [bit].
-_SIMD_BITS: Mapping[str, int] = {"SSE": 128, "NEON": 128, "AVX2": 256, "SVE 256 bit": 256, "AVX-512": 512}
+_SIMD_BITS: Mapping[str, int] = {
+    "scalar": 32,
+    "SSE4.2": 128,
+    "NEON": 128,
+    "AVX2": 256,
+    "SVE 256 bit": 256,
+    "AVX-512": 512,
+}
 
 
 def _core_groups(raw: Raw, of: CpuGeneration) -> tuple[CoreGroup, ...]:

@@ -43,21 +43,7 @@ class ConvolutionConstants:
     above that mean. ``lead`` is the time of a block's first, uncovered part in steps of the reduction (pipeline
     fill, epilogue); ``exposed`` the share of one block's time that no other block of the unit hides.
 
-    Median / 90th percentile of the error in percent, host time ahead of the kernel known:
-
-    =============================  ===========  ===========  ===========  ===========
-    3x3, stride 1, fp32            A100         V100         T4           P100
-    =============================  ===========  ===========  ===========  ===========
-    Winograd                       4.7 / 13.3   5.0 / 16.3   7.8 / 16.2   5.1 / 16.8
-    Winograd, GPU left out         5.4 / 16.5   5.9 / 17.1   10.1 / 20.1  6.1 / 17.0
-    implicit GEMM                  10.4 / 25.8  6.4 / 17.2   9.8 / 25.2   4.4 / 12.4
-    implicit GEMM, GPU left out    11.0 / 30.1  7.1 / 18.9   11.7 / 29.7  6.1 / 14.6
-    FFT (A100, P100)               8.7 / 25.7                             7.7 / 20.9
-    algorithm chosen by the model  5.6 / 20.5   5.6 / 18.4   8.3 / 18.6   5.1 / 16.4
-    =============================  ===========  ===========  ===========  ===========
-
-    The choice agrees with cuDNN's in 83, 88, 86, 91 % of the rows. DeepBench, nothing fitted: V100 12.0 / 25.3,
-    T4 12.1 / 30.0, GTX 1080 Ti 13.0 / 27.8, P100 21.8 / 46.0 (22 % too fast; the cause is not known); choice 91-99 %.
+    Errors by GPU and algorithm, with constants of the others, and on DeepBench's networks: reports/fitted_constants.md.
     """
 
     #: Implicit GEMM: block of tile ``m x n``, depth channels x filter taps.

@@ -17,66 +17,20 @@ figures, so a machine known by its datasheet alone has them too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
 from costmodel.graph import OpGraph
-from costmodel.hardware import HardwareProfile
+from costmodel.hardware import CoreGroup, HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.cpu_calibrated import calibrated_step_times
+from costmodel.timing.cpu_constants import COLD_S, ELEMENTS_PER_S, CpuConstants, of_measured_peak
 from costmodel.timing.timeline import KernelSeconds, Timeline
 
-__all__ = ["COLD_S", "CPU", "CpuConstants", "CpuMachine", "cpu_kernel_time", "cpu_step_times", "cpu_timeline",
+__all__ = ["CpuMachine", "cpu_kernel_time", "cpu_step_times", "cpu_timeline",
            "of_measured_peak"]  # fmt: skip
-
-#: Fixed time of an eager operator inside a model, its code cold [s]: round-robin micro-benchmarks over operators of
-#: all sizes on a two-core Zen 3 guest, torch 2.13. In a hot loop they are about a quarter of this. Names not here:
-#: ``COLD_S["other"]``, that of add.
-COLD_S: Mapping[str, float] = MappingProxyType(
-    {
-        "convolution": 97e-6,
-        "depthwise": 243e-6,
-        "product": 63e-6,
-        "bmm": 25e-6,
-        "attention": 70e-6,
-        "batch_norm": 73e-6,
-        "layer_norm": 54e-6,
-        "group_norm": 54e-6,
-        "gelu": 94e-6,
-        "silu": 25e-6,
-        "sigmoid": 25e-6,
-        "softmax": 26e-6,
-        "max_pool2d": 45e-6,
-        "avg_pool2d": 45e-6,
-        "mean": 55e-6,
-        "adaptive_avg_pool2d": 78e-6,
-        "cat": 27e-6,
-        "strided_copy": 44e-6,
-        "other": 19e-6,
-    }
-)
-
-#: Elements that an eager kernel puts out a second and core, beside its bytes [1/s]: the same micro-benchmarks at two
-#: cores, halved; pooling counts the elements under its windows (0.19 G inputs/s of a 3x3 maximum).
-ELEMENTS_PER_S: Mapping[str, float] = MappingProxyType(
-    {
-        "gelu": 0.8e9,
-        "silu": 0.8e9,
-        "sigmoid": 0.8e9,
-        "tanh": 0.8e9,
-        "erf": 0.8e9,
-        "mish": 0.8e9,
-        "softmax": 0.6e9,
-        "layer_norm": 1.4e9,
-        "group_norm": 1.4e9,
-        "batch_norm": 1.9e9,
-        "pool": 0.2e9,
-        "strided_copy": 0.5e9,
-        "strided_elementwise": 0.25e9,
-        "cat": 0.9e9,
-    }
-)
 
 _ITEMSIZE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 #: Standard deviation of a step's time over the prediction [1]: timm's compiled models on one machine scatter by about
@@ -85,84 +39,14 @@ SPREAD = 0.17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CpuConstants:
-    """Constants shared by all CPUs. "Milan" is the two-core guest of :data:`COLD_S`, "i9" timm's compiled models."""
-
-    #: Shares of the fp32 peak that large kernels reach [1], beside their fixed time and memory time.
-    gemm_share: float = 0.70  # Milan 157 of 224 GFLOP/s, i9 0.72
-    batched_share: float = 0.45  # Milan 101 of 224
-    attention_share: float = 0.31  # Milan 75 of 224, i9 0.29
-    #: oneDNN's 1x1 and k x k convolutions with 16 vector registers (AVX2; Milan 0.60 and 0.58, the kernels alone up to
-    #: 0.7) and with 32 (AVX-512; i9 0.73 and 0.85 of the peak at its base clock, which it may exceed).
-    pointwise_convolution_share: float = 0.62
-    convolution_share: float = 0.60
-    pointwise_convolution_share_avx512: float = 0.72
-    convolution_share_avx512: float = 0.80
-    grouped_share: float = 0.38  # Milan 86 of 224
-    im2col_share: float = 0.04  # Milan 9 of 224: groups of fewer than 8 channels
-    depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan: 3x3 0.18-0.25, 5x5 0.3-0.4, 7x7 0.14-0.2
-    #: Depthwise windows of 7x7 and more in compiled, channels-last graphs: i9; why so slow is not known.
-    compiled_depthwise_large_share: float = 0.03
-    #: Share of the rate of the caches at which activations are reordered, or packed for a matrix product [1]:
-    #: Milan 28-43 GB/s for reorders, 17 GB/s (more on i9) for the operands of linear, against 67 GB/s.
-    reorder_activations_share: float = 0.5
-    pack_share: float = 0.5
-    #: Share of the achievable DRAM bandwidth at which MKL packs weights, read once a step [1].
-    weight_share: float = 0.5
-    #: The same for a matrix-vector product: it only reads [1].
-    vector_weight_share: float = 0.8
-    #: The same for oneDNN's reorder of weights (bytes read and written) and the convolution's own cold read after it.
-    reorder_share: float = 0.8
-    #: The same for Inductor's copy of k x k weights to channels_last: a transposing loop, scalar [1].
-    copy_share: float = 0.5
-    #: Rate of the shared caches over the achievable DRAM bandwidth [1]: Milan 64-70 against 24 GB/s.
-    cache_speedup: float = 2.8
-    #: Fixed time of a compiled loop: code out of cache, fork and join of the threads [s].
-    loop_s: float = 7e-6
-    #: Fixed time of calls out of compiled code [s]: Python wrapper, dispatcher, primitive look-up.
-    compiled_convolution_s: float = 60e-6
-    compiled_product_s: float = 15e-6
-    #: Vector instructions a cycle that loops sustain [1]; two multiply-add pipes give at most 2.
-    instructions_per_cycle: float = 1.0
-    #: Elements that a pooling loop reads a second and core: its index arithmetic keeps it scalar [1/s].
-    pool_elements_per_s: float = 0.6e9
-    #: A result larger than glibc's largest mmap threshold comes from the system anew in every step [B] ...
-    mmap_threshold_bytes: float = 32 * 2**20
-    #: ... and every page of it is faulted in and cleared on first touch [s of one core a page of 4 KiB], all cores at
-    #: once. Milan 1.9 us elapsed on two cores, or 3.8; i9 0.23 us on 14, or 3.2, is what five VGG models (left out of
-    #: the other constants) need beyond them: their head's 411 MB of weights are copied and reordered in every step.
-    page_fault_s: float = 3.5e-6
-    page_bytes: float = 4096.0
-    #: Share of a cold fixed time that is left in a hot loop [1], and the working set, in capacities of the last-level
-    #: cache, from which an operator is wholly cold: round robins over tiny operators only, and over all (Milan).
-    hot_share: float = 0.26
-    cold_from: float = 2.0
-
-
-CPU = CpuConstants()
-
-
-def of_measured_peak(constants: CpuConstants) -> CpuConstants:
-    """The same constants for a profile whose peak is the rate that its fastest product was measured to reach.
-
-    >>> of_measured_peak(CpuConstants(gemm_share=0.5, attention_share=0.25)).attention_share
-    0.5
-    """
-    of_peak = (
-        "gemm_share batched_share attention_share pointwise_convolution_share convolution_share grouped_share "
-        "pointwise_convolution_share_avx512 convolution_share_avx512 im2col_share depthwise_share "
-        "compiled_depthwise_large_share"
-    ).split()
-    return replace(constants, **{name: getattr(constants, name) / constants.gemm_share for name in of_peak})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CpuMachine:
-    """The figures of a CPU that the time of kernels reads; all stand in a datasheet."""
+    """The figures of a CPU that the time of kernels reads; all stand in a datasheet.
 
-    cores: int
+    ``groups`` are its cores by kind; work is taken to be spread over all of them, at the peak of all.
+    """
+
+    groups: tuple[CoreGroup, ...]
     vector_flop_per_s: float  # fp32, all cores: 2 pipes x lanes x 2 FLOP a cycle
-    vector_flop_per_clock: float  # of one core: 32 with two AVX2 pipes, 64 with two of AVX-512
     dram_bytes_per_s: float  # achievable
     cache_bytes: float  # all private L2 and the shared L3
     last_level_bytes: float  # L3, or all L2 where there is none
@@ -174,21 +58,24 @@ class CpuMachine:
         for level in profile.memory:
             if level.name in ("l2", "l3") and level.capacity_bytes:
                 sizes[level.name] = level.capacity_bytes * (profile.unit_count if level.per_unit else 1)
-        peak = profile.peak("vector", "fp32")
         return cls(
-            cores=profile.unit_count,
-            vector_flop_per_s=peak.flop_per_s,
-            vector_flop_per_clock=peak.flop_per_clock or peak.flop_per_s / profile.unit_count / profile.clock_hz,
+            groups=profile.cores,
+            vector_flop_per_s=profile.peak("vector", "fp32").flop_per_s,
             dram_bytes_per_s=profile.dram_bytes_per_s * profile.achievable_dram_fraction,
             cache_bytes=sum(sizes.values()) or 1.0,
             last_level_bytes=sizes.get("l3") or sizes.get("l2") or 1.0,
         )
 
+    @property
+    def cores(self) -> int:
+        """Cores of all kinds."""
+        return sum(group.count for group in self.groups)
+
     def missing(self, working_set: float) -> float:
         """Share of a working set [B], walked again and again, that the caches do not hold.
 
-        >>> machine = CpuMachine(cores=2, vector_flop_per_s=1e11, vector_flop_per_clock=32, dram_bytes_per_s=2e10,
-        ...                      cache_bytes=100.0, last_level_bytes=80.0)
+        >>> machine = CpuMachine(groups=(), vector_flop_per_s=1e11, dram_bytes_per_s=2e10, cache_bytes=100.0,
+        ...                      last_level_bytes=80.0)
         >>> machine.missing(50), machine.missing(100), machine.missing(200)
         (0.0, 0.5, 1.0)
         """
@@ -217,6 +104,7 @@ class _Context:
     def compute_s(self, kernel: Kernel, share: float) -> float:
         """Seconds of a contraction at this share of the peak of its units."""
         peak = self.hardware.find_peak(kernel.engine, kernel.dtype, kernel.accumulate)
+        share /= self.constants.peak_share
         return kernel.matrix_flops / (share * (peak.flop_per_s if peak else self.machine.vector_flop_per_s))
 
     def activations_s(self, nbytes: float) -> float:
@@ -225,14 +113,17 @@ class _Context:
 
 
 def cpu_kernel_time(
-    kernel: Kernel, hardware: HardwareProfile, constants: CpuConstants = CPU, *, weights_missing: float = 1.0
+    kernel: Kernel, hardware: HardwareProfile, constants: Constants = CONSTANTS, *, weights_missing: float = 1.0
 ) -> KernelSeconds:
     """Seconds of ``kernel``; its parts add, but for convolutions and loops, whose arithmetic hides cached traffic.
 
     ``weights_missing`` is the share of the weights that DRAM must serve: 1 unless a whole step fits in the caches.
     Raises ProfileError where the profile has no fp32 vector peak.
     """
-    context = _Context(cpu_machine(hardware), hardware, constants, weights_missing)
+    return _kernel_time(kernel, _Context(cpu_machine(hardware), hardware, constants.cpu, weights_missing))
+
+
+def _kernel_time(kernel: Kernel, context: _Context) -> KernelSeconds:
     return _with_page_faults(_RULES.get(kernel.algorithm, _plain)(kernel, context), kernel, context)
 
 
@@ -275,10 +166,9 @@ def _kind(kernel: Kernel) -> str:
 
 def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
     c = context.constants
-    wide = context.machine.vector_flop_per_clock >= 64
     share = {
-        "gemm": c.pointwise_convolution_share_avx512 if wide else c.pointwise_convolution_share,
-        "implicit_gemm": c.convolution_share_avx512 if wide else c.convolution_share,
+        "gemm": context.hardware.cpu.convolutions.pointwise_share,
+        "implicit_gemm": context.hardware.cpu.convolutions.window_share,
         "grouped_implicit_gemm": c.grouped_share,
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)
@@ -359,7 +249,7 @@ def cpu_step_times(
     graph: OpGraph,
     hardware: HardwareProfile,
     issued: Sequence[float] = (),
-    constants: CpuConstants = CPU,
+    constants: Constants = CONSTANTS,
 ) -> list[KernelSeconds]:
     """For each launch, the parts of its kernel's time; what it waits until it is issued counts as fixed.
 
@@ -368,18 +258,19 @@ def cpu_step_times(
 
     Raises ProfileError where the profile has no fp32 vector peak.
     """
+    c = constants.cpu
     if hardware.calibration is not None:
         if all(kernel.caller == "python" for kernel in plan.kernels):
             return _issued(calibrated_step_times(plan, graph, hardware), issued)
-        constants = of_measured_peak(constants)
+        c = of_measured_peak(c)
     machine = cpu_machine(hardware)
     touched = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
     missing = machine.missing(min(touched, graph.parameter_bytes + machine.cache_bytes / 4))
-    cold = min(1.0, touched / (constants.cold_from * machine.last_level_bytes))
-    warm = constants.hot_share + (1 - constants.hot_share) * cold
-    parts = []
+    cold = min(1.0, touched / (c.cold_from * machine.last_level_bytes))
+    warm = c.hot_share + (1 - c.hot_share) * cold
+    parts, context = [], _Context(machine, hardware, c, missing)
     for kernel in plan.kernels:
-        found = cpu_kernel_time(kernel, hardware, constants, weights_missing=missing)
+        found = _kernel_time(kernel, context)
         parts.append(found if kernel.caller == "generated" else found._replace(fixed_s=found.fixed_s * warm))
     return _issued([parts[launch.kernel] for launch in plan.launches], issued)
 
@@ -396,6 +287,12 @@ def _issued(times: list[KernelSeconds], issued: Sequence[float]) -> list[KernelS
     return found
 
 
-def cpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float] = ()) -> Timeline:
+def cpu_timeline(
+    plan: KernelPlan,
+    graph: OpGraph,
+    hardware: HardwareProfile,
+    issued: Sequence[float] = (),
+    constants: Constants = CONSTANTS,
+) -> Timeline:
     """The timeline of one step, a slot for each launch in program order. Raises ProfileError as above."""
-    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued), SPREAD)
+    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued, constants), SPREAD)

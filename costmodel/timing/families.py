@@ -8,6 +8,7 @@ from costmodel.devices import ByFamily
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.constants import Constants
 from costmodel.timing.cpu import cpu_timeline
 from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.timing.roofline import roofline_timeline
@@ -21,6 +22,6 @@ KERNEL_TIME = ByFamily[Callable[[Kernel, HardwareProfile], KernelSeconds] | None
     cuda=gpu_kernel_time, rocm=gpu_kernel_time, cpu=None, accelerator=None
 )
 #: The timeline of one step: a slot for each launch, in program order, none of which starts before it is issued.
-STEP_TIMELINE = ByFamily[Callable[[KernelPlan, OpGraph, HardwareProfile, Sequence[float]], Timeline]](
+STEP_TIMELINE = ByFamily[Callable[[KernelPlan, OpGraph, HardwareProfile, Sequence[float], Constants], Timeline]](
     cuda=gpu_timeline, rocm=gpu_timeline, cpu=cpu_timeline, accelerator=roofline_timeline
 )

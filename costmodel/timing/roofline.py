@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
 __all__ = ["BOUNDS", "Estimate", "estimate_kernel", "roofline_timeline"]
@@ -46,7 +47,13 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     return Estimate(compute, memory, launch, latency, SPREAD * latency, bound)
 
 
-def roofline_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float]) -> Timeline:
+def roofline_timeline(
+    plan: KernelPlan,
+    graph: OpGraph,
+    hardware: HardwareProfile,
+    issued: Sequence[float],
+    constants: Constants = CONSTANTS,
+) -> Timeline:
     """The timeline of a step on such a machine: a launch waits where issuing takes longer than its work.
 
     Nobody has measured how far its host runs ahead, so each launch pays the datasheet's dispatch time by itself, and

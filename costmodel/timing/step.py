@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.tensor import Role
-from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing.constants import CONSTANTS, Constants
+from costmodel.timing.gpu import gpu_model
 from costmodel.timing.timeline import Slot, Timeline
 
-__all__ = ["STEP", "CacheConstants", "Step", "gpu_timeline"]
+__all__ = ["Step", "gpu_timeline"]
 
 #: Relative spread (one standard deviation) of the time of a kernel, by algorithm [1]: how far whole timm models that
 #: are rich in it scatter around the prediction. Errors of one algorithm go together, those of different ones do not.
@@ -37,22 +37,6 @@ SPREAD = {
 SPREAD_ELSEWHERE = 0.15
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheConstants:
-    """How L2 serves a tensor that was just written.
-
-    ``full`` and ``gone``: bytes touched since, over the capacity, up to which all and from which none is left.
-    ``speedup``: rate of hits over that of DRAM on large-L2 GPUs (5 TB/s against 1 TB/s on an RTX 4090, an L40S).
-    """
-
-    full: float = 0.6
-    gone: float = 1.4
-    speedup: float = 5.0
-
-
-STEP = CacheConstants()
-
-
 class Step:
     """The timeline of a step on a GPU: two queues, the host's and the device's, and what is left in L2.
 
@@ -66,15 +50,16 @@ class Step:
         graph: OpGraph,
         hardware: HardwareProfile,
         issued: Sequence[float],
-        constants: CacheConstants | None = None,
+        constants: Constants = CONSTANTS,
     ) -> None:
         self.plan, self.graph, self.hardware, self.issued = plan, graph, hardware, issued
-        self.constants = constants or STEP
+        self.constants = constants
 
     def timeline(self) -> Timeline:
         """One slot a launch, in program order."""
         kernels = self.plan.kernels
-        parts = [gpu_kernel_time(kernel, self.hardware) for kernel in kernels]
+        model = gpu_model(self.hardware, self.constants)
+        parts = [model.seconds(kernel) for kernel in kernels]
         spreads = [SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE) for kernel in kernels]
         slots: list[Slot] = []
         ended = 0.0
@@ -93,7 +78,7 @@ class Step:
         capacity = (level.capacity_bytes if level else None) or 0.0
         reads, writes = _data_flow(self.graph)
         nbytes: list[float] = [spec.nbytes for spec in self.graph.specs]  # type: ignore[misc]
-        kernels, c = self.plan.kernels, self.constants
+        kernels, c = self.plan.kernels, self.constants.caches
         stored, traced = self.plan.storage_bytes, self.graph.storages
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
         touched = 0.0  # B since the step began
@@ -128,9 +113,15 @@ class Step:
         return shares
 
 
-def gpu_timeline(plan: KernelPlan, graph: OpGraph, hardware: HardwareProfile, issued: Sequence[float]) -> Timeline:
+def gpu_timeline(
+    plan: KernelPlan,
+    graph: OpGraph,
+    hardware: HardwareProfile,
+    issued: Sequence[float],
+    constants: Constants = CONSTANTS,
+) -> Timeline:
     """The timeline of a step on a GPU."""
-    return Step(plan, graph, hardware, issued).timeline()
+    return Step(plan, graph, hardware, issued, constants).timeline()
 
 
 def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -46,25 +46,34 @@ class KernelTime:
     overlap: float = math.inf
 
 
+#: Time over streaming time of kernels that do not walk memory in order [1]: fitted to whole models on RTX 3090 and
+#: RTX 4090 (strided copies 1.32-1.34, cat 1.30, sums and means 1.19-1.22, pooling 1.0-1.3). "gather" by analogy.
+RATE_CLASSES: Mapping[str, float] = MappingProxyType(
+    {
+        "elementwise": 1.0,
+        "copy": 1.0,
+        "softmax": 1.0,
+        "layer_norm": 1.0,
+        "reduction": 1.2,
+        "pooling": 1.2,
+        "cat": 1.3,
+        "strided": 1.33,
+        "gather": 1.45,
+    }
+)
+#: Lane cycles of an element [1]. Only pow shows in the measurements (P100: 73; V100 at most 65; A100 at most 41);
+#: the rest are instruction counts of CUDA's math library, rounded, and stay below the memory time on every GPU here.
+LANE_CYCLES: Mapping[str, float] = MappingProxyType({"add": 2, "div": 10, "tanh": 20, "gelu": 30, "pow": 45})
+#: The same of any other element-wise operator.
+PLAIN_LANE_CYCLES = 4.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamingConstants:
     """Constants shared by all GPUs; ``benchmarks/fit_ops.py`` reproduces those that are fitted.
 
     Fitted to the public NeuSight timings of fp32 operators on four GPUs (eager calls above the dispatch floor).
-    Median / 90th percentile of the error in percent, the share of the pin rate of each board being known:
-
-    ==============================  ===========  ==========  ===========  ===========
-    operator                        A100         V100        T4           P100
-    ==============================  ===========  ==========  ===========  ===========
-    element-wise                    3.0 / 13.6   1.6 / 4.5   1.0 / 4.9    0.9 / 6.0
-    softmax                         10.7 / 20.2  2.9 / 6.7   5.5 / 16.1   3.8 / 9.8
-    softmax, GPU left out           11.7 / 19.9  3.2 / 8.2   6.1 / 15.7   5.3 / 17.2
-    layer norm                      4.6 / 13.4   5.9 / 10.8  9.7 / 23.8   8.3 / 18.6
-    layer norm, GPU left out        4.8 / 14.8   7.8 / 13.1  12.8 / 22.7  9.3 / 21.3
-    ==============================  ===========  ==========  ===========  ===========
-
-    With 0.85 for the share of the pin rate (0.83 for T4's GDDR6), as for a machine known by its datasheet alone,
-    element-wise errs by 4 / 13, 8 / 11, 8 / 10, 9 / 13.
+    Errors by operator and GPU, and with constants of the others: reports/fitted_constants.md.
 
     On A100 and T4 the timings of row kernels fall into two groups by the order of measuring (up to and above 8192
     rows on A100, 4096 on T4), as if the board had changed its clock. Layer norm on the T4 errs by 4.7 / 10.1
@@ -101,32 +110,16 @@ class StreamingConstants:
     #: Exponents of the sum of memory and arithmetic time (1: they follow each other, large: they overlap) [1].
     softmax_overlap: float = 1.6
     layer_norm_overlap: float = 2.5
+    #: Time over streaming time by how a kernel walks memory [1].
+    rates: Mapping[str, float] = field(default_factory=lambda: RATE_CLASSES, hash=False)
+    #: Lane cycles of an element by operator, and of any other [1].
+    lane_cycles: Mapping[str, float] = field(default_factory=lambda: LANE_CYCLES, hash=False)
+    plain_lane_cycles: float = PLAIN_LANE_CYCLES
 
 
 STREAMING = StreamingConstants()
 
-#: Time over streaming time of kernels that do not walk memory in order [1]: fitted to whole models on RTX 3090 and
-#: RTX 4090 (strided copies 1.32-1.34, cat 1.30, sums and means 1.19-1.22, pooling 1.0-1.3). "gather" by analogy.
-RATE_CLASSES: Mapping[str, float] = MappingProxyType(
-    {
-        "elementwise": 1.0,
-        "copy": 1.0,
-        "softmax": 1.0,
-        "layer_norm": 1.0,
-        "reduction": 1.2,
-        "pooling": 1.2,
-        "cat": 1.3,
-        "strided": 1.33,
-        "gather": 1.45,
-    }
-)
 KINDS = tuple(RATE_CLASSES)
-
-#: Lane cycles of an element [1]. Only pow shows in the measurements (P100: 73; V100 at most 65; A100 at most 41);
-#: the rest are instruction counts of CUDA's math library, rounded, and stay below the memory time on every GPU here.
-LANE_CYCLES: Mapping[str, float] = MappingProxyType({"add": 2, "div": 10, "tanh": 20, "gelu": 30, "pow": 45})
-#: The same of any other element-wise operator.
-PLAIN_LANE_CYCLES = 4.0
 
 
 def streaming_time(
@@ -155,7 +148,7 @@ def streaming_time(
     """
     if kind not in RATE_CLASSES:
         raise ValueError(f"no streaming kernel is of kind {kind!r}; there are {', '.join(KINDS)}")
-    memory = _memory_s(bytes_read, bytes_written, machine, constants) * RATE_CLASSES[kind]
+    memory = _memory_s(bytes_read, bytes_written, machine, constants) * constants.rates[kind]
     if kind == "softmax":
         rows, row_length = _rows(kind, elements, rows, row_length)
         return _softmax(memory, elements, rows, row_length, machine, constants)

@@ -14,13 +14,13 @@ from costmodel.hardware import HardwareProfile, load, names
 from costmodel.host import host_of
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.timing.cpu import (
-    CPU,
     CpuMachine,
     cpu_kernel_time,
     cpu_machine,
     cpu_step_times,
     cpu_timeline,
 )
+from costmodel.timing.cpu_constants import CPU
 
 CPUS = sorted(name for name in names() if load(name).is_cpu)
 I9 = load("i9-10940x")

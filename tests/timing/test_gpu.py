@@ -14,7 +14,8 @@ from costmodel.timing import KernelSeconds
 from costmodel.timing.convolution import ConvShape, convolution_time
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
-from costmodel.timing.gpu import GPU, gpu_kernel_time
+from costmodel.timing.gpu import gpu_kernel_time
+from costmodel.timing.gpu_constants import GPU
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import streaming_time
 

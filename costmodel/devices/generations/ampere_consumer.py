@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUBLAS_SIMT_TILES, ProductKernels
+from costmodel.devices.generations.ampere import GENERATION as AMPERE
 
 GENERATION = GpuGeneration(
     name="ampere_consumer",
@@ -13,10 +13,6 @@ GENERATION = GpuGeneration(
     dense_fp16_flop_per_clock=1024,
     dram="GDDR",
     l2_bytes_per_clock=15.0,
-    # Share of the FFMA rate before the feed of large tiles, fitted to NeuSight's linear and bmm on an A100; its bmm
-    # shows one kernel for all shapes.
-    simt_products=ProductKernels(
-        tiles=CUBLAS_SIMT_TILES, batched_tiles=((128, 128),), efficiency=0.93, batched_efficiency=1.03
-    ),
+    simt_products=AMPERE.simt_products,
     assumptions=("fp32 products are those of the GA100",),
 )

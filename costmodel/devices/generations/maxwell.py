@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUDNN_SIMT_TILES, ConvolutionKernels
+from costmodel.devices.libraries import CUDNN_BEFORE_AMPERE
 
 GENERATION = GpuGeneration(
     name="maxwell",
@@ -11,7 +11,6 @@ GENERATION = GpuGeneration(
     capabilities=("5.0", "5.2", "5.3"),
     dram="GDDR",
     l2_bytes_per_clock=15.0,
-    # Before Ampere, the smallest tile edge of batched fp32 products is 64.
-    convolutions=ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128), (128, 64))),
+    convolutions=CUDNN_BEFORE_AMPERE,
     assumptions=("fp32 products reach the mean of the measured generations",),
 )

@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import CPU
 from costmodel.devices.generation import CpuGeneration
+from costmodel.devices.libraries import ONEDNN_AVX2
 
 GENERATION = CpuGeneration(
     name="neoverse_v1",
@@ -9,8 +10,6 @@ GENERATION = CpuGeneration(
     family=CPU,
     simd_bits=256,
     simd_registers=32,
-    # Those of Zen 3.
-    pointwise_convolution_share=0.62,
-    convolution_share=0.6,
+    convolutions=ONEDNN_AVX2,
     assumptions=("convolutions reach the shares of oneDNN's AVX2 kernels on Zen 3",),
 )

@@ -2,7 +2,8 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUBLAS_SIMT_TILES, CUDNN_SIMT_TILES, ConvolutionKernels, ProductKernels
+from costmodel.devices.generations.pascal import GENERATION as PASCAL
+from costmodel.devices.libraries import CUDNN_BEFORE_AMPERE
 
 GENERATION = GpuGeneration(
     name="pascal_consumer",
@@ -11,14 +12,8 @@ GENERATION = GpuGeneration(
     capabilities=("6.1", "6.2"),
     dram="GDDR",
     l2_bytes_per_clock=15.0,
-    row_reach_bytes=76e3,
-    # Share of the FFMA rate before the feed of large tiles, fitted to NeuSight's linear (weight read transposed) and
-    # bmm (not transposed) on a P100. Its bmm (row-major) shows one kernel for all shapes; cuBLAS, which counts columns
-    # first, calls it 128x64.
-    simt_products=ProductKernels(
-        tiles=CUBLAS_SIMT_TILES, batched_tiles=((64, 128),), efficiency=0.78, batched_efficiency=1.0
-    ),
-    # Before Ampere, the smallest tile edge of batched fp32 products is 64.
-    convolutions=ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128), (128, 64))),
+    row_reach_bytes=PASCAL.row_reach_bytes,
+    simt_products=PASCAL.simt_products,
+    convolutions=CUDNN_BEFORE_AMPERE,
     assumptions=("fp32 products and the toll of far rows are those of the GP100",),
 )

@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import CPU
 from costmodel.devices.generation import CpuGeneration
+from costmodel.devices.libraries import ONEDNN_AVX512
 
 GENERATION = CpuGeneration(
     name="skylake_x",
@@ -9,7 +10,5 @@ GENERATION = CpuGeneration(
     family=CPU,
     simd_bits=512,
     simd_registers=32,
-    # oneDNN's kernels on an i9-10940X: 0.73 and 0.85 of the peak at its base clock, which it may exceed.
-    pointwise_convolution_share=0.72,
-    convolution_share=0.8,
+    convolutions=ONEDNN_AVX512,
 )

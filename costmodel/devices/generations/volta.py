@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUBLAS_SIMT_TILES, CUDNN_SIMT_TILES, ConvolutionKernels, ProductKernels
+from costmodel.devices.libraries import CUBLAS_SIMT_TILES, CUDNN_BEFORE_AMPERE, ProductKernels
 
 GENERATION = GpuGeneration(
     name="volta",
@@ -20,6 +20,5 @@ GENERATION = GpuGeneration(
         efficiency=1.0,
         batched_efficiency=1.0,
     ),
-    # Before Ampere, the smallest tile edge of batched fp32 products is 64.
-    convolutions=ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128), (128, 64))),
+    convolutions=CUDNN_BEFORE_AMPERE,
 )

@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import CPU
 from costmodel.devices.generation import CpuGeneration
+from costmodel.devices.libraries import ONEDNN_AVX2
 
 GENERATION = CpuGeneration(
     name="zen3",
@@ -9,7 +10,5 @@ GENERATION = CpuGeneration(
     family=CPU,
     simd_bits=256,
     simd_registers=16,
-    # oneDNN's kernels on a two-core Milan guest: 0.60 and 0.58 of the peak, the kernels alone up to 0.7.
-    pointwise_convolution_share=0.62,
-    convolution_share=0.6,
+    convolutions=ONEDNN_AVX2,
 )

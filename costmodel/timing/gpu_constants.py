@@ -1,0 +1,57 @@
+"""Constants of kernels that neither stream nor multiply matrices, and of the caches between kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CACHES", "GPU", "CacheConstants", "GpuConstants"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuConstants:
+    """Rates of kernels that neither stream nor multiply matrices; shares of the fp32 vector peak unless said.
+
+    Depthwise convolutions, from families of timm models on RTX 3090 and 4090 that agree on both machines:
+    ``depthwise_nhwc`` cuDNN's NHWC kernel up to 7x7, ``depthwise_nhwc_large`` beyond (its cliff), ``depthwise_nchw``
+    cuDNN's NCHW kernel, ``depthwise_native`` PyTorch's own.
+    """
+
+    depthwise_nhwc: float = 0.21
+    depthwise_nhwc_large: float = 0.014
+    depthwise_nchw: float = 0.07
+    depthwise_native: float = 0.045
+    #: cuDNN's depthwise kernel for tensors beyond 32-bit indices fetches its window anew for each output [B a tap]:
+    #: 100 ps an output of 3x3, on RTX 3090 and 4090 alike (EfficientNets, Xceptions; above 192 channels the 3090 is
+    #: up to four times slower, for a reason not known).
+    depthwise_wide_tap_bytes: float = 10.0
+    #: Flash attention pads the head's width to this [elements] and adds this much work a row [elements].
+    attention_width_step: int = 32
+    attention_width_extra: int = 12
+    attention_length_step: int = 64
+    #: Share of the tensor-core peak that flash attention reaches.
+    attention_efficiency: float = 0.97
+    #: Average pooling: a thread walks the window of its output [lane cycles a tap]. Poolformers on RTX 3090 and 4090
+    #: give 71 and 63 in NCHW, 40 and 40 in NHWC.
+    pool_tap_cycles_nchw: float = 65.0
+    pool_tap_cycles_nhwc: float = 40.0
+    #: Bilinear up-sampling in NCHW: one thread a pixel walks all planes [s a plane].
+    resample_plane_s: float = 0.265e-6
+
+
+GPU = GpuConstants()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConstants:
+    """How L2 serves a tensor that was just written.
+
+    ``full`` and ``gone``: bytes touched since, over the capacity, up to which all and from which none is left.
+    ``speedup``: rate of hits over that of DRAM on large-L2 GPUs (5 TB/s against 1 TB/s on an RTX 4090, an L40S).
+    """
+
+    full: float = 0.6
+    gone: float = 1.4
+    speedup: float = 5.0
+
+
+CACHES = CacheConstants()
