@@ -39,7 +39,7 @@ def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
     if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
         return ()
     if operator.name in CONVOLUTIONS:
-        return tuple(convolution_kernels(operator, compiled=False))
+        return tuple(convolution_kernels(operator))
     if operator.name in _PRODUCTS:
         return tuple(_matrix_product(operator))
     if operator.name in _ATTENTION:
@@ -50,19 +50,17 @@ def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
 # -- contractions --------------------------------------------------------------------------------
 
 
-def convolution_kernels(operator: Operator, *, compiled: bool) -> Iterator[Kernel]:
+def convolution_kernels(operator: Operator, *, channels_last: bool = False) -> Iterator[Kernel]:
     """Reorders of what oneDNN does not take as it lies, around the convolution.
 
     The activations of a channels-last call stay as they are, and so does an image of up to four channels;
-    weights are reordered in every call.
+    weights are reordered in every call. ``channels_last`` says that the call is one, whatever the trace's strides are.
     """
     x, weight, out = operator.input, operator.arguments["weight"], operator.out
-    plain = not compiled and not (is_channels_last(x) or is_channels_last(out))
+    plain = not (channels_last or is_channels_last(x) or is_channels_last(out))
     blocked = plain and not _has_ragged_groups(operator, weight)
     if blocked and x.shape[1] > PLAIN_INPUT_CHANNELS:
         yield _reordered(operator, x)
-    if compiled and product(weight.shape[2:]) > 1:
-        yield moved(operator, weight, "copy_weights")
     yield moved(operator, weight, "reorder_weights")
     kernel = _convolution_kernel(operator, weight)
     yield kernel if plain else replace(kernel, access="channels_last")

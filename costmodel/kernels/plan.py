@@ -31,7 +31,8 @@ class Kernel:
     ``row_length``      elements normalized together, for softmax and normalization; taps of a pooling window.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
     ``op``              the operator that it serves.
-    ``caller``          who calls it: "python", as an operator of its own, or "generated" code.
+    ``caller``          who calls it, which decides what a call takes on a CPU: "python", as an operator of its own, the
+                        "wrapper" of generated code, as a library's, or a "loop" of generated code.
     ``alone``           whether the board is idle before and after, so that it starts at its boost clock.
     """
 

@@ -139,15 +139,28 @@ def _with_page_faults(part: KernelSeconds, kernel: Kernel, context: _Context) ->
 
 def _fixed_s(kernel: Kernel, constants: CpuConstants) -> float:
     """Fixed time of all starts of a kernel; 0 for a reorder, which lies inside the call of its convolution."""
-    if kernel.count == 0:
-        return 0.0
-    if kernel.algorithm in ("fused_loop", "pool") and kernel.caller == "generated":
-        return constants.loop_s * kernel.count
-    kind = _kind(kernel)
-    if kernel.caller == "generated":
-        heavy = kind in ("convolution", "depthwise")
-        return (constants.compiled_convolution_s if heavy else constants.compiled_product_s) * kernel.count
-    return COLD_S.get(kind, COLD_S["other"]) * kernel.count
+    return _CALL_S[kernel.caller](kernel, constants) * kernel.count if kernel.count else 0.0
+
+
+def _operator_s(kernel: Kernel, constants: CpuConstants) -> float:
+    return COLD_S.get(_kind(kernel), COLD_S["other"])
+
+
+def _wrapper_call_s(kernel: Kernel, constants: CpuConstants) -> float:
+    heavy = _kind(kernel) in ("convolution", "depthwise")
+    return constants.compiled_convolution_s if heavy else constants.compiled_product_s
+
+
+def _loop_call_s(kernel: Kernel, constants: CpuConstants) -> float:
+    return constants.loop_s
+
+
+#: Fixed time of one start, its code cold, by who calls the kernel [s].
+_CALL_S: Mapping[str, Callable[[Kernel, CpuConstants], float]] = MappingProxyType(
+    {"python": _operator_s, "wrapper": _wrapper_call_s, "loop": _loop_call_s}
+)
+#: Callers whose fixed time shrinks where a step is so small that its code stays warm; the others' was found in models.
+_WARMS_UP = frozenset({"python"})
 
 
 def _kind(kernel: Kernel) -> str:
@@ -173,7 +186,7 @@ def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)
     large = kernel.algorithm == "direct_depthwise" and kernel.gemm is not None and kernel.gemm[2] >= 49
-    if large and kernel.caller == "generated":
+    if large and kernel.caller == "wrapper":
         share = c.compiled_depthwise_large_share
     return KernelSeconds(context.compute_s(kernel, share), context.activations_s(kernel.bytes), _fixed_s(kernel, c))
 
@@ -208,7 +221,7 @@ def _loop(kernel: Kernel, context: _Context) -> KernelSeconds:
     """A fused C++ loop: vector instructions, or cached traffic if that takes longer."""
     c, machine = context.constants, context.machine
     compute = kernel.vector_flops / (c.instructions_per_cycle * machine.vector_flop_per_s / 4)
-    if kernel.algorithm == "pool":
+    if kernel.algorithm == "fused_pool":
         compute += kernel.row_length / (c.pool_elements_per_s * machine.cores)
     return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, c))
 
@@ -223,10 +236,6 @@ def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
     return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, context.constants))
 
 
-def _pool(kernel: Kernel, context: _Context) -> KernelSeconds:
-    return _loop(kernel, context) if kernel.caller == "generated" else _plain(kernel, context)
-
-
 def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:
     return KernelSeconds(0.0, context.activations_s(kernel.bytes) / context.constants.reorder_activations_share, 0.0)
 
@@ -238,8 +247,7 @@ _RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxy
         **dict.fromkeys(("gemm", "batched_gemm"), _matrix_product),
         "reorder_activations": _reorder,
         "flash_attention": _attention,
-        "fused_loop": _loop,
-        "pool": _pool,
+        **dict.fromkeys(("fused_loop", "fused_pool"), _loop),
     }
 )
 
@@ -271,7 +279,7 @@ def cpu_step_times(
     parts, context = [], _Context(machine, hardware, c, missing)
     for kernel in plan.kernels:
         found = _kernel_time(kernel, context)
-        parts.append(found if kernel.caller == "generated" else found._replace(fixed_s=found.fixed_s * warm))
+        parts.append(found._replace(fixed_s=found.fixed_s * warm) if kernel.caller in _WARMS_UP else found)
     return _issued([parts[launch.kernel] for launch in plan.launches], issued)
 
 

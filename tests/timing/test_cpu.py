@@ -25,7 +25,8 @@ from costmodel.timing.cpu_constants import CPU
 CPUS = sorted(name for name in names() if load(name).is_cpu)
 I9 = load("i9-10940x")
 ALGORITHMS = ("implicit_gemm", "direct_depthwise", "gemm", "reorder_weights", "reorder_activations", "fused_loop",
-              "flash_attention", "elementwise", "normalization", "pool", "batched_gemm", "copy_weights")  # fmt: skip
+              "fused_pool", "flash_attention", "elementwise", "normalization", "pool", "batched_gemm",
+              "copy_weights")  # fmt: skip
 CONTRACTIONS = ("implicit_gemm", "direct_depthwise", "gemm", "batched_gemm", "flash_attention")
 
 sizes = st.integers(0, 10**9)
@@ -148,7 +149,7 @@ def test_a_small_step_runs_warm() -> None:
 
 
 def test_a_compiled_step_pays_for_its_guards_once() -> None:
-    plan, graph = plan_of(dataclasses.replace(kernel("fused_loop", 0, 4), caller="generated"), 3), graph_of(3, 0)
+    plan, graph = plan_of(dataclasses.replace(kernel("fused_loop", 0, 4), caller="loop"), 3), graph_of(3, 0)
     host = host_of("usual", I9)
     times = cpu_step_times(plan, graph, I9, engine_of("compile").issued(plan, graph, host))
     assert times[0].fixed_s - times[1].fixed_s == pytest.approx(host.guards_s) != 0

@@ -30,6 +30,7 @@ from costmodel.kernels.cpu import (
 )
 from costmodel.kernels.operator import Operator, window_elements
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
+from costmodel.symbols import product
 
 __all__ = ["compiled_cpu_plan"]
 
@@ -65,6 +66,10 @@ CHANNEL_NORM_CYCLES = 60.0
 SERIAL_CYCLES: Mapping[str, float] = MappingProxyType({"adaptive_avg_pool2d": 12.0})
 #: Algorithms whose operators Inductor turns into loops of its own.
 _LOOPS = {"elementwise", "reduction", "copy", "normalization", "softmax", "pool", "resample"}
+
+
+#: Who calls a kernel of the libraries' own, where it is not the wrapper: a copy rides in a loop.
+_CALLER = {"fused_loop": "loop"}
 
 
 @dataclass(slots=True)
@@ -147,21 +152,25 @@ class _Inductor:
     def _external(self, index: int, operator: Operator) -> None:
         """A call out of the compiled code. Copies of strided operands ride in the loops that produce them."""
         if operator.name in CONVOLUTIONS:
-            kernels = tuple(self._channels_last_input(index, operator)) + tuple(
-                convolution_kernels(operator, compiled=True)
-            )
+            kernels = (*self._laid_out(index, operator), *convolution_kernels(operator, channels_last=True))
         else:
             kernels = tuple(k for k in cpu_kernels(operator) if k.algorithm != "strided_copy")
-        self.external[index] = tuple(replace(k, caller="generated") for k in kernels)
+        self.external[index] = tuple(replace(k, caller=_CALLER.get(k.algorithm, "wrapper")) for k in kernels)
         for tensor in self.graph.nodes[index].outputs:
             self.written[self.graph.tensors[tensor].storage] = (index, None)
 
-    def _channels_last_input(self, index: int, operator: Operator) -> Iterator[Kernel]:
-        """A slice of the channels of a channels-last tensor is no dense tensor: it is copied ahead of a convolution."""
+    def _laid_out(self, index: int, operator: Operator) -> Iterator[Kernel]:
+        """Copies ahead of a convolution, into channels_last.
+
+        A slice of the channels of a channels-last tensor is no dense tensor: it is copied. So are weights of k x k.
+        """
         read = self.graph.tensors[self.graph.nodes[index].inputs[0]]
         if self.graph.storages[read.storage].nbytes > operator.input.nbytes:
             copy = moved(operator, operator.input, "fused_loop")
             yield replace(copy, count=1, vector_flops=copy.elements)
+        weight = operator.arguments["weight"]
+        if product(weight.shape[2:]) > 1:
+            yield moved(operator, weight, "copy_weights")
 
     def _into_loop(self, index: int, operator: Operator, algorithm: str) -> None:
         inputs = [self.graph.tensors[t] for t in self.graph.nodes[index].inputs]
@@ -249,7 +258,7 @@ class _Inductor:
         last = self.graph.nodes[max(loop.nodes)].op
         return Kernel(
             op=last,
-            algorithm="pool" if loop.window_reads else "fused_loop",
+            algorithm="fused_pool" if loop.window_reads else "fused_loop",
             vector_flops=loop.vector_flops,
             bytes_read=sum(loop.reads.values()),
             bytes_written=sum((kept or loop.writes).values()),
@@ -257,5 +266,5 @@ class _Inductor:
             row_length=loop.window_reads,
             access="strided" if loop.strided else "elementwise",
             count=loop.passes,
-            caller="generated",
+            caller="loop",
         )
