@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from costmodel.symbols import Dim, product
 
-__all__ = ["ITEMSIZE_BYTES", "Role", "TensorSpec", "f32"]
+__all__ = ["ITEMSIZE_BYTES", "Role", "TensorSpec", "f32", "tensors_in"]
 
 #: Bytes per element, by the name torch gives a dtype.
 ITEMSIZE_BYTES: dict[str, int] = {
@@ -93,3 +95,19 @@ def f32(*shape: Dim) -> TensorSpec:
     80
     """
     return TensorSpec(shape)
+
+
+def tensors_in(value: Any) -> Iterator[TensorSpec]:
+    """All specs in a value, in order: the value itself, or those in dicts, lists and tuples.
+
+    >>> [t.shape for t in tensors_in({"input": f32(2), "others": [f32(3), 4], "weight": None})]
+    [(2,), (3,)]
+    """
+    if isinstance(value, TensorSpec):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)

@@ -19,6 +19,26 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     spectral,
     views,
 )
-from costmodel.formulas.registry import Formula, cost_of, default_cost, formula, free, is_free, known_operators, lookup
+from costmodel.formulas.registry import (
+    Formula,
+    cost_of,
+    cost_or_default,
+    default_cost,
+    formula,
+    free,
+    is_free,
+    known_operators,
+    lookup,
+)
 
-__all__ = ["Formula", "cost_of", "default_cost", "formula", "free", "is_free", "known_operators", "lookup"]
+__all__ = [
+    "Formula",
+    "cost_of",
+    "cost_or_default",
+    "default_cost",
+    "formula",
+    "free",
+    "is_free",
+    "known_operators",
+    "lookup",
+]

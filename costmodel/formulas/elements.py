@@ -9,9 +9,8 @@ from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.formulas.operands import nbytes
-from costmodel.formulas.registry import tensors_in
 from costmodel.symbols import Dim, product
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = ["aten", "cost", "elementwise", "expression_flops", "lines"]
 
@@ -30,7 +29,7 @@ def aten(names: str) -> tuple[str, ...]:
 
 def cost(flops: Dim, read: Iterable[Any], out: Any, *, read_also: Dim = 0) -> Cost:
     """One launch that reads the tensors of ``read`` and ``read_also`` bytes, and writes ``out`` (a spec or several)."""
-    written = out.nbytes if isinstance(out, TensorSpec) else sum(t.nbytes for t in tensors_in([out]))
+    written = out.nbytes if isinstance(out, TensorSpec) else sum(t.nbytes for t in tensors_in(out))
     return Cost(vector_flops=flops, bytes_read=nbytes(*read) + read_also, bytes_written=written, launches=1)
 
 

@@ -9,23 +9,23 @@ arithmetic and :mod:`costmodel.symbols`, never ``math.ceil`` or comparisons of s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.errors import FormulaError
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import tensors_in
 
 __all__ = [
     "Formula",
     "cost_of",
+    "cost_or_default",
     "default_cost",
     "formula",
     "free",
     "is_free",
     "known_operators",
     "lookup",
-    "tensors_in",
 ]
 
 Formula = Callable[..., Cost]
@@ -88,23 +88,14 @@ def known_operators() -> Iterator[str]:
     yield from _FREE
 
 
-def tensors_in(values: Iterable[Any]) -> Iterator[TensorSpec]:
-    """All tensor specs among arguments, those inside lists and tuples included."""
-    for value in values:
-        if isinstance(value, TensorSpec):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_in(value)
-
-
 def default_cost(arguments: Mapping[str, Any], out: Any) -> Cost:
     """The default rule for operators without a formula: every operand read once, every result written once.
 
     No FLOPs are invented. The operator is reported as uncosted.
     """
     return Cost(
-        bytes_read=sum(t.nbytes for t in tensors_in(arguments.values())),  # type: ignore[misc]
-        bytes_written=sum(t.nbytes for t in tensors_in([out])),  # type: ignore[misc]
+        bytes_read=sum(t.nbytes for t in tensors_in(arguments)),  # type: ignore[misc]
+        bytes_written=sum(t.nbytes for t in tensors_in(out)),  # type: ignore[misc]
         launches=1,
     )
 
@@ -125,8 +116,14 @@ def cost_of(operator: str, arguments: Mapping[str, Any], out: Any) -> Cost | Non
     try:
         return function(**wanted, out=out)
     except Exception as error:
-        shapes = ", ".join(str(t.shape) for t in tensors_in(arguments.values()))
+        shapes = ", ".join(str(t.shape) for t in tensors_in(arguments))
         raise FormulaError(
             f"the formula of {operator} failed on tensors of shape {shapes}: {type(error).__name__}: {error}\n"
             f"  it is {function.__module__}.{function.__qualname__}"
         ) from error
+
+
+def cost_or_default(operator: str, arguments: Mapping[str, Any], out: Any) -> Cost:
+    """Cost of one call, by the default rule where the operator has no formula. Raises what :func:`cost_of` raises."""
+    cost = cost_of(operator, arguments, out)
+    return default_cost(arguments, out) if cost is None else cost

@@ -8,18 +8,18 @@ from itertools import pairwise
 from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
-from costmodel.kernels.operator import Operator, copy_kernel, is_channels_last, is_contiguous, operands_in, rule
+from costmodel.kernels.operator import Operator, copy_kernel, has_unit_stride, is_channels_last, is_contiguous, rule
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
 from costmodel.symbols import product
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = ["contraction"]
 
 
 def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
     """The kernel of a contraction, on the engine that the machine has for its dtype."""
-    operand = next((t.dtype for t in operands_in(operator.arguments) if "float" in t.dtype), "float32")
+    operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
     dtype = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
     engine, dtype, accumulate = engine_for(algorithm, dtype, operator.hardware)
     values = {
@@ -183,18 +183,16 @@ def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:
     ):
         if left in arguments and right in arguments:
             return arguments[left], arguments[right]
-    tensors = list(operands_in(arguments))
+    tensors = list(tensors_in(arguments))
     return tensors[0], tensors[-1]
 
 
 def _gemm_ready(spec: TensorSpec) -> bool:
     """Whether cuBLAS takes the matrices as they lie: a contiguous row or column, and one step for the batch."""
-    if spec.strides is None or len(spec.shape) < 2:
+    if spec.strides is None:
         return True
-    if 1 not in spec.strides[-2:] and 1 not in spec.shape[-2:]:
-        return False
     batch = [(n, s) for n, s in zip(spec.shape[:-2], spec.strides[:-2], strict=True) if n != 1]
-    return all(s == n2 * s2 for (_, s), (n2, s2) in pairwise(batch))
+    return has_unit_stride(spec) and all(s == n2 * s2 for (_, s), (n2, s2) in pairwise(batch))
 
 
 @rule("scaled_dot_product_attention")

@@ -13,13 +13,20 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
-from costmodel.kernels.operator import Operator, is_channels_last, is_contiguous, is_dense, window_elements
+from costmodel.kernels.operator import (
+    Operator,
+    has_unit_stride,
+    is_channels_last,
+    is_contiguous,
+    is_dense,
+    window_elements,
+)
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
 from costmodel.symbols import product
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["CONVOLUTIONS", "convolution_kernels", "cpu_kernels", "in_order", "moved", "tensors_of"]
+__all__ = ["CONVOLUTIONS", "convolution_kernels", "cpu_kernels", "in_order", "moved"]
 
 #: Input channels up to which oneDNN's first-layer kernels read a plain NCHW image.
 PLAIN_INPUT_CHANNELS = 4
@@ -96,7 +103,7 @@ def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:
 
 def _contraction(operator: Operator, algorithm: str, geometry: Any = None) -> Kernel:
     """A kernel of multiply-accumulates on the units that the machine has for the dtype of the run."""
-    operand = next((t.dtype for t in tensors_of(operator.arguments) if "float" in t.dtype), "float32")
+    operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
     wanted = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
     engine, dtype, accumulate = engine_for("gemm", wanted, operator.hardware)
     units = {"engine": engine, "dtype": dtype, "accumulate": accumulate}
@@ -119,7 +126,7 @@ def moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
 
 def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     """MKL's GEMM; operands that it cannot take as they lie are copied first."""
-    tensors = [t for t in tensors_of(operator.arguments) if len(t.shape) > 1] or list(tensors_of(operator.arguments))
+    tensors = [t for t in tensors_in(operator.arguments) if len(t.shape) > 1] or list(tensors_in(operator.arguments))
     second, out = tensors[-1], operator.out
     for tensor in tensors:
         if not _gemm_ready(tensor):
@@ -133,10 +140,8 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
 
 
 def _gemm_ready(spec: TensorSpec) -> bool:
-    """Whether rows or columns of each matrix lie in one piece."""
-    if spec.strides is None or len(spec.shape) < 2:
-        return True
-    return 1 in spec.strides[-2:] or 1 in spec.shape[-2:] or is_dense(spec)
+    """Whether MKL takes the matrices as they lie; of a dense tensor it takes any order."""
+    return has_unit_stride(spec) or is_dense(spec)
 
 
 def _attention(operator: Operator) -> Kernel:
@@ -178,14 +183,14 @@ def walk(operator: Operator, algorithm: str) -> str:
         if not in_order(operator):
             return "strided" if algorithm == "elementwise" or not _same_fastest(operator.input, out) else "rows"
         return _broadcast(operator) if algorithm == "elementwise" else "elementwise"
-    pictures = [t for t in (out, *tensors_of(operator.arguments)) if len(t.shape) == 4 and product(t.shape[2:]) > 1]
+    pictures = [t for t in (out, *tensors_in(operator.arguments)) if len(t.shape) == 4 and product(t.shape[2:]) > 1]
     return "channels_last" if any(t.shape[1] > 1 and is_channels_last(t) for t in pictures) else "elementwise"
 
 
 def _broadcast(operator: Operator) -> str:
     """Whether a smaller operand is repeated along the fastest dimension of the result, or along slower ones."""
     out, fastest = operator.out, _fastest(operator.out)
-    smaller = [t for t in tensors_of(operator.arguments) if 1 < t.numel < out.numel]  # type: ignore[operator]
+    smaller = [t for t in tensors_in(operator.arguments) if 1 < t.numel < out.numel]  # type: ignore[operator]
     if not smaller or fastest is None:
         return "elementwise"
     from_end = fastest - len(out.shape)
@@ -209,7 +214,7 @@ def _fastest(spec: TensorSpec) -> int | None:
 def in_order(operator: Operator) -> bool:
     """Whether all full-size operands lie in the same order as the result, so that rows are walked as they lie."""
     out = operator.out
-    full = [t for t in tensors_of(operator.arguments) if t.numel == out.numel]
+    full = [t for t in tensors_in(operator.arguments) if t.numel == out.numel]
     return len({_order(t) for t in (*full, out)}) <= 1
 
 
@@ -218,14 +223,3 @@ def _order(spec: TensorSpec) -> tuple[int, ...]:
     strides = spec.strides or tuple(product(spec.shape[d + 1 :]) for d in range(len(spec.shape)))
     dims = (d for d, n in enumerate(spec.shape) if n != 1)
     return tuple(spec.shape[d] for d in sorted(dims, key=lambda d: (-strides[d], d)))  # type: ignore[operator]
-
-
-def tensors_of(value: Any) -> Iterator[TensorSpec]:
-    if isinstance(value, TensorSpec):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_of(item)

@@ -19,12 +19,12 @@ from costmodel.kernels.operator import (
     dense_order,
     is_channels_last,
     is_contiguous,
-    operands_in,
     rule,
     window_elements,
 )
 from costmodel.kernels.plan import Kernel
 from costmodel.symbols import product
+from costmodel.tensor import tensors_in
 
 __all__ = ["eager_kernels", "plain_kernels"]
 
@@ -59,7 +59,7 @@ def _access(operator: Operator, algorithm: str) -> str:
         return "pooling"
     if operator.name in ("gather", "index", "index_select", "embedding", "take_along_dim"):
         return "gather"
-    operands = list(operands_in(operator.arguments))
+    operands = list(tensors_in(operator.arguments))
     if operator.out.strides is None and all(t.strides is None for t in operands):
         return "elementwise"
     full = [t for t in operands if t.numel == operator.out.numel]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.execution import Execution
-from costmodel.formulas import cost_of, default_cost, is_free
+from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.calls import Calls, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
-from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
-from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
+from costmodel.tensor import ITEMSIZE_BYTES
 
 __all__ = ["eager_plan", "run_costs"]
 
@@ -92,26 +92,17 @@ def run_costs(graph: OpGraph, execution: Execution) -> list[Cost]:
     for node, types in zip(graph.nodes, structure.dtypes, strict=True):
         key = (node.call, types)
         if key not in known:
-            known[key] = _typed_call(graph, node.call, types)[2]
+            known[key] = cost_or_default(*typed_call(graph, node.call, types))
         costs.append(known[key])
     return costs
-
-
-def _typed_call(graph: OpGraph, index: int, types: NodeDtypes) -> tuple[dict[str, Any], Any, Cost]:
-    """Arguments, results and cost of a call in the dtypes of the run."""
-    call = graph.calls[index]
-    arguments, results = graph.arguments(call), graph.results(call)
-    if not types.as_traced:
-        arguments, results = _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
-    cost = cost_of(call.op, arguments, results)
-    return arguments, results, default_cost(arguments, results) if cost is None else cost
 
 
 class _Lowering:
     """Lowers each distinct call of a structure once."""
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> None:
-        self.graph, self.execution, self.hardware = graph, execution, hardware
+        self.graph, self.execution = graph, execution
+        self.calls, self.kernels_of = Calls(graph, execution, hardware), EAGER_KERNELS.of(hardware)
 
     def run(self) -> KernelPlan:
         structure = _structure(self.graph, self.execution)
@@ -130,19 +121,4 @@ class _Lowering:
         return (Kernel(op="aten._to_copy", algorithm="cast", bytes_read=read, bytes_written=written),)
 
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
-        arguments, results, cost = _typed_call(self.graph, index, types)
-        op = self.graph.calls[index].op
-        lowered = EAGER_KERNELS.of(self.hardware)
-        return lowered(Operator(op, arguments, results, cost, self.execution, self.hardware))
-
-
-def _retyped(value: Any, dtypes: Iterator[str]) -> Any:
-    """``value`` with the dtypes of its tensor specs replaced, in order."""
-    if isinstance(value, TensorSpec):
-        dtype = next(dtypes)
-        return value if dtype == value.dtype else TensorSpec(value.shape, dtype, value.role, value.name, value.strides)
-    if isinstance(value, dict):
-        return {name: _retyped(item, dtypes) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_retyped(item, dtypes) for item in value)
-    return value
+        return self.kernels_of(self.calls.operator(index, types))

@@ -19,10 +19,10 @@ __all__ = [
     "Rule",
     "copy_kernel",
     "dense_order",
+    "has_unit_stride",
     "is_channels_last",
     "is_contiguous",
     "is_dense",
-    "operands_in",
     "rule",
     "window_elements",
 ]
@@ -86,6 +86,17 @@ def is_dense(spec: TensorSpec) -> bool:
     return True
 
 
+def has_unit_stride(spec: TensorSpec) -> bool:
+    """Whether rows or columns of each matrix of a tensor lie in one piece, as libraries of products ask for.
+
+    >>> has_unit_stride(TensorSpec((8, 4), strides=(1, 8))), has_unit_stride(TensorSpec((8, 4), strides=(8, 2)))
+    (True, False)
+    """
+    if spec.strides is None or len(spec.shape) < 2:
+        return True
+    return 1 in spec.strides[-2:] or 1 in spec.shape[-2:]
+
+
 def is_contiguous(spec: TensorSpec) -> bool:
     """Whether the elements lie in row-major order without gaps."""
     return spec.strides is None or (
@@ -118,18 +129,6 @@ def window_elements(operator: Operator) -> int:
     if window is None:
         return 0
     return window**2 if isinstance(window, int) else product(tuple(window))  # type: ignore[return-value]
-
-
-def operands_in(value: Any) -> Iterator[TensorSpec]:
-    """All tensor specs among arguments."""
-    if isinstance(value, TensorSpec):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from operands_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from operands_in(item)
 
 
 Rule = Callable[[Operator], Iterator[Kernel]]

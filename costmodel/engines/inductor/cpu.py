@@ -16,21 +16,23 @@ from itertools import repeat
 from types import MappingProxyType
 
 from costmodel.execution import Execution
-from costmodel.formulas import cost_of, default_cost, is_free
+from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.algorithm import algorithm_of
+from costmodel.kernels.calls import Calls
 from costmodel.kernels.cpu import (
     CONVOLUTIONS,
     convolution_kernels,
     cpu_kernels,
     in_order,
     moved,
-    tensors_of,
 )
 from costmodel.kernels.operator import Operator, window_elements
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
+from costmodel.kernels.precision import AS_TRACED
 from costmodel.symbols import product
+from costmodel.tensor import tensors_in
 
 __all__ = ["compiled_cpu_plan"]
 
@@ -100,11 +102,10 @@ class _Inductor:
     """Walks a graph once: external kernels as they come, loops gathered along chains."""
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> None:
-        self.graph, self.execution, self.hardware = graph, execution, hardware
+        self.graph, self.hardware, self.calls = graph, hardware, Calls(graph, execution, hardware)
         self.written: dict[int, tuple[int, _Loop | None]] = {}  # storage -> last node that wrote it, and its loop
         self.loops: dict[int, _Loop] = {}  # start -> loop
         self.external: dict[int, tuple[Kernel, ...]] = {}
-        self.operators: dict[int, Operator] = {}
         self.readers = self._count_readers()
         self.convolved = self._read_by_convolutions()
         self.results = {graph.tensors[t].storage for t in graph.outputs}
@@ -115,7 +116,7 @@ class _Inductor:
         for index, node in enumerate(self.graph.nodes):
             if is_free(node.op):
                 continue
-            operator = self.operators.get(node.call) or self._operator(node.call)
+            operator = self.calls.operator(node.call, AS_TRACED)
             if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
                 continue  # an operator that returns its operand as it is
             algorithm = algorithm_of(operator.op, operator.arguments)
@@ -124,16 +125,6 @@ class _Inductor:
             else:
                 self._external(index, operator)
         return self._plan()
-
-    def _operator(self, index: int) -> Operator:
-        call = self.graph.calls[index]
-        arguments, results = self.graph.arguments(call), self.graph.results(call)
-        cost = cost_of(call.op, arguments, results)
-        if cost is None:
-            cost = default_cost(arguments, results)
-        found = Operator(call.op, arguments, results, cost, self.execution, self.hardware)
-        self.operators[index] = found
-        return found
 
     def _count_readers(self) -> dict[int, int]:
         """Per storage, the nodes that compute from it, views left out."""
@@ -214,7 +205,7 @@ class _Inductor:
 
     def _count(self, loop: _Loop, index: int, operator: Operator, algorithm: str) -> None:
         loop.nodes.append(index)
-        elements = max(t.numel for t in (operator.out, *tensors_of(operator.arguments)))
+        elements = max(t.numel for t in (operator.out, *tensors_in(operator.arguments)))
         loop.vector_flops += int(elements * self._cycles(index, operator))
         loop.elements += elements
         if algorithm == "pool":

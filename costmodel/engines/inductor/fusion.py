@@ -16,11 +16,11 @@ from costmodel.engines.inductor.buffers import Lowered, lower_to_buffers
 from costmodel.engines.inductor.kinds import prefers_channels_last
 from costmodel.engines.inductor.schedule import Scheduler
 from costmodel.execution import Execution
-from costmodel.formulas import cost_of, default_cost
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.calls import Calls, typed_call
 from costmodel.kernels.eager import eager_kernels
-from costmodel.kernels.operator import Operator, is_dense
+from costmodel.kernels.operator import is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
@@ -247,32 +247,15 @@ class _Sizes:
     """Numbers for the recipes of one binding."""
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure) -> None:
-        self.graph, self.execution, self.hardware, self.structure = graph, execution, hardware, structure
-        self.flops: dict[tuple[int, NodeDtypes], Any] = {}
-
-    def _typed(self, index: int, types: NodeDtypes) -> tuple[str, dict[str, Any], Any]:
-        """Operator, arguments and results of a call with the dtypes of the run."""
-        from costmodel.kernels.lowering import _retyped
-
-        call = self.graph.calls[index]
-        arguments, results = self.graph.arguments(call), self.graph.results(call)
-        if types.as_traced:
-            return call.op, arguments, results
-        return call.op, _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
-
-    def _operator(self, op: str, arguments: dict[str, Any], results: Any) -> Operator:
-        cost = cost_of(op, arguments, results)
-        cost = default_cost(arguments, results) if cost is None else cost
-        return Operator(op, arguments, results, cost, self.execution, self.hardware)
+        self.graph, self.structure, self.calls = graph, structure, Calls(graph, execution, hardware)
 
     def extern(self, recipe: _Recipe) -> tuple[Kernel, ...]:
         """A library's kernel on operands that lie as it wants them."""
         ((call, types, _),) = recipe.calls
-        op, arguments, results = self._typed(call, types)
-        if "conv" in op:
-            return self._convolution(op, arguments, results)
-        eager = eager_kernels(self._operator(op, arguments, results))
-        if op == "aten.scaled_dot_product_attention" and len(eager) > 1:
+        if "conv" in recipe.op:
+            return self._convolution(*typed_call(self.graph, call, types))
+        eager = eager_kernels(self.calls.operator(call, types))
+        if recipe.op == "aten.scaled_dot_product_attention" and len(eager) > 1:
             return _math_attention(eager)
         bias = sum(k.vector_flops for k in eager if k.algorithm == "bias")  # rides in the epilogue
         kernels = [k for k in eager if k.algorithm not in _NOT_RUN]
@@ -284,7 +267,7 @@ class _Sizes:
         arguments = {**arguments, "bias": None}
         if self.structure.channels_last:
             arguments, results = {**arguments, "input": _channels_last(x)}, _channels_last(results)
-        kernels = eager_kernels(self._operator(op, arguments, results))
+        kernels = eager_kernels(self.calls.like(op, arguments, results))
         copy = () if is_dense(x) else (_copy(op, x),)
         return copy + tuple(k for k in kernels if k.algorithm not in _NOT_RUN)
 
@@ -292,10 +275,7 @@ class _Sizes:
         """FLOP of a node in a generated kernel; of a convolution only the addition of its bias."""
         if bias:
             return self.graph.results(self.graph.calls[index]).numel
-        key = (index, types)
-        if key not in self.flops:
-            self.flops[key] = self._operator(*self._typed(index, types)).cost.vector_flops
-        return self.flops[key]
+        return self.calls.operator(index, types).cost.vector_flops
 
     def fused(self, recipe: _Recipe) -> Kernel:
         """A generated kernel: bytes of what crosses its border."""
