@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from costmodel.analysis import Analysis
 from costmodel.errors import CostmodelError
 from costmodel.explain.split import Split, split
-from costmodel.kernels import Kernel, KernelPlan
+from costmodel.graph import OpGraph
+from costmodel.kernels import Kernel, Launch
+from costmodel.kernels.plan import Read
 from costmodel.tensor import TensorSpec
 from costmodel.timing import KERNEL_TIME, step_timeline
 from costmodel.units import format_seconds
@@ -257,25 +259,29 @@ class Case:
         """
         plan, graph, gone = self.analysis.plan, self.analysis.bound, set(nodes)
         kernels, launches = list(plan.kernels), []
+        moved = {graph.tensors[graph.nodes[n].outputs[0]].storage: _input_storage(graph, n) for n in nodes}
         for launch in plan.launches:
+            reads = tuple(Read(_root(read.storage, moved), read.spec) for read in launch.reads)
+            writes = tuple(_root(storage, moved) for storage in launch.writes)
             if not gone.issuperset(launch.nodes):
-                launches.append(launch)
+                launches.append(replace(launch, reads=reads, writes=writes))
             elif (kernel := instead(launch.nodes[0])) is not None:
                 kernels.append(kernel)
-                launches.append(replace(launch, kernel=len(kernels) - 1))
-        moved = {graph.tensors[graph.nodes[n].outputs[0]].storage: graph.nodes[n].inputs[0] for n in nodes}
-        tensors = [replace(t, storage=_root(t.storage, moved, graph.tensors)) for t in graph.tensors]
-        renamed = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
-        changed = replace(graph, nodes=renamed, tensors=tensors, memo={})
-        new = KernelPlan(tuple(kernels), tuple(launches), plan.storage_bytes, plan.notes)
-        issued = self.analysis.engine.issued(new, changed, self.analysis.host)
-        return step_timeline(new, changed, self.analysis.hardware, issued).latency_s
+                launches.append(Launch(len(kernels) - 1, launch.nodes, reads, writes))
+        new = replace(plan, kernels=tuple(kernels), launches=tuple(launches))
+        passed_on = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
+        issued = self.analysis.engine.issued(new, replace(graph, nodes=passed_on, memo={}), self.analysis.host)
+        return step_timeline(new, graph, self.analysis.hardware, issued).latency_s
 
 
-def _root(storage: int, moved: dict[int, int], tensors: Sequence[Any]) -> int:
+def _input_storage(graph: OpGraph, node: int) -> int:
+    return graph.tensors[graph.nodes[node].inputs[0]].storage
+
+
+def _root(storage: int, moved: dict[int, int]) -> int:
     """The storage that holds the data once nodes that pass their input on are gone."""
-    while storage in moved and tensors[moved[storage]].storage != storage:
-        storage = tensors[moved[storage]].storage
+    while moved.get(storage, storage) != storage:
+        storage = moved[storage]
     return storage
 
 

@@ -9,14 +9,14 @@ from typing import Any
 from costmodel.cost import Cost
 from costmodel.execution import Execution
 from costmodel.formulas import cost_or_default, is_free
-from costmodel.graph import OpGraph
+from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.calls import Calls, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
 from costmodel.kernels.precision import NodeDtypes, assign_dtypes
 from costmodel.symbols import product
-from costmodel.tensor import ITEMSIZE_BYTES
+from costmodel.tensor import ITEMSIZE_BYTES, Role
 
 __all__ = ["eager_plan", "run_costs"]
 
@@ -38,6 +38,7 @@ class _Structure:
     keys: tuple[tuple[Any, ...], ...]  # ("call", index, dtypes) or ("cast", tensor, from, to)
     starts: tuple[tuple[int, Launch], ...]  # (key, a launch with the key's place for its kernel) in program order
     storage_scale: tuple[float, ...]
+    copies: _Copies
     memo: dict[tuple[range, ...], tuple[Launch, ...]]
 
     def launches(self, of_key: list[range]) -> tuple[Launch, ...]:
@@ -59,15 +60,67 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
 def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
     keys: dict[tuple[Any, ...], int] = {}
     starts: list[tuple[int, Launch]] = []
+    copies = _Copies(graph)
     for index, (node, types) in enumerate(zip(graph.nodes, dtypes, strict=True)):
+        reads, writes = storages_of(graph, (index,))
         for position in types.casts:
-            cast = ("cast", graph.tensors[node.inputs[position]].spec, types.had[position], types.inputs[position])
-            read = graph.tensors[node.inputs[position]]
-            starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (Read(read.storage, read.spec),))))
+            tensor = graph.tensors[node.inputs[position]]
+            source, copy = Read(tensor.storage, tensor.spec), copies.make(node.inputs[position], types.inputs[position])
+            cast = ("cast", tensor.spec, types.had[position], types.inputs[position])
+            starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (source,), (copy,))))
         if not is_free(node.op):
             call = ("call", node.call, types)
-            starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), *storages_of(graph, (index,)))))
-    return _Structure(tuple(dtypes), tuple(keys), tuple(starts), _storage_scale(graph, dtypes), {})
+            held = tuple(read.storage for read in reads)
+            reads = copies.instead(node, types, reads)
+            starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), reads, writes, held)))
+    scale = _storage_scale(graph, dtypes)
+    return _Structure(tuple(dtypes), tuple(keys), tuple(starts), scale, copies, {})
+
+
+class _Copies:
+    """What casts write: storages that only the run has, numbered from the last of the graph's on.
+
+    A weight's copy is kept until autocast ends, any other until its operator has run.
+    """
+
+    def __init__(self, graph: OpGraph) -> None:
+        self.graph, self.first = graph, len(graph.storages)
+        self.made: list[tuple[int, str]] = []  # of each: spec of the tensor, dtype of the copy
+        self.of_weight: dict[int, int] = {}  # tensor -> its copy
+        self.of_operand: dict[int, int] = {}  # tensor of the node at hand -> its copy
+
+    def make(self, tensor: int, dtype: str) -> int:
+        """The storage of a new copy of a tensor."""
+        storage = self.first + len(self.made)
+        spec = self.graph.tensors[tensor].spec
+        self.made.append((spec, dtype))
+        is_weight = self.graph.specs[spec].role is Role.PARAMETER
+        (self.of_weight if is_weight else self.of_operand)[tensor] = storage
+        return storage
+
+    def instead(self, node: OpNode, types: NodeDtypes, reads: tuple[Read, ...]) -> tuple[Read, ...]:
+        """What a node reads once its casts have run: their copies, and those of weights that were cast before."""
+        if not self.of_operand and not self.of_weight:
+            return reads
+        found = []
+        for position, index in enumerate(node.inputs):
+            tensor = self.graph.tensors[index]
+            copy = self.of_operand.get(index) if position in types.casts else None
+            weight = self.of_weight.get(index)
+            if copy is None and weight is not None and types.inputs[position] == self.made[weight - self.first][1]:
+                copy = weight
+            found.append(Read(tensor.storage if copy is None else copy, tensor.spec))
+        self.of_operand.clear()
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Copies that live to the end of the step."""
+        return frozenset(self.of_weight.values())
+
+    def nbytes(self, graph: OpGraph) -> tuple[int, ...]:
+        """B of each copy, at the sizes of ``graph``."""
+        return tuple(product(graph.specs[spec].shape) * ITEMSIZE_BYTES[dtype] for spec, dtype in self.made)  # type: ignore[misc]
 
 
 def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
@@ -112,7 +165,12 @@ class _Lowering:
             run = self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
             of_key.append(range(len(kernels), len(kernels) + len(run)))
             kernels += run
-        return KernelPlan(tuple(kernels), structure.launches(of_key), stored_bytes(self.graph, structure.storage_scale))
+        return KernelPlan(
+            tuple(kernels),
+            structure.launches(of_key),
+            stored_bytes(self.graph, structure.storage_scale) + structure.copies.nbytes(self.graph),
+            held=structure.copies.held,
+        )
 
     def _cast(self, spec: int, source: str, target: str) -> tuple[Kernel, ...]:
         """A copy into another dtype: reads what there is, writes the new."""

@@ -74,13 +74,15 @@ class Launch:
     """One start of a kernel: which kernel of the plan, and the nodes of the graph that it serves.
 
     ``reads`` and ``writes`` are the storages that it touches, numbered as in ``KernelPlan.storage_bytes``. Several
-    kernels that one operator starts all name what the operator reads and writes.
+    kernels that one operator starts all name what the operator reads and writes. ``held`` are those that it does not
+    touch but that its caller keeps meanwhile: operands of which it reads a copy.
     """
 
     kernel: int
     nodes: tuple[int, ...]
     reads: tuple[Read, ...] = ()
     writes: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ class KernelPlan:
     kernels: tuple[Kernel, ...]
     launches: tuple[Launch, ...]
     storage_bytes: tuple[float, ...] = ()
-    """B of each storage of the graph in this run; 0 for what is never stored."""
+    """B of each storage in this run: the graph's (0 for what is never stored), then those that only the run has."""
     notes: tuple[str, ...] = ()
+    held: frozenset[int] = frozenset()
+    """Storages of the run that live to its end, whoever touches them last."""
 
 
 def storages_of(graph: OpGraph, nodes: Iterable[int]) -> tuple[tuple[Read, ...], tuple[int, ...]]:

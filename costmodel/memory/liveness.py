@@ -20,7 +20,8 @@ class Lifetime(NamedTuple):
 
 
 def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
-    """For each launch the activations whose life begins and ends with it; outputs of the graph never end.
+    """For each launch the activations whose life begins and ends with it; what the graph puts out and what the
+    plan holds never ends.
 
     Inputs, parameters and buffers lie in memory before the step and after it. Sizes do not matter, so that the
     answer is kept for the launches of a plan.
@@ -36,17 +37,17 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, launch in enumerate(plan.launches):
-        for storage in (*(read.storage for read in launch.reads), *launch.writes):
+        for storage in (*(read.storage for read in launch.reads), *launch.writes, *launch.held):
             if storage >= len(graph.storages) or graph.storages[storage].role is Role.ACTIVATION:
                 first.setdefault(storage, index)
                 last[storage] = index
-    outputs = {graph.tensors[t].storage for t in graph.outputs}
+    kept = plan.held | {graph.tensors[t].storage for t in graph.outputs}
     allocated: list[list[int]] = [[] for _ in plan.launches]
     freed: list[list[int]] = [[] for _ in plan.launches]
     for storage, index in first.items():
         allocated[index].append(storage)
     for storage, index in last.items():
-        if storage not in outputs:
+        if storage not in kept:
             freed[index].append(storage)
     return [Lifetime(tuple(a), tuple(f)) for a, f in zip(allocated, freed, strict=True)]
 

@@ -6,13 +6,12 @@ touched since the kernel that wrote it began, against the capacity of L2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
-from costmodel.tensor import Role
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.gpu import gpu_model
 from costmodel.timing.timeline import Slot, Timeline
@@ -73,44 +72,51 @@ class Step:
         return Timeline(tuple(slots))
 
     def memory_shares(self) -> list[float]:
-        """For each launch, the share of its memory time that DRAM still serves, the rest being hits in L2."""
-        level = self.hardware.find_memory_level("l2")
+        """For each launch, the share of its memory time that DRAM still serves, the rest being hits in L2.
+
+        Of several kernels that one operator starts, each reads what the ones before it wrote, and of the operator's
+        operands what they have left: a copy into another layout takes the tensor that it copies.
+        """
+        level, c = self.hardware.find_memory_level("l2"), self.constants.caches
         capacity = (level.capacity_bytes if level else None) or 0.0
-        reads, writes = _data_flow(self.graph)
-        nbytes: list[float] = [spec.nbytes for spec in self.graph.specs]  # type: ignore[misc]
-        kernels, c = self.plan.kernels, self.constants.caches
-        stored, traced = self.plan.storage_bytes, self.graph.storages
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
         touched = 0.0  # B since the step began
         began_at: dict[int, float] = {}  # storage -> touched when its writer began
         earlier: list[tuple[float, int]] = []  # kernels of the same operator: touched when each began, what it wrote
+        taken = 0.0  # B that these have read
         shares: list[float] = []
-        last_node = -1
+        call: tuple[Any, ...] = ()
         for launch in self.plan.launches:
-            kernel, node = kernels[launch.kernel], launch.nodes[-1]
-            moved = kernel.bytes_read + kernel.bytes_written
+            kernel = self.plan.kernels[launch.kernel]
+            read, written = kernel.bytes_read, kernel.bytes_written
             hits = 0.0
-            if node == last_node:
-                for began, written in earlier:
+            for storage, spec in launch.reads:
+                left = reach - (touched - began_at[storage]) if storage in began_at else 0.0
+                if left > 0:
+                    hits += self._bytes(storage, spec) * min(left / fade, 1.0)
+            if call == (launch.nodes, launch.writes):
+                hits = max(hits - taken, 0.0)
+                for began, result in earlier:
                     left = reach - (touched - began)
                     if left > 0:
-                        hits += written * min(left / fade, 1.0)
+                        hits += result * min(left / fade, 1.0)
             else:
+                call, taken = (launch.nodes, launch.writes), 0.0
                 earlier.clear()
-                several = len(launch.nodes) > 1
-                for storage, spec in {p for n in launch.nodes for p in reads[n]} if several else reads[node]:
-                    left = reach - (touched - began_at.get(storage, -math.inf))
-                    if left > 0:
-                        scale = stored[storage] / (traced[storage].nbytes or 1)
-                        hits += nbytes[spec] * scale * min(left / fade, 1.0)
-            shares.append(1 - min(hits, kernel.bytes_read) / moved * gain if hits else 1.0)
-            for source in launch.nodes:
-                for storage in writes[source]:
-                    began_at[storage] = touched
-            earlier.append((touched, kernel.bytes_written))
-            last_node = node
-            touched += moved
+            shares.append(1 - min(hits, read) / (read + written) * gain if hits else 1.0)
+            began_at.update(dict.fromkeys(launch.writes, touched))
+            earlier.append((touched, written))
+            taken += read
+            touched += read + written
         return shares
+
+    def _bytes(self, storage: int, spec: int) -> float:
+        """B of a tensor in a storage, in the dtype of the run."""
+        stored, traced = self.plan.storage_bytes[storage], self.graph.storages
+        if storage >= len(traced):
+            return stored
+        nbytes: float = self.graph.specs[spec].nbytes  # type: ignore[assignment]
+        return nbytes * stored / (traced[storage].nbytes or 1)
 
 
 def gpu_timeline(
@@ -122,18 +128,3 @@ def gpu_timeline(
 ) -> Timeline:
     """The timeline of a step on a GPU."""
     return Step(plan, graph, hardware, issued, constants).timeline()
-
-
-def _data_flow(graph: OpGraph) -> tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]]:
-    """Per node, the (storage, spec) of the activations that it reads and the storages that it writes; kept in memo."""
-    known: tuple[list[tuple[tuple[int, int], ...]], list[tuple[int, ...]]] | None = graph.memo.get("data flow")
-    if known is None:
-        kept = [storage.role is Role.ACTIVATION for storage in graph.storages]
-        tensors = graph.tensors
-        reads = [
-            tuple((tensors[t].storage, tensors[t].spec) for t in node.inputs if kept[tensors[t].storage])
-            for node in graph.nodes
-        ]
-        writes = [tuple(tensors[t].storage for t in node.outputs) for node in graph.nodes]
-        known = graph.memo["data flow"] = (reads, writes)
-    return known

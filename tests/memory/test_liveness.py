@@ -82,3 +82,21 @@ def test_every_activation_of_a_traced_network_is_freed_unless_it_is_put_out(trac
     assert len(allocated) == len(set(allocated)) == 2  # the convolution's output and GELU's; a view allocates nothing
     assert set(allocated) - set(freed) == kept
     assert len(freed) == len(set(freed))
+
+
+def test_autocast_holds_its_copies_of_weights_and_drops_those_of_operands():
+    """Two layers of 1000 x 1000: at the second, copies of both, of its operand, the operand, the result."""
+    import costmodel
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (nn.Linear(1000, 1000, bias=False) for _ in range(2))
+
+        def forward(self, x):
+            return self.second(self.first(x).softmax(-1))  # softmax runs in fp32
+
+    analysis = costmodel.analyze(Two(), torch.empty(1, 1000), hw="a100", dtype="amp_fp16")
+    weight, row = 2 * 1000 * 1000, 1000
+    assert analysis.memory.parameter_bytes == 4 * weight
+    assert analysis.memory.activation_bytes == 2 * weight + 4 * row + 2 * row + 2 * row

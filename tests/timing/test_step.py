@@ -17,6 +17,7 @@ from costmodel.host import host_of
 from costmodel.host.operators import host_weight
 from costmodel.sources import from_module
 from costmodel.timing import step_interval, step_timeline
+from costmodel.timing.constants import CONSTANTS
 from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.timing.step import Step
 from costmodel.trace import trace
@@ -197,3 +198,77 @@ def test_a_later_kernel_finds_in_l2_only_what_earlier_ones_of_its_operator_wrote
     applied = plan.kernels[plan.launches[-1].kernel]
     written_before = sum(plan.kernels[launch.kernel].bytes_written for launch in plan.launches[:-1])
     assert shares[-1] >= 1 - written_before / applied.bytes
+
+
+# -- who hits in L2, counted by hand ---------------------------------------------------------------------------------
+
+
+def shares_by_kernel(module, *inputs, **conditions):
+    """(algorithm, share of memory time that DRAM serves) of each launch."""
+    plan, _, timeline = step(recorded(module, *inputs), inputs[0].shape[0], **conditions)
+    return [(plan.kernels[launch.kernel], slot) for launch, slot in zip(plan.launches, timeline, strict=True)]
+
+
+GAIN = 1 - 1 / CONSTANTS.caches.speedup  # of what hits
+
+
+def test_a_cast_reads_what_was_just_written_and_the_product_reads_the_casts():
+    """Tanh writes X in fp32 (128 kB); its cast reads X and writes X/2; the weight's cast reads W (64 kB) from DRAM and
+    writes W/2; the product reads X/2 and W/2, both just written, and writes Y/2. All fits in the 6 MB of L2."""
+    x, w, y = 4 * 64 * 512, 4 * 512 * 32, 4 * 64 * 32
+    found = shares_by_kernel(
+        nn.Sequential(nn.Tanh(), nn.Linear(512, 32, bias=False)), torch.empty(64, 512), dtype="amp_fp16"
+    )
+    assert [kernel.algorithm for kernel, _ in found] == ["elementwise", "cast", "cast", "gemm"]
+    assert [(kernel.bytes_read, kernel.bytes_written) for kernel, _ in found] == [
+        (x, x), (x, x // 2), (w, w // 2), ((x + w) // 2, y // 2),
+    ]  # fmt: skip
+    assert [slot.memory_share for _, slot in found] == pytest.approx(
+        [1.0, 1 - x / (x + x / 2) * GAIN, 1.0, 1 - (x + w) / (x + w + y) * GAIN]
+    )
+
+
+def test_a_weight_that_was_cast_before_is_read_from_its_copy():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(256, 256, bias=False)
+
+        def forward(self, x):
+            return self.linear(self.linear(x))
+
+    found = shares_by_kernel(Tied(), torch.empty(64, 256), dtype="amp_fp16")
+    assert [kernel.algorithm for kernel, _ in found] == ["cast", "cast", "gemm", "gemm"]
+    x, w = 2 * 64 * 256, 2 * 256 * 256
+    assert found[-1][1].memory_share == pytest.approx(1 - (x + w) / (x + w + x) * GAIN)
+
+
+def test_a_convolution_reads_what_the_copies_of_its_operands_wrote_and_no_cast_takes_it():
+    """In NCHW: casts of picture and weight, a copy of the picture into NHWC, the convolution, a copy back."""
+    found = shares_by_kernel(
+        nn.Sequential(nn.Tanh(), nn.Conv2d(64, 64, 3, padding=1, bias=False)), torch.empty(1, 64, 16, 16),
+        dtype="amp_fp16",
+    )  # fmt: skip
+    by_algorithm = {}
+    for kernel, slot in found:
+        by_algorithm.setdefault(kernel.algorithm, []).append((kernel, slot.memory_share))
+    weight = [share for kernel, share in by_algorithm["cast"] if kernel.bytes_read == 4 * 64 * 64 * 9]
+    assert weight == [1.0]
+    for name in set(by_algorithm) - {"elementwise", "cast"}:
+        for kernel, share in by_algorithm[name]:  # everything that it reads was written by the kernels before it
+            moved = kernel.bytes_read + kernel.bytes_written
+            assert share == pytest.approx(1 - kernel.bytes_read / moved * GAIN), name
+
+
+def test_an_operand_that_no_copy_took_is_still_found_in_l2():
+    """A batched product of a transposed view copies the one operand and reads the other where it was written."""
+
+    class Product(nn.Module):
+        def forward(self, x):
+            left, right = x.tanh(), x.exp()
+            return left.transpose(1, 2)[:, :, ::2] @ right[:, ::2]
+
+    found = shares_by_kernel(Product(), torch.empty(4, 64, 64))
+    kernel, slot = found[-1]
+    assert kernel.matrix_flops
+    assert slot.memory_share == pytest.approx(1 - kernel.bytes_read / (kernel.bytes_read + kernel.bytes_written) * GAIN)
