@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
@@ -19,6 +19,7 @@ from costmodel.host import host_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.memory import Footprint, footprint
 from costmodel.rows import ModelInfo, Row, Totals, grouped
+from costmodel.symbols import checked_size
 from costmodel.timing import Timeline, step_interval, step_timeline
 
 if TYPE_CHECKING:
@@ -39,15 +40,35 @@ CONVENTIONS = (
 )
 
 
-#: A layout -> the same model traced in it, and its closed forms.
-Retrace = Callable[[str], tuple[OpGraph, Mapping[str, str] | None]]
+#: (batch, sizes asked for, layout) -> the same model traced so that it holds there, and its closed forms.
+Retrace = Callable[[int, Mapping[str, int], str], tuple[OpGraph, Mapping[str, str] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """A trace of the model, its closed forms, and the batch and the sizes that it was asked for at."""
+
+    record: OpGraph
+    closed_forms: Mapping[str, str] | None
+    batch: int
+    asked: Mapping[str, int]
+
+    def fits(self, batch: int, asked: Mapping[str, int], *, verified: bool) -> bool:
+        """Whether it answers for another batch and other sizes; sizes that it keeps as numbers must be those."""
+        opened = {name: size for name, size in asked.items() if name in self.record.symbols}
+        fixed, here = asked.items() - opened.items(), self.asked.items()
+        if fixed != {(name, size) for name, size in here if name not in self.record.symbols}:
+            return False
+        if "batch" not in self.record.symbols:
+            return batch == self.batch and self.record.serves(None, opened, verified=verified)
+        return self.record.serves(batch, opened, verified=verified)
 
 
 class Analysis:
     """A graph bound to sizes, costed, lowered to kernels and timed on one machine.
 
     Everything is computed when first asked for and kept. :meth:`at` gives the same model at another
-    batch, size, dtype, engine or machine without tracing again, and in another layout where the request is known.
+    batch, size, dtype, engine, layout or machine, tracing again only where this trace does not answer for it.
     """
 
     def __init__(
@@ -59,8 +80,11 @@ class Analysis:
         hardware: HardwareProfile,
         execution: Execution,
         closed_forms: Mapping[str, str] | None = None,
+        asked: Mapping[str, int] | None = None,
         retrace: Retrace | None = None,
     ) -> None:
+        """``asked``: the sizes that were asked for, left open or not. ``retrace``: traces the model elsewhere; without
+        it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
         self.record, self.hardware = record, hardware
         sizes = record.check_binding(
@@ -70,8 +94,8 @@ class Analysis:
         self.execution = replace(execution, sizes=sizes)
         self.engine, self.host = engine_of(execution.engine), host_of(execution.host, hardware)
         self._closed_forms = closed_forms
-        self._layouts = {execution.layout: (record, closed_forms)}
-        self._retrace = retrace
+        self._asked, self._retrace = dict(asked or {}), retrace
+        self._traces = {execution.layout: [_Trace(record, closed_forms, execution.batch, self._asked)]}
         self._bound: OpGraph | None = None
 
     # -- what the model asks -------------------------------------------------------------------
@@ -348,61 +372,79 @@ class Analysis:
         host: str | None = None,
         **others: Any,
     ) -> Analysis:
-        """The same model under other conditions, without tracing again unless the layout changes.
+        """The same model under other conditions.
 
         ``others`` are sizes by the names of the graph's symbols (``frames``, ``decoder_seq_len``, ...) and further
-        words of :meth:`costmodel.Execution.of`. What is not said stays. Another layout is traced where this analysis
-        knows the request that it was made from, once for all that came from the same call.
+        words of :meth:`costmodel.Execution.of`. What is not said stays. The numbers are those of a trace made at that
+        batch, those sizes and that layout: the model is run there, once for all that came from the same call, unless
+        a trace leaves the sizes open and is known to hold there.
 
-        Raises InputError when a size that this graph keeps as a number is to change, for an unknown word or a layout
-        that cannot be traced, UnknownHardwareError for an unknown machine.
+        Raises InputError when a size that cannot change is to change, for an unknown word or a layout that cannot be
+        traced, UnknownHardwareError for an unknown machine.
         """
         words = {name: value for name, value in others.items() if name in Execution.names()}
         for name, value in others.items():
             if name not in words and name not in self.record.symbols and not isinstance(value, int):
                 known = ("hw", "image_size", *Execution.names(), *self.record.symbols)
-                asked = f"neither a condition of a run nor a size of {self.name} is called {name!r}"
-                raise InputError(librarian(asked, there_is=known, near=near_matches(name, known)))
-        sizes = {**self.execution.sizes, **{name: value for name, value in others.items() if name not in words}}
+                text = f"neither a condition of a run nor a size of {self.name} is called {name!r}"
+                raise InputError(librarian(text, there_is=known, near=near_matches(name, known)))
+        asked = {**self._asked, **{name: value for name, value in others.items() if name not in words}}
         if image_size is not None:
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            sizes.update(height=height, width=width)
+            asked.update(height=height, width=width)
         if seq_len is not None:
-            sizes["seq_len"] = seq_len
-        new = batch is not None and batch != self.execution.batch
-        if new and "batch" not in self.record.symbols:
-            raise InputError(
-                f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
-            )
-        execution = self.execution.changed(
-            batch=batch, sizes=sizes, dtype=dtype, mode=mode, layout=layout, host=host, **words
-        )
-        record, forms = self._traced(execution.layout)
+            asked["seq_len"] = seq_len
+        execution = self.execution.changed(batch=batch, dtype=dtype, mode=mode, layout=layout, host=host, **words)
+        trace = self._trace_at(execution, asked)
+        record, sizes = trace.record, {**self.execution.sizes, **asked}
         other = Analysis(
             name=self.name,
             source=self.source,
             record=record,
             hardware=self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw,
-            execution=execution,
-            closed_forms=forms,
+            execution=execution.changed(sizes={n: v for n, v in sizes.items() if n in record.symbols}),
+            closed_forms=trace.closed_forms,
+            asked=asked,
+            retrace=self._retrace,
         )
-        other._layouts, other._retrace = self._layouts, self._retrace
+        other._traces = self._traces
         if record is self.record and other._binding == self._binding:
             other._bound = self._bound
             if "node_costs" in self.__dict__:
                 other.__dict__["node_costs"] = self.node_costs
         return other
 
-    def _traced(self, layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
-        """The graph traced in this layout, and its closed forms."""
-        if layout not in self._layouts:
-            if self._retrace is None:
-                raise InputError(
-                    f"{self.name} was traced in {self.execution.layout}, and how it was made is not known here\n"
-                    f"  analyze(..., layout={layout!r}) traces it in {layout}"
-                )
-            self._layouts[layout] = self._retrace(layout)
-        return self._layouts[layout]
+    def _trace_at(self, execution: Execution, asked: Mapping[str, int]) -> _Trace:
+        """A trace in the execution's layout that holds at its batch and at these sizes, made anew where there is none.
+
+        Raises InputError where none can be made because how this one was made is not known.
+        """
+        layout, batch = execution.layout, execution.batch
+        for trace in self._traces.get(layout, ()):
+            if trace.fits(batch, asked, verified=self._retrace is not None):
+                return trace
+        if self._retrace is None:
+            self._refuse(execution, asked)
+        for name, size in {"batch": batch, **asked}.items():
+            checked_size(name, size)
+        trace = _Trace(*self._retrace(batch, asked, layout), batch, dict(asked))  # type: ignore[misc]
+        self._traces.setdefault(layout, []).insert(0, trace)
+        return trace
+
+    def _refuse(self, execution: Execution, asked: Mapping[str, int]) -> NoReturn:
+        """Raise InputError: this trace does not answer for the execution, and how it was made is not known."""
+        layout = execution.layout
+        if layout not in self._traces:
+            raise InputError(
+                f"{self.name} was traced in {self.execution.layout}, and how it was made is not known here\n"
+                f"  analyze(..., layout={layout!r}) traces it in {layout}"
+            )
+        if execution.batch != self.execution.batch and "batch" not in self.record.symbols:
+            raise InputError(
+                f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
+            )
+        self.record.check_binding(asked)
+        raise InputError(f"{self.name} was traced at other sizes, and how it was made is not known here")
 
     def to_markdown(self, **options: Any) -> str:
         """The report as GitHub markdown. ``by``, ``top`` and ``columns`` as on the command line."""

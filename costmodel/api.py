@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +14,13 @@ from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.comparison import Comparison
 from costmodel.costing import closed_forms, cost_graph
+from costmodel.domain import Domain
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, TraceError
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
+from costmodel.symbols import checked_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +33,9 @@ __all__ = ["ALL_SYMBOLS", "analyze", "compare", "input_sizes", "load_trace"]
 ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
 
 Progress = Callable[[int], None]
+
+#: (batch, sizes, layout) -> a trace that holds there; batch None is the model's own.
+Traces = Callable[[int | None, Mapping[str, int], str], CachedTrace]
 
 
 def analyze(
@@ -61,23 +68,22 @@ def analyze(
     hardware = load(hw) if isinstance(hw, str) else hw
     execution = Execution.of(batch=1 if batch is None else batch, dtype=dtype, layout=layout, mode=mode)
     engine_of(mode)  # an unknown word is told before a long trace
-    sizes = input_sizes(image_size, seq_len)
-    if not isinstance(model, str):
-        traced, own_batch = _trace_module(model, inputs, input_shape, symbols, batch, sizes, layout, progress)
-        return _analysis(traced, hardware, execution.changed(batch=own_batch), sizes)
-    if inputs is not None:
-        raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
-    load_in = partial(
-        load_trace,
-        model,
-        symbols=symbols,
-        batch=execution.batch,
-        sizes=sizes,
-        input_shape=input_shape,
-        use_cache=use_cache,
-        progress=progress,
-    )
-    return _analysis(load_in(layout=layout), hardware, execution, sizes, load_in)
+    sizes = input_sizes(image_size, seq_len, batch, input_shape)
+    traces: Traces
+    if isinstance(model, str):
+        if inputs is not None:
+            raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
+        traces = partial(
+            _named_trace,
+            model,
+            symbols=symbols,
+            input_shape=input_shape,
+            use_cache=use_cache,
+            progress=progress,
+        )
+    else:
+        traces = _ModuleTraces(model, inputs, input_shape, symbols, progress)
+    return _analysis(traces, hardware, execution, batch, sizes)
 
 
 def compare(
@@ -104,144 +110,201 @@ def compare(
     return Comparison(found)
 
 
-def input_sizes(image_size: int | tuple[int, int] | None, seq_len: int | None) -> dict[str, int]:
+def input_sizes(
+    image_size: int | tuple[int, int] | None,
+    seq_len: int | None,
+    batch: int | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> dict[str, int]:
+    """The sizes asked for, by name, without the batch. Raises InputError for what no tensor can have, together too."""
     sizes = {}
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         sizes = {"height": height, "width": width}
     if seq_len is not None:
         sizes["seq_len"] = seq_len
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+    for name, value in {**sizes, **({} if batch is None else {"batch": batch})}.items():
+        checked_size(name, value)
+    checked_size("batch times input size", (batch or 1) * math.prod(sizes.values()))
+    if input_shape and all(isinstance(size, int) and size > 0 for size in input_shape):
+        checked_size("batch times input shape", (batch or 1) * math.prod(input_shape))
     return sizes
 
 
 def _analysis(
-    traced: CachedTrace,
+    traces: Traces,
     hardware: HardwareProfile,
     execution: Execution,
+    batch: int | None,
     sizes: Mapping[str, int],
-    load_in: Callable[..., CachedTrace] | None = None,
 ) -> Analysis:
-    """The analysis of a trace; ``load_in(layout=...)`` gives the same model's trace in another layout."""
+    """``batch`` None: the model's own."""
 
-    def retrace(layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
-        other = load_in(layout=layout) if load_in is not None else traced
-        return other.graph, other.closed_forms or None
+    def retrace(batch: int, sizes: Mapping[str, int], layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
+        found = traces(batch, sizes, layout)
+        return found.graph, found.closed_forms or None
 
-    open_sizes = {name: value for name, value in sizes.items() if name in traced.graph.symbols}
+    traced = traces(batch, sizes, execution.layout)
+    symbols = traced.graph.symbols
+    own = symbols["batch"].default if "batch" in symbols else traced.graph.batch or 1
     return Analysis(
         name=traced.name,
         source=traced.source,
         record=traced.graph,
         hardware=hardware,
-        execution=execution.changed(sizes=open_sizes),
+        execution=execution.changed(
+            batch=own if batch is None else batch, sizes={n: v for n, v in sizes.items() if n in symbols}
+        ),
         closed_forms=traced.closed_forms or None,
-        retrace=None if load_in is None else retrace,
+        asked=sizes,
+        retrace=retrace,
     )
+
+
+def _named_trace(request: str, batch: int | None, sizes: Mapping[str, int], layout: str, **options: Any) -> CachedTrace:
+    return load_trace(request, batch=batch, sizes=sizes, layout=layout, checked=True, **options)
 
 
 def load_trace(
     request: str,
     *,
     symbols: Sequence[str] = ("batch",),
-    batch: int = 1,
+    batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     input_shape: Sequence[int] | None = None,
     layout: str = "nchw",
     use_cache: bool | Literal["only"] = True,
+    checked: bool = False,
     progress: Progress | None = None,
 ) -> CachedTrace:
     """The traced graph of a named model, from the cache where it serves, else traced and stored.
 
-    An entry that leaves height and width open serves every image size; torch is then never imported.
+    ``batch`` None is the model's own. ``checked``: a run at this batch and these sizes agrees with the graph; a cached
+    graph whose open sizes were not yet tried there is run there once, and remembers it. Otherwise the sizes that the
+    model leaves open are open, whether or not another path is taken at some of them.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
     sizes = dict(sizes or {})
     options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
+    untried: dict[str, CachedTrace] = {}
     if use_cache:
         for parts in (options, specific, {**specific, "batch": batch}):
             entry = cache.read(cache.key(request, parts))
-            if entry is not None and _serves(entry.graph, batch, sizes, input_shape if parts is options else None):
+            if entry is None or (input_shape is not None and parts is options):
+                continue
+            if entry.graph.serves(batch, sizes, verified=checked):
                 return entry
+            if entry.graph.serves(batch, sizes, verified=False):
+                untried[cache.key(request, parts)] = entry
     if use_cache == "only":
         raise TraceError(f"the cache has no trace of {request} in {layout}")
-    entry, files = _trace_request(request, symbols, batch, sizes, input_shape, layout, progress)
+    loaded = _loaded(request, sizes, input_shape, batch)
+    at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
+    for key, entry in untried.items():
+        tried = _tried(entry, loaded, at, layout)
+        if tried is not None:
+            cache.write(key, tried, _files(request))
+            return tried
+    entry = _traced(loaded, ("batch",) if untried else symbols, at, layout, checked, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific
-        if "batch" not in entry.graph.symbols:
+        if untried or "batch" not in entry.graph.symbols:
             parts = {**specific, "batch": batch}
-        cache.write(cache.key(request, parts), entry, files)
+        cache.write(cache.key(request, parts), entry, _files(request))
     return entry
 
 
-def _serves(graph: OpGraph, batch: int, sizes: Mapping[str, int], input_shape: Sequence[int] | None) -> bool:
-    """Whether a cached graph can be evaluated at these sizes."""
-    if input_shape is not None:
-        return False
-    traced_batch = {graph.specs[graph.tensors[i].spec].shape[:1] for i in graph.inputs}
-    if "batch" not in graph.symbols and traced_batch != {(batch,)}:
-        return False
-    fitting = (name in graph.symbols and value % graph.symbols[name].multiple_of == 0 for name, value in sizes.items())
-    return all(fitting) or _is_traced_at(graph, sizes)
+def _tried(entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], layout: str) -> CachedTrace | None:
+    """The entry with ``sizes`` among those that it holds at, or None where a run there does something else."""
+    from costmodel.trace import agrees
+
+    graph = entry.graph
+    at = {name: sizes.get(name, symbol.default) for name, symbol in graph.symbols.items()}
+    if agrees(loaded, graph, at, layout) is not None:
+        return None
+    return replace(entry, graph=replace(graph, domain=(graph.domain or Domain()).also(at)))
 
 
-def _is_traced_at(graph: OpGraph, sizes: Mapping[str, int]) -> bool:
-    """Whether the graph's inputs already have these sizes as numbers (a fixed-size model at its own size)."""
-    shapes = [graph.specs[graph.tensors[i].spec].shape for i in graph.inputs]
-    spatial = (sizes.get("height"), sizes.get("width"))
-    return set(sizes) == {"height", "width"} and all(
-        tuple(shape[-2:]) == spatial for shape in shapes if len(shape) == 4
-    )
-
-
-def _trace_request(
-    request: str,
-    symbols: Sequence[str],
-    batch: int,
-    sizes: Mapping[str, int],
-    input_shape: Sequence[int] | None,
-    layout: str,
-    progress: Progress | None,
-) -> tuple[CachedTrace, dict[str, str]]:
+def _loaded(
+    request: str, sizes: Mapping[str, int], input_shape: Sequence[int] | None, batch: int | None
+) -> LoadedModel:
+    """The model at these sizes. Raises InputError where its batch is a number and another one is asked for."""
     from costmodel.sources import resolve
 
     image = (sizes["height"], sizes["width"]) if "height" in sizes else None
     loaded = resolve(
         request, image_size=image, seq_len=sizes.get("seq_len"), input_shape=tuple(input_shape) if input_shape else None
     )
-    traced = _traced(loaded, symbols, {"batch": batch}, layout, progress)
+    loaded.check(sizes)
+    _check_batch(loaded, batch)
+    return loaded
+
+
+def _check_batch(loaded: LoadedModel, batch: int | None) -> None:
+    own = loaded.fixed_batch or 1
+    if batch in (None, own) or "batch" in loaded.symbols:
+        return
+    if loaded.fixed_batch:
+        raise InputError(
+            f"{loaded.source} fixes the batch at {own}, {batch} is asked for\n"
+            "  export it with a free one: torch.export.export(model, args, dynamic_shapes=({0: Dim('batch')},)), with\n"
+            "  Dim of torch.export and an entry for each input; example inputs of batch 2 or more keep it free"
+        )
+    inputs = "; ".join(f"{t.name} ({', '.join(map(str, t.dims))})" for t in loaded.tensor_inputs)
+    raise InputError(f"{loaded.name} has no batch that could be {batch}\n  its inputs are: {inputs or 'none'}")
+
+
+def _files(request: str) -> dict[str, str]:
+    """The user's own files that the trace depends on, with their hashes."""
     path = request.rpartition(":")[0] if ".py:" in request else request.removeprefix("hf:")
-    return traced, cache.imported_files(path, Path(path) / "config.json")
+    return cache.imported_files(path, Path(path) / "config.json")
 
 
 def _traced(
-    loaded: LoadedModel, symbols: Sequence[str], sizes: Mapping[str, int], layout: str, progress: Progress | None
+    loaded: LoadedModel,
+    symbols: Sequence[str],
+    sizes: Mapping[str, int],
+    layout: str,
+    checked: bool,
+    progress: Progress | None,
 ) -> CachedTrace:
     from costmodel.trace import trace
 
-    graph = trace(loaded, symbols=symbols, sizes=sizes, layout=layout, progress=progress)
+    graph = trace(loaded, symbols=symbols, sizes=sizes, layout=layout, checked=checked, progress=progress)
     forms = closed_forms(cost_graph(graph.symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
 
-def _trace_module(
-    module: nn.Module,
-    inputs: Any,
-    input_shape: Sequence[int] | None,
-    symbols: Sequence[str],
-    batch: int | None,
-    sizes: Mapping[str, int],
-    layout: str,
-    progress: Progress | None,
-) -> tuple[CachedTrace, int]:
-    """Trace a user's module, which stays as it was; the batch is that of its inputs unless given."""
-    from costmodel.sources import from_module
+class _ModuleTraces:
+    """Traces of a user's module, which stays as it was; the last one is used again wherever it holds."""
 
-    loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
-    own = batch if batch is not None else loaded.sizes.get("batch", 1)
-    named = {name: value for name, value in sizes.items() if name in loaded.sizes}
-    loaded.sizes = {**loaded.sizes, **named}
-    return _traced(loaded, symbols, {"batch": own}, layout, progress), own
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Any,
+        input_shape: Sequence[int] | None,
+        symbols: Sequence[str],
+        progress: Progress | None,
+    ) -> None:
+        from costmodel.sources import from_module
+
+        self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
+        self.symbols, self.progress = symbols, progress
+        self.last: dict[str, CachedTrace] = {}
+
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str) -> CachedTrace:
+        """A trace in ``layout`` that holds at ``batch`` (None: that of the inputs) and ``sizes``."""
+        self.loaded.check(sizes)
+        _check_batch(self.loaded, batch)
+        loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})
+        at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}
+        symbols, last = self.symbols, self.last.get(layout)
+        if last is not None and last.graph.serves(batch, sizes, verified=False):
+            tried = _tried(last, loaded, at, layout)
+            if tried is not None:
+                self.last[layout] = tried
+                return tried
+            symbols = ("batch",)
+        self.last[layout] = _traced(loaded, symbols, at, layout, True, self.progress)
+        return self.last[layout]

@@ -17,15 +17,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from costmodel.domain import Domain, Symbol
 from costmodel.errors import InputError
 from costmodel.execution import NodePhase
-from costmodel.symbols import Binding, Code, compile_codes, from_code, to_code
+from costmodel.symbols import LARGEST_SIZE, Binding, Code, checked_size, compile_codes, from_code, to_code
 from costmodel.tensor import Role, TensorSpec
 
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Call", "DimCode", "OpGraph", "OpNode", "OpenSizes", "SpecRef", "Storage", "Symbol", "Tensor"]
+__all__ = [
+    "Call",
+    "DimCode",
+    "OpGraph",
+    "OpNode",
+    "OpenSizes",
+    "SpecRef",
+    "Storage",
+    "Symbol",
+    "Tensor",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +51,6 @@ class DimCode:
     """An argument that is a size: a code, an expression or a number."""
 
     dim: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """A size that the graph leaves open: its value when nobody says otherwise, and where it may lie."""
-
-    name: str
-    default: int
-    multiple_of: int = 1
-    minimum: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,10 @@ class OpGraph:
     notes: tuple[str, ...] = ()
     layout: str = "nchw"
     """Memory format of images and weights in the traced run: strides follow from it."""
+    batch: int | None = None
+    """The batch that the sizes are for, where it is a number and not a symbol."""
+    domain: Domain | None = None
+    """Where a run of the model made the very calls that this graph says; None where nobody kept a list."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What others derived from the structure alone; shared by every binding of the same graph."""
 
@@ -158,6 +163,8 @@ class OpGraph:
             buffer_bytes_of=self.buffer_bytes_of,
             notes=self.notes,
             layout=self.layout,
+            batch=self.batch,
+            domain=self.domain,
             memo=self.memo,
         )
 
@@ -224,7 +231,21 @@ class OpGraph:
         for i in found.storages:
             storage = self.storages[i]
             bound.storages[i] = Storage(number(storage.nbytes), storage.dtype, storage.role)
+        largest = max((bound.storages[i].nbytes for i in found.storages), default=0)
+        if largest > LARGEST_SIZE:
+            asked = ", ".join(f"{name} {size}" for name, size in full.items())
+            raise InputError(f"at {asked} one tensor takes {largest} B: PyTorch counts up to {LARGEST_SIZE}")
         return bound
+
+    def holds_at(self, sizes: Binding) -> bool:
+        """Whether a run of the model at these sizes (defaults for those not named) is known to make these calls.
+
+        A graph in which nobody kept a list of such sizes holds everywhere.
+        """
+        if self.domain is None:
+            return True
+        full = {name: sizes.get(name, symbol.default) for name, symbol in self.symbols.items()}
+        return self.domain.holds(full)
 
     def check_binding(self, binding: Binding) -> dict[str, int]:
         """``binding`` completed with defaults, or InputError with the symbol, what is allowed and why."""
@@ -234,12 +255,44 @@ class OpGraph:
                 there = ", ".join(self.symbols) or "none"
                 raise InputError(f"this graph has no symbol {name!r} to set to {value}\n  its symbols are: {there}")
             symbol = self.symbols[name]
-            if isinstance(value, bool) or not isinstance(value, int) or value < symbol.minimum:
+            if checked_size(name, value) < symbol.minimum:
                 raise InputError(f"{name} must be a whole number of at least {symbol.minimum}, not {value!r}")
+            if symbol.maximum is not None and value > symbol.maximum:
+                raise InputError(f"{name} {value} is more than the {symbol.maximum} that this model can take")
             if value % symbol.multiple_of:
                 raise InputError(f"{name} must be a multiple of {symbol.multiple_of} for this model, not {value}")
             full[name] = value
         return full
+
+    def serves(self, batch: int | None, sizes: Binding, *, verified: bool = True) -> bool:
+        """Whether this graph answers for a batch (None: its own) and sizes: it leaves them open, they lie in its
+        domain and it holds there; or they are the numbers it has. ``verified=False``: whether it might hold or not."""
+        if batch is not None and "batch" not in self.symbols and batch != self._own_batch:
+            return False
+        fixed = {name: size for name, size in sizes.items() if name not in self.symbols}
+        if fixed and not self._is_traced_at(fixed):
+            return False
+        asked = {name: size for name, size in sizes.items() if name in self.symbols}
+        if batch is not None and "batch" in self.symbols:
+            asked["batch"] = batch
+        if not all(self.symbols[name].allows(size) for name, size in asked.items()):
+            return False
+        return not verified or self.holds_at(asked)
+
+    @property
+    def _own_batch(self) -> int | None:
+        """The batch of a graph that keeps it as a number; what all inputs lead with, in graphs that do not say."""
+        if self.batch is not None:
+            return self.batch
+        leading = {self.specs[self.tensors[i].spec].shape[:1] for i in self.inputs}
+        first = leading.pop() if len(leading) == 1 else ()
+        return first[0] if first else None
+
+    def _is_traced_at(self, sizes: Binding) -> bool:
+        """Whether the images that go in have these sizes as numbers (a fixed-size model at its own size)."""
+        shapes = [self.specs[self.tensors[i].spec].shape for i in self.inputs]
+        side = (sizes.get("height"), sizes.get("width"))
+        return set(sizes) == {"height", "width"} and all(tuple(s[-2:]) == side for s in shapes if len(s) == 4)
 
     # -- calls ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from costmodel.domain import Domain
 from costmodel.execution import NodePhase
 from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
 from costmodel.tensor import Role, TensorSpec
@@ -16,7 +17,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
     """The graph as plain JSON values. ``from_json(to_json(g))`` is ``g`` with codes for sizes."""
     coded = graph.coded()
     return {
-        "symbols": [[s.name, s.default, s.multiple_of, s.minimum] for s in coded.symbols.values()],
+        "symbols": [[s.name, s.default, s.multiple_of, s.minimum, s.maximum] for s in coded.symbols.values()],
         "specs": [
             [list(s.shape), s.dtype, s.role.value, None if s.strides is None else list(s.strides)] for s in coded.specs
         ],
@@ -31,6 +32,8 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "buffer_bytes": coded.buffer_bytes_of,
         "notes": list(coded.notes),
         "layout": coded.layout,
+        "batch": coded.batch,
+        "domain": None if coded.domain is None else _domain_json(coded.domain),
     }
 
 
@@ -43,7 +46,8 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
     roles = {role.value: role for role in Role}
     return OpGraph(
         symbols={
-            name: Symbol(name, default, multiple, minimum) for name, default, multiple, minimum in data["symbols"]
+            name: Symbol(name, default, multiple, minimum, *maximum)
+            for name, default, multiple, minimum, *maximum in data["symbols"]
         },
         specs=[
             TensorSpec(tuple(shape), dtype, roles[role], "", None if strides is None else tuple(strides))
@@ -60,6 +64,8 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         buffer_bytes_of=_by_dtype(data["buffer_bytes"]),
         notes=tuple(data["notes"]),
         layout=data["layout"],
+        batch=data.get("batch"),
+        domain=_domain(data.get("domain")),
     )
 
 
@@ -81,6 +87,18 @@ def _read_node(
 def _by_dtype(nbytes: dict[str, int] | int) -> dict[str, int]:
     """B by dtype; one number, as earlier entries hold it, is taken for fp32."""
     return dict(nbytes) if isinstance(nbytes, dict) else {"float32": nbytes} if nbytes else {}
+
+
+def _domain_json(domain: Domain) -> dict[str, Any]:
+    points = [[list(size) for size in point] for point in sorted(domain.points)]
+    return {"between": {name: list(ends) for name, ends in domain.between.items()}, "points": points}
+
+
+def _domain(data: Mapping[str, Any] | None) -> Domain | None:
+    if data is None:
+        return None
+    points = frozenset(tuple((str(name), int(size)) for name, size in point) for point in data["points"])
+    return Domain({name: (int(low), int(high)) for name, (low, high) in data["between"].items()}, points)
 
 
 def _pack(value: Any) -> Any:

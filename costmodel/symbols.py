@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from costmodel.errors import InputError
+
 if TYPE_CHECKING:
     import sympy
 
@@ -27,12 +29,14 @@ Code: TypeAlias = "int | str"
 Binding: TypeAlias = Mapping[str, int]
 
 __all__ = [
+    "LARGEST_SIZE",
     "Binding",
     "Code",
     "Dim",
     "as_expr",
     "bind",
     "ceil_div",
+    "checked_size",
     "compile_codes",
     "floor_div",
     "from_code",
@@ -43,6 +47,26 @@ __all__ = [
     "symbol_names",
     "to_code",
 ]
+
+
+#: The largest number of elements or bytes that a tensor can have: PyTorch counts both in signed 64-bit integers.
+LARGEST_SIZE = 2**63 - 1
+
+
+def checked_size(name: str, value: object) -> int:
+    """``value``, or InputError where it is no whole number between 1 and what a tensor can hold.
+
+    >>> checked_size("batch", 8)
+    8
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if value > LARGEST_SIZE:
+        raise InputError(
+            f"{name} {value} is larger than any machine holds\n"
+            f"  sizes are counted in 64 bits: at most {LARGEST_SIZE}, and so are the bytes of each tensor"
+        )
+    return value
 
 
 @cache

@@ -39,7 +39,7 @@ def entries(folder):
 def test_a_second_trace_comes_from_the_cache(folder, request_name, monkeypatch):
     first = load_trace(request_name)
     assert len(entries(folder)) == 1
-    monkeypatch.setattr("costmodel.api._trace_request", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr("costmodel.api._loaded", lambda *_: pytest.fail("traced again"))
     assert load_trace(request_name).graph == first.graph
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     {"memory"},
     {"kernels"},
     {"hardware", "formulas", "graph", "graph_json", "sources", "zoo"},
-    {"cost", "tensor", "devices", "execution"},
+    {"cost", "tensor", "domain", "devices", "execution"},
     {"units", "symbols"},
     {"errors"},
 )

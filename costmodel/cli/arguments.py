@@ -77,7 +77,9 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
     """The conditions of a run."""
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="samples a step (default: 1)")
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", help="samples a step (default: that of the model's own inputs, else 1)"
+    )
     parser.add_argument(
         "--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast"
     )

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _execution(arguments: argparse.Namespace) -> Execution:
     from costmodel.execution import Execution
 
-    return Execution.of(batch=arguments.batch, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
+    return Execution.of(batch=arguments.batch or 1, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
 
 
 def _imported(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement, OpGraph, Analysis | None]:
@@ -130,6 +130,7 @@ def _graph(
         input_shape=arguments.input_shape,
         layout=execution.layout,
         use_cache=not arguments.no_cache,
+        checked=True,
         progress=common.progress(arguments.model),
     )
     common.clear_progress()

@@ -29,7 +29,16 @@ def load(request: str, options: Options) -> LoadedModel:
     args, kwargs = program.example_inputs or ((), {})
     module = program.module()
     template, sizes, notes = _template(program, module, args, kwargs)
-    return LoadedModel(path.stem, str(path), module, template, sizes, notes, family=None)
+    loaded = LoadedModel(path.stem, str(path), module, template, sizes, notes, family=None)
+    loaded.fixed_batch = _fixed_batch(loaded)
+    return loaded
+
+
+def _fixed_batch(loaded: LoadedModel) -> int | None:
+    """The leading size that all inputs have as a number: what the program was exported with."""
+    leading = {tensor.dims[0] for tensor in loaded.tensor_inputs if tensor.dims}
+    only = leading.pop() if len(leading) == 1 else None
+    return only if isinstance(only, int) else None
 
 
 def _program(path: Path) -> Any:

@@ -68,6 +68,7 @@ def load(request: str, options: Options) -> LoadedModel:
         sizes=sizes,
         notes=notes + _notes(model, attention),
         family=config.model_type,
+        limits={} if (longest := _longest(config.get_text_config())) is None else {"seq_len": longest},
     )
 
 
@@ -219,9 +220,14 @@ def _features(config: Any) -> TensorInput:
     raise InputError("the shape of this model's input_features is not known from its configuration")
 
 
-def _seq_len(config: Any, options: Options) -> int:
+def _longest(config: Any) -> int | None:
+    """Positions that the configuration has, where it says so."""
     limits = [n for n in (getattr(config, key, None) for key in _LENGTH_KEYS) if isinstance(n, int) and n > 0]
-    longest = min(limits, default=None)
+    return min(limits, default=None)
+
+
+def _seq_len(config: Any, options: Options) -> int:
+    longest = _longest(config)
     if options.seq_len and longest and options.seq_len > longest:
         raise InputError(f"seq_len {options.seq_len} is longer than the {longest} positions of this configuration")
     return options.seq_len or min(DEFAULT_SEQ_LEN, longest or DEFAULT_SEQ_LEN)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, librarian
 from costmodel.sources.building import home
+from costmodel.symbols import LARGEST_SIZE, checked_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,9 +47,7 @@ def _positive(dim: int | str, sizes: Mapping[str, int], owner: str) -> int:
         return dim
     if dim not in sizes:
         raise InputError(librarian(f"input '{owner}' needs a value for '{dim}'", there_is=sorted(sizes)))
-    if isinstance(sizes[dim], bool) or not isinstance(sizes[dim], int) or sizes[dim] < 1:
-        raise InputError(f"{dim} must be a whole number of at least 1, not {sizes[dim]!r}")
-    return sizes[dim]
+    return checked_size(dim, sizes[dim])
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -87,7 +86,9 @@ class LoadedModel:
 
     ``template`` is ``(args, kwargs)``, nested at will, whose leaves are :class:`TensorInput` or plain values.
     ``sizes`` holds the default of every symbol in it. ``notes`` are sentences that a report should show: what was
-    assumed, chosen or rebuilt. ``source`` names the library and its version, or the file.
+    assumed, chosen or rebuilt. ``source`` names the library and its version, or the file. ``limits`` holds the largest
+    value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
+    whose batch is a number.
     """
 
     name: str
@@ -97,6 +98,8 @@ class LoadedModel:
     sizes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     family: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    fixed_batch: int | None = None
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:
@@ -112,14 +115,14 @@ class LoadedModel:
         """
         import torch
 
-        self._check(sizes or {})
+        self.check(sizes or {})
         bound = {"batch": 1, **self.sizes, **(sizes or {})}
 
         def tensor(leaf: Any) -> Any:
             if not isinstance(leaf, TensorInput):
                 return leaf
             shape, dtype = leaf.shape(bound), getattr(torch, leaf.dtype)
-            if math.prod(shape) * dtype.itemsize >= 2**63:  # torch would raise without naming the input
+            if math.prod(shape) * dtype.itemsize > LARGEST_SIZE:  # torch would raise without naming the input
                 raise InputError(f"input '{leaf.name}' of shape {shape} is larger than any memory can be")
             return torch.zeros(shape, dtype=dtype, device=home())
 
@@ -131,8 +134,8 @@ class LoadedModel:
         """The names of the sizes that may be changed."""
         return {d for tensor in self.tensor_inputs for d in tensor.dims if isinstance(d, str)}
 
-    def _check(self, sizes: Mapping[str, int]) -> None:
-        """Refuse a size that no input has; a batch of 1 is every model's."""
+    def check(self, sizes: Mapping[str, int]) -> None:
+        """Raise InputError for a size that no input has; a batch of 1 is every model's."""
         for name, value in sizes.items():
             if name not in self.symbols and (name, value) != ("batch", 1):
                 raise InputError(

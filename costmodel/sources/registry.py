@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
 from costmodel.errors import InputError
+from costmodel.symbols import checked_size
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
@@ -43,6 +44,9 @@ class Options:
             if values is not None and any(v is not None and (type(v) is not int or v < 1) for v in values):
                 text = ",".join(dict.fromkeys(map(str, values)))
                 raise InputError(f"{what} must be made of whole numbers of at least 1, not {text}")
+            for value in values or ():
+                if value is not None:
+                    checked_size(what, value)
         if pair is not None and len(pair) != 2:
             raise InputError(f"image size is one number or height and width, not {pair}")
         if input_shape is not None and not shape:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from costmodel.trace.tracer import SYMBOLS, trace
+from costmodel.trace.tracer import SYMBOLS, agrees, trace
 
-__all__ = ["SYMBOLS", "trace"]
+__all__ = ["SYMBOLS", "agrees", "trace"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from costmodel.errors import TraceError
 from costmodel.formulas import is_free
 from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
-from costmodel.symbols import Dim, bind, is_symbolic
+from costmodel.symbols import Dim, bind, is_symbolic, product
 from costmodel.tensor import Role, TensorSpec
 from costmodel.trace.lift import Fingerprint, SizeLift
 from costmodel.trace.recorder import RawNode, RawTrace, TensorIndex
@@ -47,6 +49,7 @@ class GraphBuilder:
         self.calls: dict[Call, int] = {}
         self.spec_of: dict[int, int] = {}
         self._hinted = isinstance(lift, SizeLift)
+        self._operand_strides: list[tuple[Dim, Fingerprint]] = []
 
     def build(self, **extras: Any) -> OpGraph:
         """The graph; ``extras`` are its remaining fields (parameters, notes, ...)."""
@@ -106,8 +109,18 @@ class GraphBuilder:
         """None for contiguous tensors, else each stride lifted."""
         if all(t.strides == _contiguous(t.shape) for t in seen) or not seen[0].strides:
             return None
-        suffixes = _contiguous(shape)
-        return tuple(self._dim([t.strides[d] for t in seen], suffixes[d]) for d in range(len(shape)))
+        return tuple(self._stride(seen, shape, d) for d in range(len(shape)))
+
+    def _stride(self, seen: Sequence[Any], shape: tuple[Dim, ...], axis: int) -> Dim:
+        """One stride: the elements of the dimensions that lie inside it, where they do in every run (a tensor that is
+        dense in another order); else that of an operand, for views; else what the lift finds."""
+        inside = [d for d in range(len(shape)) if d != axis and _lies_inside(seen[0], d, axis)]
+        values = tuple(t.strides[axis] for t in seen)
+        if values == tuple(math.prod(t.shape[d] for d in inside) for t in seen):
+            return product(shape[d] for d in inside)
+        if not self._hinted:
+            return self.lift(values)
+        return self.lift(values, self._operand_strides)
 
     def _storages(self) -> list[Storage]:
         hints: dict[int, Dim] = {}
@@ -125,8 +138,16 @@ class GraphBuilder:
         alike = [run.nodes[position] for run in self.runs]
         arguments = tuple((name, self._argument([n.arguments.get(name) for n in alike])) for name in node.arguments)
         hints = self._output_hints(node.op, arguments) if self._hinted else {}
+        self._operand_strides = list(self._strides_of_operands(alike)) if self._hinted else []
         outputs = tuple(SpecRef(self._spec(t.index, hints if i == 0 else None)) for i, t in enumerate(node.outputs))
         return self.calls.setdefault(Call(node.op, arguments, outputs), len(self.calls))
+
+    def _strides_of_operands(self, alike: Sequence[RawNode]) -> Iterator[tuple[Dim, Fingerprint]]:
+        specs = list(self.specs)
+        for operand in _refs(list(alike[0].arguments.values())):
+            strides = specs[self._spec(operand.index)].strides
+            for axis, stride in enumerate(strides or ()):
+                yield stride, tuple(run.tensors[operand.index].strides[axis] for run in self.runs)
 
     def _output_hints(self, op: str, arguments: tuple[tuple[str, Any], ...]) -> dict[int, Dim]:
         specs = list(self.specs)
@@ -142,18 +163,25 @@ class GraphBuilder:
 
     def _argument(self, seen: list[Any]) -> Any:
         value = seen[0]
-        if isinstance(value, TensorIndex):
+        if isinstance(value, TensorIndex) and all(isinstance(s, TensorIndex) for s in seen):
             return SpecRef(self._spec(value.index))
-        if isinstance(value, list):
+        if isinstance(value, list) and all(isinstance(s, list) and len(s) == len(value) for s in seen):
             return tuple(self._argument([s[i] for s in seen]) for i in range(len(value)))
-        if isinstance(value, int) and not isinstance(value, bool):
+        if all(isinstance(s, int) and not isinstance(s, bool) for s in seen):
             dim = self._dim(seen)
             return DimCode(dim) if is_symbolic(dim) else int(dim)
+        if any(type(other) is not type(value) or (other != value and not isinstance(value, float)) for other in seen):
+            raise TraceError(f"an argument changes with the size: {', '.join(dict.fromkeys(map(str, seen)))}")
         return value
 
     def _tensor(self, index: int) -> Tensor:
         raw = self.first.tensors[index]
         return Tensor(self._spec(index), raw.storage, raw.producer, raw.name)
+
+
+def _lies_inside(tensor: Any, inner: int, outer: int) -> bool:
+    """Whether a dimension is stepped through within one step of another; of equal strides, the later one is inside."""
+    return (tensor.strides[inner], -inner) < (tensor.strides[outer], -outer)
 
 
 def _contiguous(shape: Sequence[Any]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from costmodel.errors import CostmodelError, TraceError
+from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.recorder import REAL_CPU_ELEMENTS, RawTrace, Recorder
 
 __all__ = ["meta_copy", "record"]
@@ -87,13 +88,14 @@ def record(
     *,
     names: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
+    guard: Guard | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
     ``names`` name the input tensors in the order of their leaves. Raises TraceError, naming the line of
-    the model, when its forward fails or depends on values.
+    the model, when its forward fails or depends on values; what ``guard`` raises goes through.
     """
-    recorder = Recorder(progress)
+    recorder = Recorder(progress, guard)
     with torch.inference_mode():
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for position, leaf in enumerate(leaves):
@@ -113,6 +115,8 @@ def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
     try:
         with recorder:
             return module(*args, **kwargs)
+    except Stopped:
+        raise
     except Exception as error:
         raise TraceError(_explain(module, error)) from error
 

@@ -19,6 +19,7 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
+from costmodel.trace.guard import Guard
 
 __all__ = ["KEPT_WHOLE", "RawNode", "RawTensor", "RawTrace", "Recorder", "TensorIndex"]
 
@@ -136,8 +137,9 @@ def _is_tensor_type(argument: Any) -> bool:
 class Recorder(TorchDispatchMode):
     """Collects a :class:`RawTrace` while active. One recorder serves one run."""
 
-    def __init__(self, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, progress: Callable[[int], None] | None = None, guard: Guard | None = None) -> None:
         super().__init__()
+        self._guard = guard
         self.trace = RawTrace()
         self.modules: list[tuple[str, str]] = [("", "")]
         self._index: dict[int, int] = {}
@@ -194,6 +196,8 @@ class Recorder(TorchDispatchMode):
         args, kwargs = self._same_device(args, kwargs)
         if schema.data_dependent and any(t.device.type == "meta" for t in _tensors((args, kwargs))):
             raise TraceError(f"the result of {schema.op} depends on the values of a tensor")
+        if self._guard is not None:
+            self._guard.before(schema.op, schema.names, args, kwargs, self.modules[-1][0], len(self.trace.nodes))
         result = _run(func, schema, args, kwargs)
         self._record(schema, args, kwargs, result)
         return result

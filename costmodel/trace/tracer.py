@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from costmodel.errors import TraceError
-from costmodel.graph import OpGraph, Symbol
+from costmodel.domain import Domain, Symbol, any_batch
+from costmodel.errors import InputError, TraceError
+from costmodel.graph import OpGraph
+from costmodel.trace.agree import difference
+from costmodel.trace.batch_of_one import may_differ_at_one
 from costmodel.trace.build import GraphBuilder, same_structure
 from costmodel.trace.forward import meta_copy, record
+from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
+from costmodel.trace.points import spread
 from costmodel.trace.recorder import RawTrace, TensorIndex
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
 
-__all__ = ["SYMBOLS", "trace"]
+__all__ = ["SYMBOLS", "agrees", "trace"]
 
 #: Sizes that may be left open, in the order in which they are printed.
 SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
 
-#: Offsets from the default size of the runs that lift it. Odd and even, so that rounding at each stride shows;
-#: far apart, so that no other rounding fits by chance (large sizes cost nothing on meta). The last run only verifies.
-#: Height and width get different offsets, so that they cannot be mixed up.
-_OFFSETS = {"height": (0, 37, -29, 893, 388), "width": (0, 75, 11, 1274, 627)}
-_OTHER_OFFSETS = {"grow": (0, 13, -7, 203, 98), "shrink": (0, -13, -40, -61, -27)}
+_SIDES = {"height", "width"}
 
 #: What is tried in turn: any size; sequences no longer than the default (a table of positions ends there);
-#: images whose sides are multiples of a total stride.
-_ATTEMPTS = (("grow", 1), ("shrink", 1), ("grow", 32), ("grow", 64))
+#: images whose sides are multiples of a total stride, where the default sides are.
+_WAYS = {
+    "images": (("image", 1), ("image", 32), ("image", 64), ("image", 8)),
+    "other": (("grow", 1), ("shrink", 1)),
+}
 
 
 def trace(
@@ -40,16 +45,27 @@ def trace(
     symbols: Collection[str] = ("batch",),
     sizes: Mapping[str, int] | None = None,
     layout: str = "nchw",
+    checked: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
     ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last.
-    A symbol that cannot be left open stays a number, and the graph's notes say why. The module itself is
-    not touched: every run is made on a copy without memory. Raises TraceError when the forward pass fails,
-    InputError when the sizes do not fit.
+    A symbol that cannot be left open stays a number, and the graph's notes say why. ``checked``: the graph is one
+    that a run at the sizes and the batch of ``sizes`` (defaults: the model's own) agrees with, closed if need be.
+    The module itself is not touched: every run is made on a copy without memory. Raises TraceError when the forward
+    pass fails, InputError when the sizes do not fit.
     """
-    return _Tracer(loaded, dict(sizes or {}), layout, progress).trace(symbols)
+    return _Tracer(loaded, dict(sizes or {}), layout, progress).trace(symbols, checked)
+
+
+def agrees(loaded: LoadedModel, graph: OpGraph, sizes: Mapping[str, int], layout: str = "nchw") -> str | None:
+    """What a run of ``loaded`` at ``sizes`` (defaults: its own) does otherwise than ``graph``, of codes, says; or None.
+
+    Raises TraceError when the forward pass fails there, InputError when the sizes do not fit.
+    """
+    tracer = _Tracer(loaded, dict(sizes), layout, None)
+    return tracer.difference(graph, {name: tracer.sizes[name] for name in graph.symbols if name in tracer.sizes})
 
 
 class _Tracer:
@@ -57,91 +73,140 @@ class _Tracer:
         self, loaded: LoadedModel, sizes: dict[str, int], layout: str, progress: Callable[[int], None] | None
     ) -> None:
         self.loaded, self.layout, self.progress = loaded, layout, progress
-        self.sizes = {"batch": 1, **loaded.sizes, **sizes}
+        self.own = {"batch": loaded.fixed_batch or 1, **loaded.sizes}
+        self.sizes = {**self.own, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
         self.notes: list[str] = []
+        self._asked: RawTrace | None = None
+        self._batch_explodes = False  # whether the number of operators was seen to grow with the batch
 
-    def trace(self, symbols: Collection[str]) -> OpGraph:
+    def trace(self, symbols: Collection[str], checked: bool) -> OpGraph:
+        self.loaded.inputs(self._named({}))  # refuses what no memory holds before anything runs
         wanted = [s for s in SYMBOLS if s in symbols and s in self.named]
         spatial = [s for s in wanted if s != "batch"]
-        if spatial:
-            graph = self._lift_sizes(spatial, "batch" in wanted)
-            if graph is not None:
-                return graph
-        return self._lift_batch() if "batch" in wanted else self._concrete()
+        graph = self._open_sizes(spatial, "batch" in wanted, checked) if spatial else None
+        if graph is None and "batch" in wanted and not self._batch_explodes:
+            graph = self._open_batch(checked)
+        return graph or self._concrete()
 
     # -- runs ----------------------------------------------------------------------------------
 
-    def _run(self, sizes: Mapping[str, int]) -> RawTrace:
+    def _named(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        return {k: v for k, v in {**self.sizes, **sizes}.items() if k in self.named}
+
+    def _run(self, sizes: Mapping[str, int], guard: Guard | None = None) -> RawTrace:
         module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
-        args, kwargs = self.loaded.inputs({k: v for k, v in {**self.sizes, **sizes}.items() if k in self.named})
+        args, kwargs = self.loaded.inputs(self._named(sizes))
         if self.layout == "nhwc":
             args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
-        return record(module, args, kwargs, names=self.names, progress=self.progress)
+        return record(module, args, kwargs, names=self.names, progress=self.progress, guard=guard)
+
+    @property
+    def asked(self) -> RawTrace:
+        """The run at the sizes and the batch asked for, made once."""
+        if self._asked is None:
+            self._asked = self._run({})
+        return self._asked
+
+    def _run_open(self, point: Mapping[str, int], limit: Limit | None = None) -> RawTrace:
+        """A run at a point of a lift. Raises :class:`Exploded` where its operators grow with the batch or a size."""
+        batch = point.get("batch", 0)
+        try:
+            return self._run(point, Guard(batch, limit))
+        except Suspicious:
+            return self._run(point, Guard(batch, _limit(self.asked)))
 
     def _concrete(self) -> OpGraph:
-        return self._graph([self._run({})], lambda values: values[0], {}, [{}])
+        return self._graph([self.asked], lambda values: values[0], {}, [{}])
+
+    def difference(self, graph: OpGraph, sizes: Mapping[str, int]) -> str | None:
+        """What the run at the asked sizes and batch does otherwise than ``graph``, of codes, says for them."""
+        return difference(graph.bind(sizes), self._concrete())
+
+    def _checked(self, graph: OpGraph) -> OpGraph | None:
+        """``graph`` with the asked sizes among those that it holds at, or None, and a note, where it does not."""
+        sizes = {name: self.sizes[name] for name in graph.symbols}
+        why = self.difference(graph, sizes)
+        if why is None:
+            return replace(graph, domain=(graph.domain or Domain()).also(sizes))
+        self.notes.append(f"{_stay(sizes)}: {why}")
+        return None
 
     # -- batch ---------------------------------------------------------------------------------
 
-    def _lift_batch(self) -> OpGraph:
+    def _open_batch(self, checked: bool) -> OpGraph | None:
+        """The graph with the batch open, or None (and a note) where the model fixes it."""
         try:
-            return self._lift_batch_at_primes()
-        except (TraceError, Unliftable) as reason:
-            graph = self._concrete()  # raises in its turn when the model fails at any batch
-            why = str(reason).strip().splitlines()[-1].strip()
-            graph.notes += (f"batch stays {self.sizes['batch']}: the model does not run at an arbitrary batch ({why})",)
-            return graph
+            graph = self._at_primes()
+            holds = graph.holds_at({"batch": self.sizes["batch"]}) and self._asked is None
+            return self._checked(graph) if checked and not holds else graph
+        except (TraceError, InputError, Unliftable) as reason:
+            why = "" if isinstance(reason, Exploded) else "the model does not run at an arbitrary batch"
+            self.notes.append(_stays(self.sizes, ["batch"], why, reason))
+            return None
 
-    def _lift_batch_at_primes(self) -> OpGraph:
+    def _at_primes(self) -> OpGraph:
         lift = BatchLift(BATCH_PRIMES[:1])
-        runs = [self._run({"batch": BATCH_PRIMES[0]})]
-        if any(map(lift.is_doubtful, _sizes_in_question(runs[0]))):
-            runs.append(self._run({"batch": BATCH_PRIMES[1]}))
+        runs = [self._run_open({"batch": BATCH_PRIMES[0]})]
+        doubtful = any(map(lift.is_doubtful, _sizes_in_question(runs[0])))
+        if doubtful:
+            runs.append(self._run_open({"batch": BATCH_PRIMES[1]}, _limit(runs[0])))
             lift = BatchLift(BATCH_PRIMES)
             if not same_structure(runs):
                 raise TraceError("it takes another path at another batch")
         points = [{"batch": prime} for prime in lift.primes]
-        return self._graph(runs, lift, {"batch": Symbol("batch", self.sizes["batch"])}, points)
+        return self._graph(runs, lift, {"batch": Symbol("batch", self.own["batch"])}, points, doubtful)
 
     # -- height, width, sequence ---------------------------------------------------------------
 
-    def _lift_sizes(self, spatial: list[str], with_batch: bool) -> OpGraph | None:
+    def _open_sizes(self, spatial: list[str], with_batch: bool, checked: bool) -> OpGraph | None:
         """The graph with ``spatial`` open, or None (and a note) where the model fixes them."""
-        reason = ""
-        images = any(name in _OFFSETS for name in spatial)
-        for way, step in _ATTEMPTS:
-            if (way == "shrink" or step > 1) and (way == "shrink") == images:
+        reason: Exception | None = None
+        for way, step in _WAYS["images" if _SIDES & set(spatial) else "other"]:
+            if any(self.sizes[name] % step for name in spatial):
                 continue
-            points = list(self._points(spatial, way, step, with_batch))
             try:
-                # The second point first: a model with a fixed grid refuses it at once.
-                early = self._run(points[1])
-                runs = [self._run(points[0]), early, *map(self._run, points[2:])]
-                if not same_structure(runs):
-                    raise TraceError("it takes another path at other sizes")
-                symbols = {"batch": Symbol("batch", self.sizes["batch"])} if with_batch else {}
-                symbols |= {s: Symbol(s, self.sizes[s], multiple_of=step, minimum=step) for s in spatial}
-                return self._graph(runs, SizeLift(points, divisible=step > 1), symbols, points)
-            except (TraceError, Unliftable) as error:
-                reason = reason or str(error).strip().splitlines()[-1].strip()
-        kept = " and ".join(f"{s} stays {self.sizes[s]}" for s in spatial)
-        self.notes.append(f"{kept}: {reason}")
+                graph = self._lifted(spatial, way, step, with_batch)
+                return self._checked(graph) if checked else graph
+            except Exploded as error:
+                reason = error
+                if with_batch and self._asked is not None:
+                    self._batch_explodes = True
+                    spatial = ["batch", *spatial]
+                break
+            except (TraceError, InputError, Unliftable) as error:
+                reason = reason or error
+        self.notes.append(_stays(self.sizes, spatial, "", reason))
         return None
 
-    def _points(self, spatial: Sequence[str], way: str, step: int, with_batch: bool) -> Iterator[dict[str, int]]:
-        for i in range(5):
-            point = {"batch": BATCH_PRIMES[0]} if with_batch else {}
-            for position, name in enumerate(spatial):
-                offset = _OFFSETS.get(name, _OTHER_OFFSETS[way])[i]
-                point[name] = _shifted(self.sizes[name], offset, step, i, position)
-            yield point
+    def _lifted(self, spatial: list[str], way: str, step: int, with_batch: bool) -> OpGraph:
+        points = self._points(spatial, way, step, with_batch)
+        # The second point first: a model with a fixed grid refuses it at once. As it is near the default size, it
+        # also says how many operators there may be.
+        early = self._run_open(points[1])
+        runs = [early if point is points[1] else self._run_open(point, _limit(early)) for point in points]
+        if not same_structure(runs):
+            raise TraceError("it takes another path at other sizes")
+        symbols = {"batch": Symbol("batch", self.own["batch"])} if with_batch else {}
+        for s in spatial:
+            symbols[s] = Symbol(s, self.sizes[s], multiple_of=step, minimum=step, maximum=self.loaded.limits.get(s))
+        return self._graph(runs, SizeLift(points, divisible=step > 1), symbols, points)
+
+    def _points(self, spatial: Sequence[str], way: str, step: int, with_batch: bool) -> list[dict[str, int]]:
+        along = {name: spread(self.sizes[name], way, step, place) for place, name in enumerate(spatial)}
+        batch = {"batch": BATCH_PRIMES[0]} if with_batch else {}
+        return [{**batch, **{name: sizes[i] for name, sizes in along.items()}} for i in range(5)]
 
     # -- graph ---------------------------------------------------------------------------------
 
     def _graph(
-        self, runs: list[RawTrace], lift: Any, symbols: dict[str, Symbol], points: list[dict[str, int]]
+        self,
+        runs: list[RawTrace],
+        lift: Any,
+        symbols: dict[str, Symbol],
+        points: list[dict[str, int]],
+        doubtful: bool = False,
     ) -> OpGraph:
         parameters = {name: p.numel() for name, p in self.loaded.module.named_parameters()}
         graph = GraphBuilder(runs, lift, symbols, points).build(
@@ -150,8 +215,39 @@ class _Tracer:
             buffer_bytes_of=_bytes_by_dtype(self.loaded.module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes])),
             layout=self.layout,
+            batch=None if "batch" in symbols else self.sizes["batch"],
+            domain=self._domain(runs, symbols, points, doubtful),
         )
         return graph.coded()
+
+    def _domain(
+        self, runs: list[RawTrace], symbols: dict[str, Symbol], points: list[dict[str, int]], doubtful: bool
+    ) -> Domain:
+        """Where these runs hold: between their points, and at every batch where they were made at a prime; at a batch
+        of one only if nothing in them could be otherwise there."""
+        between = {}
+        for name in symbols:
+            if name == "batch":
+                special = (may_differ_at_one(run, point["batch"]) for run, point in zip(runs, points, strict=True))
+                between[name] = any_batch(one=not doubtful and not any(special))
+            else:
+                between[name] = (min(p[name] for p in points), max(p[name] for p in points))
+        return Domain(between)
+
+
+def _limit(run: RawTrace) -> Limit:
+    return Limit(len(run.nodes), max((len(node.outputs) for node in run.nodes), default=0))
+
+
+def _stay(sizes: Mapping[str, int]) -> str:
+    return " and ".join(f"{name} stays {size}" for name, size in sizes.items())
+
+
+def _stays(sizes: Mapping[str, int], names: Sequence[str], why: str, reason: Exception | None) -> str:
+    """``height stays 224 and width stays 224: ...``, with the last line of an error's text."""
+    text = str(reason).strip().splitlines()[-1].strip() if str(reason or "").strip() else ""
+    said = f"{why} ({text})" if why and text else why or text
+    return f"{_stay({name: sizes[name] for name in names})}: {said}"
 
 
 def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
@@ -165,14 +261,6 @@ def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
 def _channels_last(leaf: Any) -> Any:
     is_image = isinstance(leaf, torch.Tensor) and leaf.dim() == 4
     return leaf.to(memory_format=torch.channels_last) if is_image else leaf
-
-
-def _shifted(size: int, offset: int, step: int, run: int, position: int) -> int:
-    """A size near ``size``; with a step, distinct multiples of it, in another order for each axis."""
-    if step == 1:
-        return max(size + offset, 1 + run)
-    base = max(-(-size // step), 3)
-    return step * (base + ((0, 1, -1, 14, 9), (0, 3, 2, -1, 11))[position % 2][run])
 
 
 def _sizes_in_question(run: RawTrace) -> Iterator[int]:
