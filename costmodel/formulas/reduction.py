@@ -170,7 +170,7 @@ _LOSSES: dict[str, int] = {
 def _register_loss(operator: str, per_element: int) -> None:
     @formula(f"aten.{operator}")
     def loss(input: TensorSpec, target: TensorSpec, weight: Any = None, reduction: int = 1, *, out: TensorSpec) -> Cost:
-        folded = input.numel - 1 + (reduction == 1) if reduction else 0
+        folded = input.numel - 1 + int(reduction == 1) if reduction else 0
         weighted = input.numel if isinstance(weight, TensorSpec) else 0
         return cost(per_element * input.numel + weighted + folded, (input, target, weight), out)
 
@@ -185,6 +185,6 @@ for _operator, _per_element in _LOSSES.items():
 def nll_loss(input: TensorSpec, target: TensorSpec, weight: Any = None, reduction: int = 1, *, out: Any) -> Cost:
     """-input[i, target[i]], fetched and negated; summed, and divided for the mean."""
     targets = target.numel
-    folded = targets - 1 + (reduction == 1) if reduction else 0
+    folded = targets - 1 + int(reduction == 1) if reduction else 0
     weighted = 2 * targets if isinstance(weight, TensorSpec) else 0
     return cost(targets + weighted + folded, (target, weight), out, read_also=targets * input.itemsize)

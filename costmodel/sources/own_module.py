@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["from_module", "template_of"]
+__all__ = ["as_call", "from_module", "template_of"]
 
 
 def from_module(
@@ -45,7 +45,7 @@ def from_module(
         )
     if inputs is not None and input_shape is not None:
         raise InputError(f"{title}: give either example inputs or an input shape, not both")
-    args, kwargs = _as_call(inputs) if input_shape is None else (_image_call(module, input_shape), {})
+    args, kwargs = as_call(inputs) if input_shape is None else (_image_call(module, input_shape), {})
     template, sizes, notes = template_of(module, args, kwargs, name_sizes=name_sizes)
     return LoadedModel(title, f"{type(module).__module__}.{type(module).__qualname__}", module, template, sizes, notes)
 
@@ -66,7 +66,7 @@ def _image_call(module: nn.Module, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return (torch.empty((1, *shape), dtype=torch.int64 if tokens else torch.float32, device="meta"),)
 
 
-def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """``inputs`` as ``(args, kwargs)``."""
     if isinstance(inputs, dict):
         return (), dict(inputs)

@@ -8,9 +8,10 @@ The least that mends this, done only where ``_C`` really cannot load:
 
 1. define the schemas of its operators before the import, as ``_C`` would;
 2. register torchvision's own shape functions (``torchvision/_meta_registrations.py``) as their meta kernels, so that
-   ``deform_conv2d``, ``roi_align`` and the like can be traced. No other device gets a kernel: running one on real
-   tensors still fails, with torch's message that names the operator;
-3. let ``torchvision.extension._has_ops`` say that operators exist, which its wrappers ask before every call.
+   ``deform_conv2d``, ``roi_align`` and the like can be traced;
+3. give the CPU plain kernels for those that detectors run (:mod:`costmodel.sources.torchvision_kernels`). Running
+   another one on real tensors still fails, with torch's message that names the operator;
+4. let ``torchvision.extension._has_ops`` say that operators exist, which its wrappers ask before every call.
 """
 
 from __future__ import annotations
@@ -89,8 +90,12 @@ def _register_shapes(library: Any) -> None:
     import torchvision.extension
     from torchvision import _meta_registrations
 
+    from costmodel.sources.torchvision_kernels import KERNELS
+
     for schema in SCHEMAS:
         name = schema.partition("(")[0]
         if name not in _REGISTERED_BY_TORCHVISION:
             library.impl(name, getattr(_meta_registrations, f"meta_{name}"), "Meta")
+    for name, kernel in KERNELS.items():
+        library.impl(name, kernel, "CPU")
     torchvision.extension._has_ops = lambda: True

@@ -275,6 +275,16 @@ def test_losses_cost_what_the_loop_counts(name: str, reduction: str, code: int) 
     assert _cost(name, {"input": f32(15), "target": f32(15), "reduction": code}, out).vector_flops == tally.flops
 
 
+@pytest.mark.parametrize("code", [0, 1, 2])
+@pytest.mark.parametrize("name", [*sorted(LOSSES), "nll_loss_forward"])
+def test_losses_of_an_open_batch_are_those_at_its_size(name: str, code: int) -> None:
+    def at(n: Any) -> Cost:
+        target = TensorSpec((n,), "int64") if name == "nll_loss_forward" else f32(n, 7)
+        return _cost(name, {"input": f32(n, 7), "target": target, "reduction": code}, f32() if code else f32(n))
+
+    assert at(symbol("batch")).bind({"batch": 5}) == at(5)
+
+
 def test_negative_log_likelihood_fetches_its_targets_only() -> None:
     picked = counting.array(4)
     with counting.counting() as tally:
