@@ -128,7 +128,9 @@ def _window(operator: Operator) -> tuple[int, ...] | None:
         operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
     ]
     if any(isinstance(p, str) for p in pairs):
-        pairs[1] = [(k - 1) // 2 for k in weight.shape[2:]] if pairs[1] == "same" else 0
+        dilation = [pairs[2]] * 2 if isinstance(pairs[2], int) else (list(pairs[2]) * 2)[:2]
+        reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        pairs[1] = [r // 2 for r in reach] if pairs[1] == "same" else 0
     flat = [v for p in pairs for v in ([p, p] if isinstance(p, int) else (list(p) * 2)[:2])]
     groups = operator.arguments.get("groups", 1)
     return (*x.shape, weight.shape[0], *weight.shape[2:], *flat, groups)

@@ -10,6 +10,7 @@ from torch import nn
 from costmodel.engines import lower
 from costmodel.execution import Execution
 from costmodel.hardware import load
+from costmodel.timing.convolution import ConvShape
 
 GPU, CPU = load("rtx3090"), load("xeon-6148")
 AMP, HALF, FULL = Execution.of(dtype="amp_fp16"), Execution.of(dtype="fp16"), Execution()
@@ -48,6 +49,14 @@ CONV = nn.Conv2d(C, K, 3, padding=1)
 
 
 # -- convolutions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "dilation"), [(3, 1), (3, 2), (5, 3), ((3, 5), (2, 1))])
+def test_padding_by_name_keeps_the_picture_whatever_the_dilation(kernels, size, dilation):
+    """``padding="same"`` puts out as many positions as it reads; a dilated window reaches further."""
+    run = kernels(nn.Conv2d(C, K, size, padding="same", dilation=dilation, bias=False), IMAGE, execution=FULL)
+    (window,) = (kernel.window for kernel in run if kernel.window is not None)
+    assert ConvShape.of_window(window).out_size == (SIDE, SIDE)
 
 
 def test_a_3x3_convolution_in_nchw_under_autocast(kernels):
