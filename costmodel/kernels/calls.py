@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from costmodel.execution import Execution
@@ -10,10 +10,10 @@ from costmodel.formulas import cost_or_default
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.precision import NodeDtypes
-from costmodel.tensor import TensorSpec
+from costmodel.kernels.precision import NodeDtypes, assign_dtypes
+from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
-__all__ = ["Calls", "typed_call"]
+__all__ = ["Calls", "run_dtypes", "storage_scale", "typed_call"]
 
 
 def typed_call(graph: OpGraph, index: int, types: NodeDtypes) -> tuple[str, dict[str, Any], Any]:
@@ -23,6 +23,29 @@ def typed_call(graph: OpGraph, index: int, types: NodeDtypes) -> tuple[str, dict
     if types.as_traced:
         return call.op, arguments, results
     return call.op, _retyped(arguments, iter(types.inputs)), _retyped(results, iter(types.outputs))
+
+
+def run_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
+    """Dtypes of every node in a run, in program order; kept with the graph."""
+    key = ("run dtypes", execution.precision, execution.software)
+    known: list[NodeDtypes] | None = graph.memo.get(key)
+    if known is None:
+        known = graph.memo[key] = assign_dtypes(graph, execution)
+    return known
+
+
+def storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
+    """How much smaller each storage is than traced, by the dtype of the value first found in it or put into it."""
+    scale = [1.0] * len(graph.storages)
+    seen: set[int] = set()
+    for node, types in zip(graph.nodes, dtypes, strict=True):
+        before = zip(node.inputs, types.had or types.inputs, strict=True)  # as it lay in memory, ahead of any cast
+        for tensor, dtype in (*before, *zip(node.outputs, types.outputs, strict=True)):
+            storage = graph.tensors[tensor].storage
+            if storage not in seen:
+                seen.add(storage)
+                scale[storage] = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(graph.storages[storage].dtype, 1)
+    return tuple(scale)
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -11,10 +11,10 @@ from costmodel.execution import Execution
 from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.calls import Calls, typed_call
+from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
-from costmodel.kernels.precision import NodeDtypes, assign_dtypes
+from costmodel.kernels.precision import NodeDtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, Role
 
@@ -53,7 +53,7 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
     key = ("lowering", execution.precision, execution.software)
     known: _Structure | None = graph.memo.get(key)
     if known is None:
-        known = graph.memo[key] = _find_structure(graph, assign_dtypes(graph, execution))
+        known = graph.memo[key] = _find_structure(graph, run_dtypes(graph, execution))
     return known
 
 
@@ -73,7 +73,7 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
             held = tuple(read.storage for read in reads)
             reads = copies.instead(node, types, reads)
             starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), reads, writes, held)))
-    scale = _storage_scale(graph, dtypes)
+    scale = storage_scale(graph, dtypes)
     return _Structure(tuple(dtypes), tuple(keys), tuple(starts), scale, copies, {})
 
 
@@ -121,20 +121,6 @@ class _Copies:
     def nbytes(self, graph: OpGraph) -> tuple[int, ...]:
         """B of each copy, at the sizes of ``graph``."""
         return tuple(product(graph.specs[spec].shape) * ITEMSIZE_BYTES[dtype] for spec, dtype in self.made)  # type: ignore[misc]
-
-
-def _storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
-    """How much smaller each storage is than traced, by the dtype of the value first found in it or put into it."""
-    scale = [1.0] * len(graph.storages)
-    seen: set[int] = set()
-    for node, types in zip(graph.nodes, dtypes, strict=True):
-        before = zip(node.inputs, types.had or types.inputs, strict=True)  # as it lay in memory, ahead of any cast
-        for tensor, dtype in (*before, *zip(node.outputs, types.outputs, strict=True)):
-            storage = graph.tensors[tensor].storage
-            if storage not in seen:
-                seen.add(storage)
-                scale[storage] = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(graph.storages[storage].dtype, 1)
-    return tuple(scale)
 
 
 def run_costs(graph: OpGraph, execution: Execution) -> list[Cost]:

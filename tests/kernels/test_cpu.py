@@ -135,8 +135,8 @@ def traced(module: nn.Module, *shape: int) -> OpGraph:
     return trace(from_module(module.eval(), (torch.zeros(shape),))).bind({})
 
 
-def plan_of(graph: OpGraph) -> KernelPlan:
-    return compiled_cpu_plan(graph, Execution.of(mode="compile"), CPU)
+def plan_of(graph: OpGraph, dtype: str = "fp32") -> KernelPlan:
+    return compiled_cpu_plan(graph, Execution.of(mode="compile", dtype=dtype), CPU)
 
 
 def launched(plan: KernelPlan) -> list[str]:
@@ -247,3 +247,46 @@ def test_cat_starts_a_loop_for_each_of_its_operands() -> None:
     (kernel,) = plan_of(graph).kernels
     assert kernel.count == 3
     assert kernel.bytes_written == 4 * 2 * (3 + 5 + 3)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_the_width_moves_half_the_bytes_in_every_kernel(conv_norm_relu: OpGraph, dtype: str) -> None:
+    """``model.to(dtype)``: every tensor of this network is floating-point, so each kernel moves half as much."""
+    full, half = plan_of(conv_norm_relu), plan_of(conv_norm_relu, dtype)
+    assert launched(half) == launched(full)
+    for launch, narrow in zip(full.launches, half.launches, strict=True):
+        wide, thin = full.kernels[launch.kernel], half.kernels[narrow.kernel]
+        assert (2 * thin.bytes_read, 2 * thin.bytes_written) == (wide.bytes_read, wide.bytes_written)
+        assert (thin.matrix_flops, thin.elements) == (wide.matrix_flops, wide.elements)
+    counted = 8  # the norm's int64 counter of batches stays as it is
+    assert sum(half.storage_bytes) - counted == (sum(full.storage_bytes) - counted) / 2
+
+
+def test_autocast_casts_what_no_loop_makes_by_loops_of_their_own(conv_norm_relu: OpGraph) -> None:
+    """Image, weight and bias of the convolution are read in fp32 and written in bf16; the norm reads bf16."""
+    plan = plan_of(conv_norm_relu, "amp_bf16")
+    *casts, copied, reordered, product, loop = [plan.kernels[launch.kernel] for launch in plan.launches]
+    sizes = [8 * 36, 16 * 8 * 9, 16]
+    assert sorted((k.bytes_read, k.bytes_written) for k in casts) == sorted((4 * n, 2 * n) for n in sizes)
+    assert {k.op for k in casts} == {"aten._to_copy"}
+    assert copied.bytes_read == reordered.bytes_read == 2 * 16 * 8 * 9
+    assert product.bytes_written == 2 * 16 * 36
+    assert loop.bytes_read == 2 * 16 * 36 + 4 * 4 * 16  # statistics and weights of the norm stay in fp32
+
+
+def test_what_a_loop_makes_for_a_product_alone_it_stores_in_the_products_dtype() -> None:
+    """relu between two linear layers under autocast: its loop reads bf16 and stores bf16; nothing is cast apart."""
+    import torch
+    from torch import nn
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.norm(self.first(x)))
+
+    plan = plan_of(traced(Wide(), 5, 8), "amp_bf16")
+    (norm,) = (k for k in plan.kernels if k.op == "aten.layer_norm")
+    assert norm.bytes_written == 2 * 5 * 8  # the norm calculates in fp32, and only the last layer reads it

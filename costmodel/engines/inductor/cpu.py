@@ -5,14 +5,14 @@ convolution (``GraphLowering.decide_layout_opt``): activations need no reorder, 
 copied to channels_last by a loop of Inductor's and then reordered by oneDNN. Everything that is neither a
 convolution, a matrix product nor attention becomes C++ loops, fused along chains.
 
-Modelled for fp32, the dtype of the traced graph.
+Loops load and store every tensor in the dtype of the run and calculate in fp32. What autocast casts is cast in the loop
+that makes it; weights, inputs and results of library calls are cast by loops of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from types import MappingProxyType
 
 from costmodel.execution import Execution
@@ -20,7 +20,7 @@ from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.algorithm import algorithm_of
-from costmodel.kernels.calls import Calls
+from costmodel.kernels.calls import Calls, run_dtypes, storage_scale
 from costmodel.kernels.cpu import (
     CONVOLUTIONS,
     convolution_kernels,
@@ -30,9 +30,8 @@ from costmodel.kernels.cpu import (
 )
 from costmodel.kernels.operator import Operator, window_elements
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
-from costmodel.kernels.precision import AS_TRACED
 from costmodel.symbols import product
-from costmodel.tensor import tensors_in
+from costmodel.tensor import ITEMSIZE_BYTES, tensors_in
 
 __all__ = ["compiled_cpu_plan"]
 
@@ -106,6 +105,8 @@ class _Inductor:
         self.written: dict[int, tuple[int, _Loop | None]] = {}  # storage -> last node that wrote it, and its loop
         self.loops: dict[int, _Loop] = {}  # start -> loop
         self.external: dict[int, tuple[Kernel, ...]] = {}
+        self.types = run_dtypes(graph, execution)
+        self.cast: set[tuple[int, str]] = set()  # (tensor, dtype): activations that are at hand in another dtype
         self.readers = self._count_readers()
         self.convolved = self._read_by_convolutions()
         self.results = {graph.tensors[t].storage for t in graph.outputs}
@@ -116,7 +117,7 @@ class _Inductor:
         for index, node in enumerate(self.graph.nodes):
             if is_free(node.op):
                 continue
-            operator = self.calls.operator(node.call, AS_TRACED)
+            operator = self.calls.operator(node.call, self.types[index])
             if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
                 continue  # an operator that returns its operand as it is
             algorithm = algorithm_of(operator.op, operator.arguments)
@@ -125,6 +126,33 @@ class _Inductor:
             else:
                 self._external(index, operator)
         return self._plan()
+
+    def _nbytes(self, tensor: int, dtype: str) -> int:
+        """B of a tensor of the graph in a dtype."""
+        spec = self.graph.specs[self.graph.tensors[tensor].spec]
+        nbytes: int = spec.nbytes  # type: ignore[assignment]
+        return nbytes if dtype == spec.dtype else nbytes // spec.itemsize * ITEMSIZE_BYTES[dtype]
+
+    def _casts(self, index: int) -> Iterator[Kernel]:
+        """Loops that cast what a library call wants in another dtype, unless the loop that makes it does."""
+        node, types = self.graph.nodes[index], self.types[index]
+        for position in types.casts:
+            tensor, wanted = node.inputs[position], types.inputs[position]
+            storage, low = self.graph.tensors[tensor].storage, self._nbytes(tensor, wanted)
+            if (tensor, wanted) in self.cast:
+                continue
+            self.cast.add((tensor, wanted))
+            loop = self.written.get(storage, (0, None))[1]
+            if loop is None:
+                elements: int = self.graph.specs[self.graph.tensors[tensor].spec].numel  # type: ignore[assignment]
+                yield Kernel(
+                    op="aten._to_copy", algorithm="fused_loop", vector_flops=elements, elements=elements,
+                    bytes_read=self._nbytes(tensor, types.had[position]), bytes_written=low,
+                )  # fmt: skip
+            elif self.readers[storage] > 1 or storage in self.results:
+                loop.writes[storage] += low
+            else:
+                loop.writes[storage] = low
 
     def _count_readers(self) -> dict[int, int]:
         """Per storage, the nodes that compute from it, views left out."""
@@ -146,7 +174,8 @@ class _Inductor:
             kernels = (*self._laid_out(index, operator), *convolution_kernels(operator, channels_last=True))
         else:
             kernels = tuple(k for k in cpu_kernels(operator) if k.algorithm != "strided_copy")
-        self.external[index] = tuple(replace(k, caller=_CALLER.get(k.algorithm, "wrapper")) for k in kernels)
+        called = (*self._casts(index), *kernels)
+        self.external[index] = tuple(replace(k, caller=_CALLER.get(k.algorithm, "wrapper")) for k in called)
         for tensor in self.graph.nodes[index].outputs:
             self.written[self.graph.tensors[tensor].storage] = (index, None)
 
@@ -156,7 +185,7 @@ class _Inductor:
         A slice of the channels of a channels-last tensor is no dense tensor: it is copied. So are weights of k x k.
         """
         read = self.graph.tensors[self.graph.nodes[index].inputs[0]]
-        if self.graph.storages[read.storage].nbytes > operator.input.nbytes:
+        if self.graph.storages[read.storage].nbytes > self.graph.specs[read.spec].nbytes:  # both as traced
             copy = moved(operator, operator.input, "fused_loop")
             yield replace(copy, count=1, vector_flops=copy.elements)
         weight = operator.arguments["weight"]
@@ -164,19 +193,19 @@ class _Inductor:
             yield moved(operator, weight, "copy_weights")
 
     def _into_loop(self, index: int, operator: Operator, algorithm: str) -> None:
-        inputs = [self.graph.tensors[t] for t in self.graph.nodes[index].inputs]
-        storages = {t.storage for t in inputs}
+        node, types = self.graph.nodes[index], self.types[index]
+        storages = {self.graph.tensors[t].storage for t in node.inputs}
         loop = self._loop_for(index, storages)
         for storage in storages:
             self._inline(storage, loop)
-        for tensor in inputs:
-            if self.written.get(tensor.storage, (0, None))[1] is not loop:
-                nbytes: int = self.graph.specs[tensor.spec].nbytes  # type: ignore[assignment]
-                loop.reads[tensor.storage] = max(nbytes, loop.reads.get(tensor.storage, 0))
-        for output in self.graph.nodes[index].outputs:
-            made = self.graph.tensors[output]
-            loop.writes[made.storage] = self.graph.specs[made.spec].nbytes  # type: ignore[assignment]
-            self.written[made.storage] = (index, loop)
+        for tensor, dtype in zip(node.inputs, types.had or types.inputs, strict=True):
+            storage = self.graph.tensors[tensor].storage
+            if self.written.get(storage, (0, None))[1] is not loop:
+                loop.reads[storage] = max(self._nbytes(tensor, dtype), loop.reads.get(storage, 0))
+        for tensor, dtype in zip(node.outputs, types.outputs, strict=True):
+            storage = self.graph.tensors[tensor].storage
+            loop.writes[storage] = self._nbytes(tensor, dtype)
+            self.written[storage] = (index, loop)
         self._count(loop, index, operator, algorithm)
 
     def _loop_for(self, index: int, storages: set[int]) -> _Loop:
@@ -233,7 +262,9 @@ class _Inductor:
             nodes = tuple(sorted(self.loops[start].nodes)) if start in self.loops else (start,)
             reads, writes = storages_of(self.graph, nodes)
             launches += [Launch(kernels.setdefault(k, len(kernels)), nodes, reads, writes) for k in steps[start]]
-        return KernelPlan(tuple(kernels), tuple(launches), stored_bytes(self.graph, repeat(1.0)))
+        return KernelPlan(
+            tuple(kernels), tuple(launches), stored_bytes(self.graph, storage_scale(self.graph, self.types))
+        )
 
     def _kernel(self, loop: _Loop) -> Kernel:
         """One loop nest: outside operands read once, results that others read written once.

@@ -18,11 +18,11 @@ from costmodel.engines.inductor.schedule import Scheduler
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.calls import Calls, typed_call
+from costmodel.kernels.calls import Calls, run_dtypes, typed_call
 from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.operator import is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
-from costmodel.kernels.precision import NodeDtypes, assign_dtypes
+from costmodel.kernels.precision import NodeDtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
@@ -108,7 +108,7 @@ class _Lowered:
 
 
 def _lower(graph: OpGraph, execution: Execution, *, channels_last: bool) -> _Lowered:
-    dtypes = assign_dtypes(graph, execution)
+    dtypes = run_dtypes(graph, execution)
     stored = lower_to_buffers(graph, execution, dtypes, channels_last=channels_last)
     loops = {spec for buffer in stored.buffers for spec in (buffer.space, buffer.rows)} - {-1}
     return _Lowered(stored, tuple(dtypes), tuple(sorted(loops)), channels_last)
