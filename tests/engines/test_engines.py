@@ -41,7 +41,8 @@ def test_every_launch_is_issued_and_time_never_runs_back(chain, word, machine):
 def test_a_host_that_takes_no_time_leaves_the_device_alone(chain, word, machine):
     now, instant = chain.at(mode=word, hw=machine), chain.at(mode=word, hw=machine, host="instant")
     assert set(instant.issued) == {0.0}
-    assert instant.latency < now.latency or (machine != "a100" and word == "eager")
+    assert instant.latency <= now.latency
+    assert instant.latency < now.latency or not now.hardware.family.issues_ahead
     assert split(instant).seconds("host") == 0
 
 
@@ -60,7 +61,7 @@ def test_eager_is_the_first_word_and_every_spelling_leads_to_an_engine():
 
 
 def test_unknown_engines_and_hosts_are_refused_with_what_there_is(chain):
-    with pytest.raises(InputError, match=r"mode 'egaer'\n  there are: eager, compile\n  did you mean eager"):
+    with pytest.raises(InputError, match=r"mode 'egaer'\n  there are: eager, .*\n  did you mean eager"):
         chain.at(mode="egaer")
     with pytest.raises(InputError, match=r"host 'usaul'\n  there are: usual, instant\n  did you mean usual"):
         chain.at(host="usaul")
@@ -103,7 +104,7 @@ def test_a_new_engine_is_one_class(toy, chain):
     """Words, times, rows and findings follow from what it says of itself."""
     from costmodel.cli import _parser
 
-    assert engine_names() == ("eager", "compile", toy)
+    assert toy in engine_names()
     assert engine_spellings()["toyreplay"] == toy
     now, eager = chain.at(mode=toy), chain.at(mode="eager")
     assert now.execution.words["mode"] == toy
