@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -64,11 +64,14 @@ class TensorSpec:
     role: Role = Role.ACTIVATION
     name: str = ""
     strides: tuple[Dim, ...] | None = None
+    _numel: Dim | None = field(default=None, init=False, repr=False, compare=False)  # asked for hundreds of times
 
     @property
     def numel(self) -> Dim:
         """Elements."""
-        return product(self.shape)
+        if self._numel is None:
+            object.__setattr__(self, "_numel", product(self.shape))
+        return self._numel  # type: ignore[return-value]
 
     @property
     def itemsize(self) -> int:
@@ -82,10 +85,10 @@ class TensorSpec:
         >>> TensorSpec((8, 3), strides=(0, 1)).nbytes       # 3 floats, expanded to 8 rows
         12
         """
-        shape = self.shape
-        if self.strides is not None and 0 in self.strides:
-            shape = tuple(size for size, stride in zip(shape, self.strides, strict=True) if stride != 0)
-        return product(shape) * ITEMSIZE_BYTES[self.dtype]
+        if self.strides is None or 0 not in self.strides:
+            return self.numel * ITEMSIZE_BYTES[self.dtype]
+        shape = (size for size, stride in zip(self.shape, self.strides, strict=True) if stride != 0)
+        return product(tuple(shape)) * ITEMSIZE_BYTES[self.dtype]
 
 
 def f32(*shape: Dim) -> TensorSpec:

@@ -112,7 +112,8 @@ def cost_of(operator: str, arguments: Mapping[str, Any], out: Any) -> Cost | Non
     if function is None:
         return None
     names, takes_any = _PARAMETERS[operator]
-    wanted = arguments if takes_any else {name: value for name, value in arguments.items() if name in names}
+    all_known = takes_any or arguments.keys() <= names
+    wanted = arguments if all_known else {name: value for name, value in arguments.items() if name in names}
     try:
         return function(**wanted, out=out)
     except Exception as error:

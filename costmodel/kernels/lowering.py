@@ -165,4 +165,4 @@ class _Lowering:
         return (Kernel(op="aten._to_copy", algorithm="cast", bytes_read=read, bytes_written=written),)
 
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
-        return self.kernels_of(self.calls.operator(index, types))
+        return self.kernels_of(self.calls.like(*typed_call(self.graph, index, types)))  # each key comes once

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made some fifty times in a re-evaluation, and freezing takes as long as the rest
 class Operator:
     """One call with the dtypes of the run: everything that decides its kernels."""
 

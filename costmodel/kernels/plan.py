@@ -108,4 +108,4 @@ def storages_of(graph: OpGraph, nodes: Iterable[int]) -> tuple[tuple[Read, ...],
 
 def stored_bytes(graph: OpGraph, scale: Iterable[float]) -> tuple[float, ...]:
     """B of each storage of the graph, at ``scale`` times what was traced (fp16: 0.5)."""
-    return tuple(storage.nbytes * factor for storage, factor in zip(graph.storages, scale, strict=False))
+    return tuple([storage.nbytes * factor for storage, factor in zip(graph.storages, scale, strict=False)])

@@ -59,12 +59,13 @@ class Step:
         kernels = self.plan.kernels
         model = gpu_model(self.hardware, self.constants)
         parts = [model.seconds(kernel) for kernel in kernels]
+        whole = [part.seconds() for part in parts]
         spreads = [SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE) for kernel in kernels]
         slots: list[Slot] = []
         ended = 0.0
         for launch, share, issued in zip(self.plan.launches, self.memory_shares(), self.issued, strict=True):
             part = parts[launch.kernel]
-            busy = part.seconds(share)
+            busy = whole[launch.kernel] if share == 1.0 else part.seconds(share)
             start = issued if issued > ended else ended
             waited, ended = start - ended, start + busy
             fixed = waited + part.fixed_s
