@@ -322,12 +322,11 @@ class Analysis:
 
     @cached_property
     def bounds(self) -> dict[str, float]:
-        """Share of the predicted time by what bounds it."""
+        """Share of the predicted time by what bounds the operators that take it, as their rows say."""
         shares: dict[str, float] = {}
-        for slot in self.timeline:
-            shares[slot.bound] = shares.get(slot.bound, 0.0) + slot.latency_s
-        whole = self.latency or 1.0
-        return {bound: seconds / whole for bound, seconds in sorted(shares.items(), key=lambda item: -item[1])}
+        for row in self._node_rows:
+            shares[row.bound] = shares.get(row.bound, 0.0) + row.share
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     @cached_property
     def coverage(self) -> Coverage:

@@ -168,3 +168,13 @@ def test_at_another_layout_traces_a_module_of_ones_own_again():
     image = torch.zeros(2, 4, 8, 8)
     there = costmodel.analyze(module, image, hw="a100", layout="nhwc")
     assert costmodel.analyze(module, image, hw="a100").at(layout="nhwc").totals == there.totals
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
+def test_bounds_are_those_of_the_rows_so_that_no_part_is_longer_than_its_whole(tied, dtype):
+    """A convolution of several kernels has one bound: its time by type is part of the time by bound."""
+    analysis = tied.at(dtype=dtype, batch=64)
+    for bound, share in analysis.bounds.items():
+        parts = [row.latency_s for row in analysis.rows() if row.bound == bound]
+        assert sum(parts) == pytest.approx(share * analysis.latency)
+    assert sum(analysis.bounds.values()) == pytest.approx(1)

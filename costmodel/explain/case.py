@@ -17,7 +17,7 @@ from costmodel.tensor import TensorSpec
 from costmodel.timing import KERNEL_TIME, step_timeline
 from costmodel.units import format_seconds
 
-__all__ = ["HOST_SHARE", "SPEAKS_FROM", "Case", "Conv", "Started"]
+__all__ = ["HOST_SHARE", "LEAST_EFFECT", "SPEAKS_FROM", "Case", "Conv", "Started"]
 
 #: Share of the predicted time below which a rule has nothing to say [1].
 SPEAKS_FROM = 0.01
@@ -211,12 +211,10 @@ class Case:
         """``change`` and ``saving_s`` of a finding whose change saves time on the device alone.
 
         Where the host is the bottleneck the step gains nothing: the sentence says so, and there is no saving. What
-        would take longer is no advice: then there is neither.
+        saves nothing or would take longer is no advice: then there is neither.
         """
-        if saved is not None and saved < -LEAST_EFFECT * self.latency_s:
+        if saved is not None and not self.matters(saved, LEAST_EFFECT):
             return {}
-        if saved is not None and abs(saved) < LEAST_EFFECT * self.latency_s:
-            saved = 0.0
         if saved is None or self.split.seconds("host") <= HOST_SHARE * self.latency_s:
             return {"change": change, "saving_s": saved}
         hidden = (

@@ -27,6 +27,7 @@ class Finding:
     ``saving_s``          what that takes off the predicted time of the step (where the change is another batch: of the
                           time a batch of the present size), by evaluating the changed design; None where it cannot be,
                           or where the host hides it
+    ``is_gain``           whether the seconds are not lost but spared: why the step is faster than one would think
     """
 
     rule: str
@@ -36,6 +37,7 @@ class Finding:
     evidence: Mapping[str, float | str]
     change: str = ""
     saving_s: float | None = None
+    is_gain: bool = False
 
 
 Rule = Callable[[Case], Iterable[Finding]]
@@ -65,5 +67,5 @@ def listed(names: Sequence[str], most: int = 2) -> str:
 
 
 def ranked(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings by the seconds at stake, most first; of equal ones by name."""
-    yield from sorted(findings, key=lambda found: (-found.seconds_at_stake, found.rule, found.nodes))
+    """Findings by the seconds at stake, most first, of equal ones by name; gains, which cost nothing, at the end."""
+    yield from sorted(findings, key=lambda found: (found.is_gain, -found.seconds_at_stake, found.rule, found.nodes))

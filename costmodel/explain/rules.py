@@ -7,10 +7,11 @@ The sheets: ``rules_run`` (host, starts, precision, branches), ``rules_memory`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from costmodel.analysis import Analysis
 from costmodel.explain import rules_convolution, rules_memory, rules_run
-from costmodel.explain.case import Case
+from costmodel.explain.case import LEAST_EFFECT, Case
 from costmodel.explain.rule import RULES, Finding, ranked
 
 __all__ = ["SHEETS", "findings"]
@@ -25,4 +26,13 @@ def findings(analysis: Analysis, *, channels_last: Callable[[], Analysis | None]
     Raises ProfileError where the machine lacks a peak that the run needs.
     """
     case = Case(analysis, channels_last)
-    return tuple(ranked(found for speak in RULES.values() for found in speak(case))) if analysis.latency else ()
+    if not analysis.latency:
+        return ()
+    return tuple(ranked(_advised(found, case) for speak in RULES.values() for found in speak(case)))
+
+
+def _advised(found: Finding, case: Case) -> Finding:
+    """The finding without its change, where that would save nothing."""
+    if found.saving_s is None or case.matters(found.saving_s, LEAST_EFFECT):
+        return found
+    return replace(found, change="", saving_s=None)

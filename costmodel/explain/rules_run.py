@@ -114,23 +114,41 @@ def framework_overhead(case: Case) -> Iterator[Finding]:
 
 @rule("fragmentation")
 def fragmentation(case: Case) -> Iterator[Finding]:
-    """Branches that depend on nothing but their block's input run one after the other in one stream."""
+    """Branches that depend on nothing but their block's input run one after the other in one stream.
+
+    Side by side they could share no more than what they leave unused: units that idle, and the start and drain of
+    kernels. On a full device nothing is gained.
+    """
     whole = sum(case.device_s.values())
     length, path = longest_path(case.analysis.bound, case.device_s)
-    hidden, on_path = whole - length, set(path)
-    if not case.matters(hidden) or hidden < 0.1 * whole:
+    hidden = {node: seconds for node, seconds in _unused_s(case).items() if node not in set(path)}
+    nodes = case.by_stake(hidden)
+    stake = sum(hidden[node] for node in nodes)
+    if not case.matters(stake) or stake < 0.1 * whole:
         return
-    beside = {node: seconds for node, seconds in case.device_s.items() if node not in on_path}
-    nodes = case.by_stake(beside)
     yield Finding(
         rule="fragmentation",
         nodes=case.names(nodes),
-        seconds_at_stake=hidden,
-        message=f"{listed(case.names(nodes))} lie on parallel branches: one stream needs {format_seconds(whole)}, the "
-        f"longest path through the graph {format_seconds(length)}, so {format_seconds(hidden)} is order alone",
+        seconds_at_stake=stake,
+        message=f"{listed(case.names(nodes))} lie on parallel branches and run one behind the other: "
+        f"{format_seconds(whole)} on the device where the longest path takes {format_seconds(length)}, and "
+        f"{format_seconds(stake)} of what lies beside it are idle units, starts and drains of kernels",
         evidence={"critical_path_s": length, "sum_s": whole, "nodes_beside_the_path": len(nodes)},
-        change="fewer, wider branches (several streams help only where a kernel leaves units idle; not evaluated)",
+        change="fewer, wider branches, or several streams (not evaluated)",
     )
+
+
+def _unused_s(case: Case) -> dict[int, float]:
+    """Seconds of each node that another kernel beside it could use: those it wastes on units that idle, starts and
+    drains, as far as twice its work would not take twice its time."""
+    double = case.at(batch=2 * case.analysis.execution.batch)
+    longer = Case(double).device_s if double is not None else {}
+    found = {}
+    for node, seconds in case.device_s.items():
+        causes = case.split.by_node.get(node, {})
+        wasted = causes.get("tiles", 0.0) + causes.get("fixed", 0.0)
+        found[node] = max(min(wasted, seconds, seconds - longer.get(node, 0.0) / 2), 0.0)
+    return found
 
 
 @rule("casts")
@@ -185,15 +203,17 @@ def tf32_off(case: Case) -> Iterator[Finding]:
 def beats_the_roofline(case: Case) -> Iterator[Finding]:
     """Why a measurement can lie below FLOPs over the fp32 peak, or bytes over the bandwidth."""
     reasons, stakes = [], dict[int, float]()
-    for cause, words in (("winograd", "Winograd or FFT multiplies less than FLOPs count"),
-                         ("cache_hits", "operands that were just written come from a cache")):  # fmt: skip
+    for cause, words in (("winograd", "Winograd or FFT spares {} of multiplications that FLOPs count"),
+                         ("cache_hits", "{} of traffic with device memory is served by the cache, which holds what "
+                                        "was just written")):  # fmt: skip
         gains = {node: -causes[cause] for node, causes in case.split.by_node.items() if causes.get(cause, 0.0) < 0}
         if case.matters(sum(gains.values())):
-            reasons.append(f"{words} ({format_seconds(sum(gains.values()))})")
+            reasons.append(words.format(format_seconds(sum(gains.values()))))
             _add(stakes, gains)
     by_tf32 = _tf32_gain(case)
     if case.matters(sum(by_tf32.values())):
-        reasons.append(f"TF32 tensor cores run fp32 convolutions ({format_seconds(sum(by_tf32.values()))})")
+        seconds = format_seconds(sum(by_tf32.values()))
+        reasons.append(f"convolutions in TF32 take {seconds} less than their FLOPs at the peak of the fp32 lanes")
         _add(stakes, by_tf32)
     if not reasons:
         return
@@ -202,8 +222,9 @@ def beats_the_roofline(case: Case) -> Iterator[Finding]:
         rule="beats_the_roofline",
         nodes=case.names(nodes),
         seconds_at_stake=stake,
-        message=f"a roofline of fp32 lanes and DRAM would say {format_seconds(stake)} more: {'; '.join(reasons)}",
+        message="no loss but a gain: " + "; ".join(reasons),
         evidence={"reasons": len(reasons)},
+        is_gain=True,
     )
 
 

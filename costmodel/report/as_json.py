@@ -105,6 +105,7 @@ def finding_json(finding: Any) -> dict[str, Any]:
         "evidence": dict(getattr(finding, "evidence", {})),
         "change": getattr(finding, "change", ""),
         "saving_s": getattr(finding, "saving_s", None),
+        "is_gain": getattr(finding, "is_gain", False),
     }
 
 

@@ -212,9 +212,8 @@ def _closed_forms(analysis: Any) -> Iterator[Block]:
 
 def _findings(analysis: Any) -> Iterator[Block]:
     if analysis.findings:
-        ranked = sorted(analysis.findings, key=lambda finding: -finding.seconds_at_stake)
         yield Notes(
-            tuple(f"{format_seconds(f.seconds_at_stake)}: {f.message}" for f in ranked[:_MOST_FINDINGS]),
+            tuple(f"{format_seconds(f.seconds_at_stake)}: {f.message}" for f in analysis.findings[:_MOST_FINDINGS]),
             title="Where FLOPs mislead",
         )
 

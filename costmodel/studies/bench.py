@@ -8,11 +8,12 @@ from typing import NamedTuple
 from costmodel.analysis import Analysis
 from costmodel.api import analyze
 from costmodel.explain import Split, findings, split
+from costmodel.explain.chains import longest_path
 from costmodel.explain.rule import Finding
 from costmodel.kernels import Kernel
 from costmodel.rows import Row
 
-__all__ = ["Bench", "Busy", "busy", "cause_seconds", "device_seconds", "kind_of", "rows_by_kind"]
+__all__ = ["Bench", "Busy", "busy", "cause_seconds", "critical_path_s", "device_seconds", "kind_of", "rows_by_kind"]
 
 
 class Bench:
@@ -124,3 +125,11 @@ def rows_by_kind(analysis: Analysis) -> dict[str, list[Row]]:
 def cause_seconds(found: Split) -> dict[str, float]:
     """What FLOPs alone say and every cause, by its label, in seconds."""
     return {"FLOPs alone": found.flops_alone_s, **{share.label: share.seconds for share in found.causes}}
+
+
+def critical_path_s(analysis: Analysis, found: Split) -> float:
+    """Seconds on the device of the longest path through the graph, were all else to run beside it."""
+    seconds: dict[int, float] = {}
+    for position, launch in enumerate(analysis.plan.launches):
+        seconds[launch.nodes[0]] = seconds.get(launch.nodes[0], 0.0) + found.device_s(position)
+    return longest_path(analysis.bound, seconds)[0]

@@ -9,7 +9,7 @@ from costmodel.analysis import Analysis
 from costmodel.explain.rule import Finding
 from costmodel.report.document import Notes
 from costmodel.studies import resnet_abcd, shufflenetv2_guidelines
-from costmodel.studies.bench import Bench, device_seconds, kind_of, rows_by_kind
+from costmodel.studies.bench import Bench, critical_path_s, device_seconds, kind_of, rows_by_kind
 from costmodel.studies.words import listed, more, percent, seconds, slower
 
 __all__ = ["BATCH", "PASSAGES", "PUBLISHED_RATES", "next_pair", "passages", "run", "said_by", "time_share"]
@@ -125,9 +125,11 @@ def _guidelines(bench: Bench) -> Iterator[str]:
 
 def _fragments(bench: Bench) -> Iterator[str]:
     found = run(bench, "googlenet")
-    said = said_by(bench, found, "fragmentation")
-    if said is not None:
-        yield f"GoogLeNet, A100, batch {BATCH}: {said.message}."
+    split = bench.split(found)
+    yield (
+        f"GoogLeNet, A100, batch {BATCH}: one stream is busy for {seconds(split.busy_s)}, the longest path through the "
+        f"graph takes {seconds(critical_path_s(found, split))}."
+    )
     one, nas = bench.analysis("googlenet"), bench.analysis("nasnetalarge")
     yield (
         f"At batch 1 parallel branches do not even run in parallel: GoogLeNet starts {one.totals.kernels} kernels "

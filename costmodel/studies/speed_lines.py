@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from costmodel.studies import resnet_abcd, shufflenetv2_guidelines
-from costmodel.studies.bench import Bench
+from costmodel.studies.bench import Bench, critical_path_s
 from costmodel.studies.claim_lines import Line
 from costmodel.studies.section_d import BATCH, PUBLISHED_RATES, next_pair, run, said_by, time_share
 from costmodel.studies.words import listed, more, percent, seconds, slower
@@ -86,8 +86,7 @@ def _direction(ours: tuple[float, float], measured: tuple[float, ...]) -> str:
 
 def _machine(bench: Bench) -> Iterator[Line]:
     google = run(bench, "googlenet")
-    branches = said_by(bench, google, "fragmentation")
-    path = float(branches.evidence["critical_path_s"]) if branches else google.latency
+    path = critical_path_s(google, bench.split(google))
     yield Line(
         number="D6", claim="parallel branches (GoogLeNet)", published="run one behind the other",
         ours=f"{seconds(google.latency)}; the longest path alone {seconds(path)}", agrees=path < 0.9 * google.latency,

@@ -81,6 +81,18 @@ class Attention(nn.Module):
         return x + F.gelu(self.out(y.transpose(1, 2).flatten(2)))
 
 
+class Projections(nn.Module):
+    """Queries, keys and values of a decoder's layer, and attention over them."""
+
+    def __init__(self, width: int = 4096) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = (part(x).unflatten(-1, (32, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 def convs(*channels: int, kernel: int = 3, **options) -> nn.Sequential:
     """Convolutions one after the other, maps kept."""
     dilation = options.get("dilation", 1)
@@ -134,6 +146,7 @@ NETWORKS = {
     "windows": lambda: (Windows(), image(batch=16)),
     "layer": lambda: (nn.Linear(4096, 4096), torch.empty(1, 4096)),
     "layers": lambda: (nn.Sequential(*(nn.Linear(4096, 4096) for _ in range(4))), torch.empty(4096, 4096)),
+    "q, k, v": lambda: (Projections(), torch.empty(1, 4096, 4096)),
     "tiny layers": lambda: (nn.Sequential(*(nn.Linear(8, 8) for _ in range(9))), torch.empty(1, 8)),
     "attention": lambda: (Attention(), torch.empty(2, 197, 128)),
 }

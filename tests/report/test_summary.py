@@ -10,6 +10,7 @@ from costmodel.report.as_terminal import TerminalStyle, render_terminal
 from costmodel.report.document import Code, KeyValues, Notes, Paragraph
 from costmodel.report.rows import common_path, rows_table
 from costmodel.report.summary import analysis_document, coverage_sentence, machines_document
+from costmodel.units import format_seconds
 
 ADDS = ("flops", "matrix_flops", "vector_flops", "macs", "params", "bytes_read", "bytes_written", "kernels")
 
@@ -138,7 +139,9 @@ def test_closed_forms_findings_and_conventions_are_told(fake):
     document = analysis_document(analysis)
     assert next(b for b in document.blocks if isinstance(b, Code)).text == analysis.closed_forms["flops"]
     notes = [block for block in document.blocks if isinstance(block, Notes)]
-    assert notes[0].items[0].startswith("1.20 ms: 53 batch_norm")  # most seconds first
+    assert [item.partition(":")[0] for item in notes[0].items] == [
+        format_seconds(f.seconds_at_stake) for f in analysis.findings
+    ]  # as they are ranked
     assert notes[1].items == analysis.symbol_notes
     assert set(analysis.conventions) <= set(notes[-1].items) and "predicted" in notes[-1].items[0]
 
