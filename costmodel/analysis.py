@@ -164,7 +164,7 @@ class Analysis:
     @cached_property
     def issued(self) -> list[float]:
         """For each launch, when the host has issued it: seconds since the step began."""
-        return self.engine.issued(self.plan, self.bound, self.host)
+        return self.engine.issued(self.plan, self.bound, self.execution, self.host)
 
     @cached_property
     def run_costs(self) -> list[Cost]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -13,7 +12,6 @@ from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile, by_node
-from costmodel.host.operators import host_weight
 from costmodel.kernels import KernelPlan, eager_plan
 
 __all__ = ["Eager"]
@@ -38,9 +36,6 @@ class Eager(Engine):
         """Views launch nothing; casts that autocast inserts run ahead of the node that asked for them."""
         return eager_plan(graph, execution, hardware)
 
-    def issued(self, plan: KernelPlan, graph: OpGraph, host: HostProfile) -> list[float]:
+    def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """The host pays for every node, views too, one after the other."""
-        weights: list[float] | None = graph.memo.get("host weights")
-        if weights is None:
-            weights = graph.memo["host weights"] = list(accumulate(host_weight(node.op) for node in graph.nodes))
-        return by_node(plan, [weight * host.dispatch_s for weight in weights])
+        return by_node(plan, host.through_s([node.op for node in graph.nodes]))

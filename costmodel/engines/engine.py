@@ -55,5 +55,9 @@ class Engine(ABC):
         fails."""
 
     @abstractmethod
-    def issued(self, plan: KernelPlan, graph: OpGraph, host: HostProfile) -> list[float]:
-        """For each launch of ``plan``, when ``host`` has issued it: seconds since the step began, never falling."""
+    def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
+        """For each launch of ``plan``, when ``host`` has issued it: seconds since the step began, never falling.
+
+        What the host does for an operator can hang on its launches (``plan``: casts of autocast, copies), its call
+        (``graph``), and the software (``execution``); :mod:`costmodel.host.issue` has the ways in which it adds up.
+        """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-import costmodel.engines as room
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution.words import spellings
 
@@ -37,8 +37,8 @@ def register(kind: _Class) -> _Class:
 
 @lru_cache(maxsize=1)
 def _found() -> Mapping[str, Engine]:
-    for module in iter_modules(room.__path__):
-        import_module(f"{room.__name__}.{module.name}")
+    for module in iter_modules([str(Path(__file__).parent)]):
+        import_module(f"{__package__}.{module.name}")
     return MappingProxyType(_ENGINES)
 
 

@@ -268,7 +268,8 @@ class Case:
                 launches.append(Launch(len(kernels) - 1, launch.nodes, reads, writes))
         new = replace(plan, kernels=tuple(kernels), launches=tuple(launches))
         passed_on = [replace(n, op="aten.alias") if i in gone else n for i, n in enumerate(graph.nodes)]
-        issued = self.analysis.engine.issued(new, replace(graph, nodes=passed_on, memo={}), self.analysis.host)
+        now, changed = self.analysis, replace(graph, nodes=passed_on, memo={})
+        issued = now.engine.issued(new, changed, now.execution, now.host)
         return step_timeline(new, graph, self.analysis.hardware, issued).latency_s
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import MappingProxyType
 
 from costmodel.errors import InputError, librarian, near_matches
@@ -34,6 +35,15 @@ class HostProfile:
     def operator_s(self, op: str) -> float:
         """Seconds of one eager call of ``op`` from Python, with everything that it launches."""
         return host_weight(op) * self.dispatch_s
+
+    def through_s(self, ops: Sequence[str]) -> list[float]:
+        """When the host is through with each of these eager calls, made one after the other; seconds from the first.
+
+        >>> HostProfile(name="h", dispatch_s=1e-6).through_s(["aten.relu", "aten.view"])
+        [2.4e-06, 3e-06]
+        """
+        weights = {op: host_weight(op) for op in set(ops)}
+        return [weight * self.dispatch_s for weight in accumulate(weights[op] for op in ops)]
 
     @property
     def launch_s(self) -> float:

@@ -17,7 +17,7 @@ from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph, OpNode
 from costmodel.tensor import Role
 
-__all__ = ["AS_TRACED", "NodeDtypes", "assign_dtypes", "contraction_dtype"]
+__all__ = ["NodeDtypes", "assign_dtypes", "contraction_dtype"]
 
 #: Run in the lower precision: floating inputs, weights included, are cast to it.
 LOWER = frozenset(
@@ -74,10 +74,6 @@ class NodeDtypes:
     casts: tuple[int, ...] = ()
     had: tuple[str, ...] = ()
     as_traced: bool = False
-
-
-#: Dtypes of any call that runs as it was traced.
-AS_TRACED = NodeDtypes((), (), as_traced=True)
 
 
 def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: bool) -> str:

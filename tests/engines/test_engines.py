@@ -14,6 +14,7 @@ from costmodel.engines.eager import Eager
 from costmodel.engines.engine import TROUBLES
 from costmodel.errors import InputError
 from costmodel.explain import findings, split
+from costmodel.explain.case import Case
 from costmodel.hardware import load
 from costmodel.host import INSTANT, HostProfile, host_names, host_of
 
@@ -88,7 +89,7 @@ class Replay(Eager):
     spellings = ("toyreplay",)
     advice: ClassVar = {"starts": Advice("fuse first", "compile")}
 
-    def issued(self, plan, graph, host):
+    def issued(self, plan, graph, execution, host):
         return [host.launch_s] * len(plan.launches)
 
 
@@ -115,7 +116,9 @@ def test_a_new_engine_is_one_class(toy, chain):
     assert parts.seconds("host") == pytest.approx(now.host.launch_s)
     found = {finding.rule: finding for finding in findings(now)}
     assert "launch_bound" not in found
-    assert found["small_kernels"].change.startswith("fuse first")
+    assert found["small_kernels"].seconds_at_stake > 0
+    assert Case(now).advised("starts") == ("fuse first", {"mode": "compile"})
+    assert Case(now).advised("traffic") is None
     assert f'"{toy}"' in now.to_json()
     assert _parser().parse_args(["analyze", "resnet18", "--hw", "a100", "--mode", toy]).mode == toy
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.engines import engine_of
+from costmodel.execution import Execution
 from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile, load, names
 from costmodel.host import host_of
@@ -151,7 +152,7 @@ def test_a_small_step_runs_warm() -> None:
 def test_a_compiled_step_pays_for_its_guards_once() -> None:
     plan, graph = plan_of(dataclasses.replace(kernel("fused_loop", 0, 4), caller="loop"), 3), graph_of(3, 0)
     host = host_of("usual", I9)
-    times = cpu_step_times(plan, graph, I9, engine_of("compile").issued(plan, graph, host))
+    times = cpu_step_times(plan, graph, I9, engine_of("compile").issued(plan, graph, Execution(), host))
     assert times[0].fixed_s - times[1].fixed_s == pytest.approx(host.guards_s) != 0
     assert times[1] == times[2]
 

@@ -56,7 +56,7 @@ def chain():
 
 
 def issued(plan, graph, hardware):
-    return engine_of("eager").issued(plan, graph, host_of("usual", hardware))
+    return engine_of("eager").issued(plan, graph, Execution(), host_of("usual", hardware))
 
 
 def step(record, batch, hardware=GPU, **conditions):

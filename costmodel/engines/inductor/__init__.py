@@ -41,6 +41,6 @@ class Inductor(Engine):
 
         return COMPILED_PLAN.of(hardware)(graph, execution, hardware)
 
-    def issued(self, plan: KernelPlan, graph: OpGraph, host: HostProfile) -> list[float]:
+    def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """Guards once, then a launch for each kernel."""
         return by_launch(plan, host.launch_s, before_s=host.guards_s)
