@@ -188,7 +188,8 @@ class Analysis:
         """Sums over one step."""
         cost, kernels = self.node_costs.total, self.plan.kernels
         run = [kernels[launch.kernel] for launch in self.plan.launches]
-        low, high = step_interval(self.plan, self.timeline)
+        calibration = self.hardware.calibration
+        low, high = step_interval(self.plan, self.timeline, calibration.unrest if calibration else 0.0)
         return Totals(
             flops=cost.flops,  # type: ignore[arg-type]
             matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
@@ -347,7 +348,13 @@ class Analysis:
     @property
     def conventions(self) -> tuple[str, ...]:
         """How the numbers were counted."""
-        return CONVENTIONS
+        calibration = self.hardware.calibration
+        if calibration is None or not calibration.unrest:
+            return CONVENTIONS
+        wider = (
+            f"intervals: wider, since timings scattered by {calibration.spread:.0%} when this machine was calibrated"
+        )
+        return (*CONVENTIONS, wider)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:

@@ -4,8 +4,8 @@ Prefixes k, M, G, T, P are decimal, as in every datasheet (1 GB/s is 1e9 B/s); K
 binary and belong to bytes alone. A rate is FLOP/s, never "FLOPS"; tera-operations of an integer
 engine ("TOP/s") are read as FLOP/s, since one formula serves both.
 
-Written bytes come in two kinds, and :func:`format_bytes` does both: *traffic* is decimal, because it
-is divided by a decimal bandwidth; a *capacity* (caches, memory that must fit) is binary.
+Binary prefixes are read, and never written: what costmodel prints is decimal, traffic, parameters and memory alike, so
+that two figures of a page can be held against each other and against a bandwidth.
 """
 
 from __future__ import annotations
@@ -127,18 +127,12 @@ def _fixed(number: float, digits: int) -> str:
     return f"{number:.{max(0, digits - 1 - math.floor(math.log10(abs(number))))}f}"
 
 
-def format_bytes(value: float, *, capacity: bool = False, digits: int = 3) -> str:
-    """Bytes: decimal for traffic, binary for a ``capacity``.
+def format_bytes(value: float, digits: int = 3) -> str:
+    """Bytes with a decimal prefix.
 
-    >>> format_bytes(102_760_448), format_bytes(102_760_448, capacity=True)
-    ('103 MB', '98.0 MiB')
+    >>> format_bytes(102_760_448)
+    '103 MB'
     """
-    if not capacity or not math.isfinite(value):
-        return format_quantity(value, "B", digits)
-    for prefix, factor in sorted(_BINARY.items(), key=lambda item: -item[1]):
-        number = _significant(value / factor, digits)
-        if abs(number) >= 1:
-            return f"{_fixed(number, digits)} {prefix}B"
     return format_quantity(value, "B", digits)
 
 

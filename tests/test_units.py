@@ -123,12 +123,10 @@ def test_format_seconds(value: float, text: str) -> None:
     assert format_seconds(value) == text
 
 
-def test_traffic_is_decimal_and_capacity_binary() -> None:
-    assert format_bytes(40 * 2**20) == "41.9 MB"
-    assert format_bytes(40 * 2**20, capacity=True) == "40.0 MiB"
-    assert format_bytes(80e9, capacity=True) == "74.5 GiB"  # 80e9 / 2**30 = 74.506
-    assert format_bytes(512, capacity=True) == "512 B"
-    assert format_bytes(1023.9 * 2**20, capacity=True) == "1.00 GiB"
+def test_bytes_are_written_with_decimal_prefixes() -> None:
+    assert format_bytes(40 * 2**20) == "41.9 MB"  # 40 * 1.048576
+    assert format_bytes(80e9) == "80.0 GB"
+    assert format_bytes(512) == "512 B"
 
 
 def test_counts_and_percentages() -> None:

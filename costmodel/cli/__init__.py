@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except CostmodelError as error:
-        print(f"costmodel: {error}", file=sys.stderr)
+        from costmodel.report.escape import visible
+
+        print(f"costmodel: {visible(str(error), besides=chr(10))}", file=sys.stderr)  # names of models stand in it
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `costmodel ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

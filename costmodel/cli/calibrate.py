@@ -32,13 +32,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--max-spread", type=common.positive, default=35, metavar="PERCENT",
-        help="refuse to write where timings scatter by more (default: 35)",
+        help="repeat where timings scatter by more; if they still do, predictions get wider intervals (default: 35)",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, then write in one piece; an interrupted or refused calibration leaves the old file as it was."""
+    """Measure, then write in one piece; an interrupted calibration leaves the old file as it was."""
     from costmodel import __version__
     from costmodel.measure.calibrate import calibrate_cpu
     from costmodel.report import check_writable
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.output
     check_writable(str(path))
     command = f"costmodel calibrate -o {path.name}" + ("" if arguments.device == "cpu" else " --device cuda")
+    notes: list[str] = []
     with _progress() as progress:
         if arguments.device == "cuda":
             from costmodel.measure.calibrate_cuda import calibrate_cuda
@@ -61,8 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
                 seconds=arguments.seconds,
                 most_spread=arguments.max_spread / 100,
                 progress=progress,
+                tell=notes.append,
             )
     put(text, path)
+    for note in notes:
+        print(f"costmodel: {note}", file=sys.stderr)
     print(f"wrote {path}; use it as --hw {path}")
     return 0
 

@@ -43,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print ``quantity = expression``, one a line, and what stays a number."""
     from costmodel.report import check_writable
+    from costmodel.report.escape import visible
     from costmodel.report.output import put
 
     if arguments.output:
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines = formula_layer.lines(arguments, lambda expression: _written(str(expression), arguments.syntax))
     else:
         lines = iter(_model_lines(arguments))
-    put("\n".join(lines) + "\n", arguments.output)
+    put("".join(f"{visible(line)}\n" for line in lines), arguments.output)
     return 0
 
 
@@ -59,6 +60,7 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
     """Closed forms of a network's totals, or of its operators."""
     from costmodel.api import ALL_SYMBOLS, load_trace
     from costmodel.api import input_sizes as sizes_of
+    from costmodel.costing import closed_forms, cost_graph
 
     _refuse_what_only_layers_have(arguments)
     traced = load_trace(
@@ -73,7 +75,8 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
     comments = [f"# {note}" for note in traced.graph.notes if " stays " in note]
     if arguments.by:
         return [*comments, *_operator_lines(traced.graph, arguments)]
-    forms = {**traced.closed_forms, "params": str(traced.graph.param_count)}
+    known = traced.closed_forms or closed_forms(cost_graph(traced.graph.symbolic()))  # kept for several symbols only
+    forms = {**known, "params": str(traced.graph.param_count)}
     return [*comments, *(f"{n} = {_written(forms[n], arguments.syntax)}" for n in arguments.of or QUANTITIES)]
 
 

@@ -7,7 +7,8 @@ In a hardware file it is the table ``[calibration]`` and one table ``[calibratio
     operator_bytes = ["10 kB", "400 kB", "3 MB"]    # where operators move so many bytes on average, ...
     cold_share = [0.3, 0.7, 1.0]                    # ... fixed times lie so far between hot and cold
     page_fault = "1.9 µs"                           # elapsed time of one page, all threads faulting
-    spread = 0.15                                   # of a timing: interquartile range over median; typical of all
+    spread = 0.15                                   # of a timing: interquartile range over median; typical of all;
+                                                    # what exceeds a quiet machine's widens intervals
     drift = 0.05                                    # of a timing between bursts: range over mean; typical of all
     steal = 0.002                                   # share of the time that the host took away
     disturbed = 0.1                                 # share of the rounds left out: other processes used the cores
@@ -36,6 +37,10 @@ from typing import Any
 from costmodel.units import parse_quantity
 
 __all__ = ["Calibration", "KernelTime", "calibration_from"]
+
+
+#: Interquartile range over the median [1] of a timing where nothing else runs: a shared two-core guest has 0.1 to 0.2.
+QUIET_SPREAD = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,20 @@ class Calibration:
     cold_share: tuple[float, ...] = (1.0,)
     page_fault_s: float = 0.0
     threads: int = 1
+    spread: float = 0.0
+
+    @property
+    def unrest(self) -> float:
+        """Relative spread of a time [1, one standard deviation] that timings had beyond those of a quiet machine.
+
+        Of a normal distribution the interquartile range is 1.349 standard deviations; independent spreads add squared.
+
+        >>> Calibration(kernels={}, spread=0.15).unrest
+        0.0
+        >>> round(Calibration(kernels={}, spread=0.6).unrest, 3)    # sqrt(0.6**2 - 0.2**2) / 1.349
+        0.419
+        """
+        return math.sqrt(max(self.spread**2 - QUIET_SPREAD**2, 0.0)) / 1.349
 
     def cold_share_at(self, operator_bytes: float) -> float:
         """How cold operators are in a step in which they move so many bytes [B] on average: 0 to 1.
@@ -113,6 +132,7 @@ def calibration_from(values: Mapping[str, Any]) -> Calibration:
         cold_share=tuple(values.get("cold_share", (1.0,))),
         page_fault_s=parse_quantity(values.get("page_fault", "0 s"), "s"),
         threads=values.get("threads", 1),
+        spread=values.get("spread", 0.0),
     )
 
 

@@ -1,6 +1,7 @@
 """``costmodel calibrate``: from micro-benchmarks of this machine to an ordinary hardware profile.
 
-:func:`calibrate_cpu` measures, refuses where the machine is too noisy, and returns the profile as TOML text.
+:func:`calibrate_cpu` measures, repeats what scatters, and returns the profile as TOML text; the profile says how far
+timings scattered, and predictions with it have intervals as wide as that makes them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 
-from costmodel.errors import CostmodelError, librarian
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.hardware.read import parse_toml, profile_from
@@ -32,9 +32,9 @@ from costmodel.measure.machine_cpu import CpuFacts, cpu_facts
 from costmodel.measure.microbench import Entry
 from costmodel.measure.profile_text import microseconds, toml_text
 
-__all__ = ["MOST_SPREAD", "NoisyMachineError", "calibrate_cpu", "profile_text"]
+__all__ = ["MOST_SPREAD", "calibrate_cpu", "profile_text", "scatter_note"]
 
-#: Median interquartile range over the median of a timing [1] above which no profile is written. A shared two-core guest
+#: Median interquartile range over the median of a timing [1] above which bursts are repeated. A shared two-core guest
 #: has 0.1 to 0.2; with another job on its cores it has 0.6 and more.
 MOST_SPREAD = 0.35
 #: Time for the rounds over all operators [s]: on a quiet two-core machine 60,000 timings of 460 operators.
@@ -42,10 +42,6 @@ SECONDS = 75.0
 
 Progress = Callable[[str, int, int], None]
 Tables = dict[str, dict[str, Any]]
-
-
-class NoisyMachineError(CostmodelError):
-    """Timings scatter so much that a profile made of them would mislead."""
 
 
 def calibrate_cpu(
@@ -59,12 +55,13 @@ def calibrate_cpu(
     entries: Callable[[], list[Entry]] | None = None,
     clock: Clock = time.perf_counter,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> str:
     """Measure this CPU for about ``seconds`` (roofs and warm rounds come on top) and return its profile as TOML.
 
     ``command`` and ``version`` (of costmodel) become the source of its figures; ``threads`` are those of
-    intra-operator parallelism (None: torch's own choice). Raises :class:`NoisyMachineError` where the
-    timings' spread exceeds ``most_spread``, InputError for fewer than 1 thread.
+    intra-operator parallelism (None: torch's own choice). Where timings scatter by more than ``most_spread`` they are
+    repeated, and the profile says how far they still do. Raises InputError for fewer than 1 thread.
     """
     from costmodel.measure.microbench_cpu import cpu_entries
 
@@ -74,24 +71,25 @@ def calibrate_cpu(
         warm_allocator()
         benchmarks = (entries or cpu_entries)()
         roofs = measure_roofs(capacities, threads=count, clock=clock)
-        rounds = time_entries(benchmarks, _provisional(facts), seconds=seconds, clock=clock, progress=progress)
+        rounds = time_entries(benchmarks, _provisional(facts), seconds=seconds, most_spread=most_spread,
+                              clock=clock, progress=progress)  # fmt: skip
         fault_s = page_fault_seconds(clock=clock)
-    check_quiet(rounds, most_spread)
     calibration = fitted(rounds, fault_s, count)
+    if tell is not None and (note := scatter_note(rounds, most_spread)):
+        tell(note)
     return profile_text(name, facts, roofs, rounds, calibration, command=command, version=version)
 
 
-def check_quiet(rounds: Rounds, most_spread: float) -> None:
-    """Raise NoisyMachineError where timings scatter too much; says by how much, and what was stolen."""
-    if rounds.spread > most_spread:
-        raise NoisyMachineError(
-            librarian(
-                f"this machine is too noisy to calibrate: timings scatter by {rounds.spread:.0%} "
-                f"(interquartile range over median; at most {most_spread:.0%}), bursts differ by {rounds.drift:.0%}, "
-                f"other processes disturbed {rounds.disturbed:.0%} of the rounds, the host took {rounds.steal:.1%}",
-                do="Stop what else runs here and try again; --max-spread PERCENT accepts more. Nothing was written.",
-            )
-        )
+def scatter_note(rounds: Rounds, most_spread: float) -> str:
+    """What a user must know of timings that scatter although they were repeated; empty where they do not."""
+    if rounds.spread <= most_spread:
+        return ""
+    return (
+        f"this machine was busy: after {rounds.repeats} repeated bursts timings still scatter by {rounds.spread:.0%} "
+        f"(interquartile range over median; quiet is below {most_spread:.0%}), bursts differ by {rounds.drift:.0%}, "
+        f"other processes disturbed {rounds.disturbed:.0%} of the rounds, the host took {rounds.steal:.1%}. "
+        "The profile is written, and predictions with it have wider intervals; calibrate again when nothing else runs."
+    )
 
 
 def fitted(rounds: Rounds, page_fault_s: float, threads: int) -> Calibration:
@@ -103,6 +101,7 @@ def fitted(rounds: Rounds, page_fault_s: float, threads: int) -> Calibration:
         cold_share=shares,
         page_fault_s=page_fault_s,
         threads=threads,
+        spread=round(rounds.spread, 4),
     )
 
 
@@ -180,7 +179,7 @@ def _common(rounds: Rounds, roofs: Roofs, calibration: Calibration) -> dict[str,
         "cold_share": [round(share, 3) for share in calibration.cold_share],
         "page_fault": microseconds(calibration.page_fault_s),
         "samples": rounds.samples,
-        "spread": round(rounds.spread, 4),
+        "spread": calibration.spread,
         "drift": round(rounds.drift, 4),
         "disturbed": round(rounds.disturbed, 4),
         "steal": round(rounds.steal, 4),

@@ -8,6 +8,7 @@ over small operators alone, which tell how fixed times fall when little data flo
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,21 @@ from costmodel.measure.latency import Clock, round_robin, spread_of
 from costmodel.measure.machine_cpu import busy_seconds
 from costmodel.measure.microbench import Entry, kernels_of
 
-__all__ = ["BURSTS", "SMALL_ROUNDS", "Roofs", "Rounds", "measure_roofs", "page_fault_seconds", "time_entries"]
+__all__ = [
+    "BURSTS",
+    "REPEATS",
+    "SMALL_ROUNDS",
+    "Roofs",
+    "Rounds",
+    "measure_roofs",
+    "page_fault_seconds",
+    "time_entries",
+]
 
 #: Parts that the rounds fall into, spread over the run, so that a machine whose speed drifts shows.
 BURSTS = 3
+#: Further parts, where timings scatter: of each benchmark the calmest ``BURSTS`` count.
+REPEATS = 2
 #: Rounds over small operators alone: most bytes of an operator, and rounds of each in a burst.
 SMALL_ROUNDS = {2**14: 24, 2**18: 16, 2**20: 12, 2**22: 8}
 #: Calls in a hot loop, whose median is the hot fixed time, and fewest undisturbed rounds before a burst may end.
@@ -43,7 +55,8 @@ class Rounds:
     """Timed benchmarks, and how quiet the machine was.
 
     ``spread``: interquartile range over the median of a benchmark's samples, the median over benchmarks; ``drift``:
-    range of the bursts' medians over their mean, likewise; ``steal``: share of the time that the host took away;
+    range of the bursts' medians over their mean, likewise; both of the calmest bursts; ``repeats``: bursts that were
+    made besides because timings scattered; ``steal``: share of the time that the host took away;
     ``disturbed``: share of the rounds left out because other processes used the cores.
     """
 
@@ -53,6 +66,7 @@ class Rounds:
     drift: float
     steal: float
     disturbed: float = 0.0
+    repeats: int = 0
 
 
 def time_entries(
@@ -60,11 +74,16 @@ def time_entries(
     hardware: HardwareProfile,
     *,
     seconds: float,
+    most_spread: float = math.inf,
     seed: int = 0,
     clock: Clock = time.perf_counter,
     progress: Progress | None = None,
 ) -> Rounds:
-    """Time all ``entries`` for about ``seconds`` in three bursts, the tiny ones also in warmer surroundings."""
+    """Time all ``entries`` for about ``seconds`` in three bursts, the tiny ones also in warmer surroundings.
+
+    Where timings scatter by more than ``most_spread``, up to :data:`REPEATS` further bursts are made over all entries
+    (a round over some of them would find caches warmer), and of each entry the bursts that scatter least count.
+    """
     tell = progress or (lambda phase, done, count: None)
     runs = [e.name for e in entries]
     kernels = {e.name: kernels_of(e, hardware) if e.arguments else () for e in entries}
@@ -76,22 +95,37 @@ def time_entries(
     loops = {name: _loop_seconds(e.call, clock) for name, e in tiny.items()}
     for _ in range(2):  # the allocator and the libraries warm up
         watch.round(entries, into=None)
-    for burst in range(BURSTS):
+    made = 0
+    while made < BURSTS or (made < BURSTS + REPEATS and _spread(full) > most_spread):
         for samples in full.values():
             samples.append([])
-        watch.rounds(entries, {name: samples[-1] for name, samples in full.items()}, seconds / BURSTS, burst, tell)
+        watch.rounds(entries, {name: samples[-1] for name, samples in full.items()}, seconds / BURSTS, made, tell)
+        made += 1
         for most, rounds in SMALL_ROUNDS.items():
             members = [e for e in entries if e.tiny or nbytes[e.name] <= most]
             watch.round(members, into=small[most], rounds=rounds)
+    full = {name: _calmest(bursts) for name, bursts in full.items()}
     timed = [_timed(e, kernels[e.name], full[e.name], loops, small) for e in entries]
     return Rounds(
         timed=timed,
         samples=sum(len(samples) for bursts in full.values() for samples in bursts),
-        spread=statistics.median(spread_of([s for taken in bursts for s in taken]) for bursts in full.values()),
+        spread=_spread(full),
         drift=statistics.median(_drift(bursts) for bursts in full.values()),
         steal=watch.steal,
         disturbed=watch.disturbed / max(watch.made, 1),
+        repeats=made - BURSTS,
     )
+
+
+def _calmest(bursts: Sequence[list[float]]) -> list[list[float]]:
+    """The :data:`BURSTS` bursts of a benchmark that scatter least, in the order in which they were made."""
+    order = sorted(range(len(bursts)), key=lambda i: spread_of(bursts[i]) if bursts[i] else math.inf)
+    return [bursts[i] for i in sorted(order[:BURSTS])]
+
+
+def _spread(full: Mapping[str, Sequence[list[float]]]) -> float:
+    """Interquartile range over the median of what counts of a benchmark, the median over benchmarks."""
+    return statistics.median(spread_of([s for burst in _calmest(bursts) for s in burst]) for bursts in full.values())
 
 
 class _Watch:
@@ -110,7 +144,8 @@ class _Watch:
         while True:
             kept += self.round(entries, into=into)
             elapsed = self.clock() - began
-            tell("all operators", round(100 * (burst + min(elapsed / seconds, 1.0))), 100 * BURSTS)
+            phase = "all operators" if burst < BURSTS else "timings scatter: once more"
+            tell(phase, round(100 * (burst + min(elapsed / seconds, 1.0))), 100 * max(BURSTS, burst + 1))
             if (elapsed >= seconds and kept >= _LEAST_ROUNDS) or elapsed >= _LONGER * seconds:
                 break
         if not kept:

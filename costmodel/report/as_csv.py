@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from costmodel.errors import OutputError
 from costmodel.report.document import Document, Table
+from costmodel.report.escape import for_csv
 
 __all__ = ["render_csv"]
 
@@ -16,7 +17,8 @@ def render_csv(documents: Sequence[Document]) -> str:
     """One CSV table: the rows of every document's table, one header, lines ended by a newline.
 
     Integers are written in full and floats in the shortest form that reads back as the same float; a
-    value that does not exist is an empty cell. Raises OutputError unless every document has one table
+    value that does not exist is an empty cell. Text that a spreadsheet would take for a formula stands behind an
+    apostrophe (:func:`~costmodel.report.escape.for_csv`). Raises OutputError unless every document has one table
     and all of them have the same columns.
     """
     tables = [_only_table(document) for document in documents]
@@ -29,7 +31,7 @@ def render_csv(documents: Sequence[Document]) -> str:
     writer = csv.DictWriter(out, keys, lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        writer.writerows(table.records())
+        writer.writerows({key: for_csv(value) for key, value in record.items()} for record in table.records())
     return out.getvalue()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
 from costmodel.report.document import Block, Code, Document, Figure, KeyValues, Notes, Paragraph, Row, Table
+from costmodel.report.escape import for_html
 
 __all__ = ["html_fragment", "render_html"]
 
@@ -24,7 +24,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 def render_html(documents: Sequence[Document]) -> str:
     """A whole page with the documents one below the other."""
-    title = escape("; ".join(document.title for document in documents))
+    title = for_html("; ".join(document.title for document in documents))
     body = "\n".join(map(html_fragment, documents))
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
@@ -33,40 +33,41 @@ def render_html(documents: Sequence[Document]) -> str:
 def html_fragment(document: Document) -> str:
     """The document as HTML to be put inside a page, as notebooks do."""
     blocks = "\n".join(_RENDERERS[type(block)](block) for block in document.blocks)
-    return f"<h1>{escape(document.title)}</h1>\n{blocks}"
+    return f"<h1>{for_html(document.title)}</h1>\n{blocks}"
 
 
 def _paragraph(block: Paragraph) -> str:
-    return f"<p>{escape(block.text)}</p>"
+    return f"<p>{for_html(block.text)}</p>"
 
 
 def _key_values(block: KeyValues) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in block.pairs) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{for_html(k)}</dt><dd>{for_html(v)}</dd>" for k, v in block.pairs) + "</dl>"
 
 
 def _notes(block: Notes) -> str:
-    title = f"<h2>{escape(block.title)}</h2>" if block.title else ""
-    return title + "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
+    title = f"<h2>{for_html(block.title)}</h2>" if block.title else ""
+    return title + "<ul>" + "".join(f"<li>{for_html(item)}</li>" for item in block.items) + "</ul>"
 
 
 def _code(block: Code) -> str:
-    return f"<pre>{escape(f'{block.label} {block.text}'.strip())}</pre>"
+    return f"<pre>{for_html(f'{block.label} {block.text}'.strip(), keep_lines=True)}</pre>"
 
 
 def _figure(block: Figure) -> str:
-    caption = f"<figcaption>{escape(block.caption)}</figcaption>" if block.caption else ""
-    return f'<figure><img src="{escape(block.path)}" alt="{escape(block.alt)}">{caption}</figure>'
+    caption = f"<figcaption>{for_html(block.caption)}</figcaption>" if block.caption else ""
+    return f'<figure><img src="{for_html(block.path)}" alt="{for_html(block.alt)}">{caption}</figure>'
 
 
 def _table(block: Table) -> str:
     columns = block.page_columns
-    title = f"<h2>{escape(block.title)}</h2>" if block.title else ""
+    title = f"<h2>{for_html(block.title)}</h2>" if block.title else ""
     heads = "".join(
-        f'<th class="{c.align}">{escape(c.heading)}<br><span class="unit">{escape(c.unit)}</span></th>' for c in columns
+        f'<th class="{c.align}">{for_html(c.heading)}<br><span class="unit">{for_html(c.unit)}</span></th>'
+        for c in columns
     )
 
     def line(row: Row) -> str:
-        return "<tr>" + "".join(f'<td class="{c.align}">{escape(c.cell(row))}</td>' for c in columns) + "</tr>"
+        return "<tr>" + "".join(f'<td class="{c.align}">{for_html(c.cell(row))}</td>' for c in columns) + "</tr>"
 
     body, foot = "".join(map(line, block.rows)), "".join(map(line, block.footer))
     return f"{title}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"

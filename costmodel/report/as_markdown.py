@@ -7,22 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from costmodel.report.document import Code, Document, Figure, KeyValues, Notes, Paragraph, Table
+from costmodel.report.escape import for_markdown, markdown_target, visible
 from costmodel.report.text import wrap_expression
 
-__all__ = ["escape_markdown", "render_chapters", "render_markdown"]
+__all__ = ["render_chapters", "render_markdown"]
 
 _CODE_WIDTH = 100
-
-#: Signs that mean something to markdown wherever they stand, an underscore only at a word's edge, and
-#: ``<`` only where a tag could begin.
-_SPECIAL = re.compile(r"([\\`*|\[\]])|(?<![^\W_])(_)|(_)(?![^\W_])|(<)(?=[A-Za-z/!?])|(&)(?=[#\w]+;)")
-_BLOCK_START = re.compile(r"^(#|>|[-+](?=\s)|=+$|-+$|~~~)")
-_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def render_markdown(document: Document) -> str:
     """The markdown text of ``document``, a newline at its end."""
-    parts = [f"# {escape_markdown(document.title)}"]
+    parts = [f"# {for_markdown(document.title)}"]
     parts += [_RENDERERS[type(block)](block) for block in document.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -33,50 +28,39 @@ def render_chapters(documents: Sequence[Document]) -> str:
     return "\n".join([first, *(re.sub(r"^(?=#)", "#", text, flags=re.MULTILINE) for text in rest)])
 
 
-def escape_markdown(text: str) -> str:
-    r"""``text`` on one line, so that markdown shows it as it is.
-
-    >>> print(escape_markdown("a|b *c* batch_norm __init__ <0.1 <script>"))
-    a\|b \*c\* batch_norm \_\_init\_\_ <0.1 \<script>
-    """
-    text = re.sub(r"\s+", " ", text).strip()
-    text = _SPECIAL.sub(lambda match: "\\" + match.group(0), text)
-    text = _BLOCK_START.sub(lambda match: "\\" + match.group(0), text)
-    return _NUMBERED.sub(r"\1\\\2", text)
-
-
 def _paragraph(block: Paragraph) -> str:
-    return escape_markdown(block.text)
+    return for_markdown(block.text)
 
 
 def _key_values(block: KeyValues) -> str:
-    return "\n".join(f"- **{escape_markdown(label)}**: {escape_markdown(value)}" for label, value in block.pairs)
+    return "\n".join(f"- **{for_markdown(label)}**: {for_markdown(value)}" for label, value in block.pairs)
 
 
 def _notes(block: Notes) -> str:
-    title = f"## {escape_markdown(block.title)}\n\n" if block.title else ""
-    return title + "\n".join(f"- {escape_markdown(item)}" for item in block.items)
+    title = f"## {for_markdown(block.title)}\n\n" if block.title else ""
+    return title + "\n".join(f"- {for_markdown(item)}" for item in block.items)
 
 
 def _code(block: Code) -> str:
-    lines = wrap_expression(block.text, _CODE_WIDTH, first=f"{block.label} " if block.label else "")
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
+    text, label = visible(block.text, besides="\n\t"), visible(block.label)
+    lines = wrap_expression(text, _CODE_WIDTH, first=f"{label} " if label else "")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", f"{label} {text}")), default=0))
     return "\n".join([fence, *lines, fence])
 
 
 def _figure(block: Figure) -> str:
-    image = f"![{escape_markdown(block.alt)}]({block.path.replace(' ', '%20')})"
-    return f"{image}\n\n*{escape_markdown(block.caption)}*" if block.caption else image
+    image = f"![{for_markdown(block.alt)}]({markdown_target(block.path)})"
+    return f"{image}\n\n*{for_markdown(block.caption)}*" if block.caption else image
 
 
 def _table(block: Table) -> str:
     columns = block.page_columns
-    title = f"## {escape_markdown(block.title)}\n\n" if block.title else ""
+    title = f"## {for_markdown(block.title)}\n\n" if block.title else ""
     if not columns:
         return title.rstrip()
     heads = [f"{c.heading} ({c.unit})" if c.unit else c.heading for c in columns]
     rows = [heads, *([c.cell(row) for c in columns] for row in (*block.rows, *block.footer))]
-    cells = [[escape_markdown(text) for text in row] for row in rows]
+    cells = [[for_markdown(text) for text in row] for row in rows]
     return title + _pipes(cells, [column.align for column in columns])
 
 

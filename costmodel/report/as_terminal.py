@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from costmodel.report.document import Block, Code, Column, Document, Figure, KeyValues, Notes, Paragraph, Table
-from costmodel.report.text import is_unicode, plain, shorten, wrap_expression, wrap_words
+from costmodel.report.escape import for_terminal
+from costmodel.report.text import is_unicode, shorten, wrap_expression, wrap_words
 
 __all__ = ["TerminalStyle", "render_terminal"]
 
@@ -36,7 +37,7 @@ class TerminalStyle:
 
     def clean(self, text: str) -> str:
         """``text`` on one line, every character one column wide."""
-        return plain(text, ascii_only=self.ascii_only)
+        return for_terminal(text, ascii_only=self.ascii_only)
 
     @property
     def ellipsis(self) -> str:

@@ -2,7 +2,7 @@
 
 Every figure has an opaque panel of its own, so that it reads alike on a light and on a dark page, and its letters are
 outlines, so that no font of the reader's can clip or move them. matplotlib draws; it is imported when a figure is
-asked for, and comes with ``pip install costmodel[plot]``.
+asked for, and is imported when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        do = "pip install 'costmodel[plot]'"
+        do = "pip install matplotlib"
         raise OutputError(librarian("figures need matplotlib, which is not installed", do=do)) from error
 
 
@@ -78,6 +78,7 @@ def style() -> dict[str, Any]:
         "svg.fonttype": "path",
         "font.family": "DejaVu Sans",  # ships with matplotlib
         "font.size": 9,
+        "text.parse_math": False,  # a dollar sign in a name is one
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 10,

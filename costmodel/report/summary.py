@@ -143,7 +143,7 @@ def _totals(totals: Any) -> Iterator[tuple[str, str]]:
     copies = f"; kernels move {format_bytes(carried)}" if carried != moved else ""
     yield "traffic", traffic + copies + _at(carried, totals, "B/s")
     yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
-    yield "peak memory", format_bytes(totals.peak_memory_bytes, capacity=True)
+    yield "peak memory", format_bytes(totals.peak_memory_bytes)
     yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"
 
 

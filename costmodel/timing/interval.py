@@ -20,11 +20,12 @@ SHARED_SPREAD = 0.04
 SHAPE_SPREAD = 0.09
 
 
-def step_interval(plan: KernelPlan, slots: Iterable[Slot]) -> tuple[float, float]:
+def step_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float = 0.0) -> tuple[float, float]:
     """(low, high) [s] that should hold nine of ten measurements.
 
     Kernels of one algorithm have an error in common, and each shape has one of its own; errors of different algorithms
-    and of different shapes are taken to be independent.
+    and of different shapes are taken to be independent. ``unrest`` is a relative spread [1] that all kernels share
+    besides: that of the timings which a machine was calibrated with.
     """
     latency, by_algorithm, by_shape = 0.0, dict[str, float](), [0.0] * len(plan.kernels)
     for launch, slot in zip(plan.launches, slots, strict=True):
@@ -34,6 +35,6 @@ def step_interval(plan: KernelPlan, slots: Iterable[Slot]) -> tuple[float, float
         by_shape[launch.kernel] += SHAPE_SPREAD * slot.latency_s
     if not latency:
         return 0.0, 0.0
-    spread = math.hypot(SHARED_SPREAD * latency, *by_algorithm.values(), *by_shape) / latency
+    spread = math.hypot(SHARED_SPREAD * latency, unrest * latency, *by_algorithm.values(), *by_shape) / latency
     factor = math.exp(COVERAGE_SIGMAS * spread)
     return latency / factor, latency * factor

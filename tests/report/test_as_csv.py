@@ -15,6 +15,11 @@ from costmodel.report.document import Column, Document, Table
 INTEGERS = ("flops", "macs", "params", "bytes_read", "bytes_written", "activations", "kernels")
 
 
+def unguarded(cell):
+    """The text of a cell without the apostrophe that keeps a spreadsheet from running it."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'")[:1] in tuple("=+-@\t\n＝＋－＠") else cell
+
+
 def read(text):
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -30,8 +35,17 @@ def read(text):
 def test_names_integers_and_floats_read_back_exactly(fake, names, flops, seconds):
     operators = [fake.FakeRow(name=name, module=name, flops=flops, latency_s=seconds) for name in names]
     back = read(render(fake.FakeAnalysis(operators=tuple(operators)), "csv"))
-    assert [row["name"] for row in back] == names
+    assert [unguarded(row["name"]) for row in back] == names
     assert all(int(row["flops"]) == flops and float(row["latency_s"]) == seconds for row in back)
+
+
+@given(st.text(alphabet="=+-@\t'x1｜＝ ", max_size=6))
+def test_no_cell_of_text_is_a_formula_and_numbers_stay_numbers(name):
+    table = Table(columns=(Column(key="a", heading="a"), Column(key="b", heading="b")), rows=({"a": name, "b": -1.5},))
+    (row,) = read(render_csv([Document("t", (table,))]))
+    assert not row["a"].startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
+    assert unguarded(row["a"]) == name
+    assert float(row["b"]) == -1.5
 
 
 def test_sums_over_the_rows_are_the_totals(fake):
