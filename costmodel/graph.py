@@ -92,7 +92,8 @@ class OpNode:
     ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
     the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and
     ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
-    (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to.
+    (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to;
+    ``synchronizes``: the host reads the result, and waits for the device until it is there.
     """
 
     name: str
@@ -105,6 +106,7 @@ class OpNode:
     in_place: bool = False
     after: tuple[int, ...] = ()
     phase: NodePhase = NodePhase.FORWARD
+    synchronizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +337,14 @@ class OpGraph:
     def parameter_bytes(self) -> int:
         """B of all parameters as the module holds them, shared ones once."""
         return sum(self.parameter_bytes_of.values())
+
+    @property
+    def synchronizing(self) -> frozenset[int]:
+        """Nodes whose result the host reads, for which it waits."""
+        known: frozenset[int] | None = self.memo.get("synchronizing")
+        if known is None:
+            known = self.memo["synchronizing"] = frozenset(i for i, n in enumerate(self.nodes) if n.synchronizes)
+        return known
 
     def predecessors(self, index: int) -> list[int]:
         """Nodes that must run before node ``index``, in program order, each once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from costmodel.domain import Domain
@@ -25,6 +26,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "storages": [[s.nbytes, s.dtype, s.role.value] for s in coded.storages],
         "tensors": [[t.spec, t.storage, t.producer, t.name] for t in coded.tensors],
         "nodes": [_node(n) for n in coded.nodes],
+        "synchronizing": sorted(coded.synchronizing),
         "inputs": coded.inputs,
         "outputs": coded.outputs,
         "parameters": coded.parameters,
@@ -44,6 +46,9 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         for op, arguments, outputs in data["calls"]
     ]
     roles = {role.value: role for role in Role}
+    nodes = [_read_node(calls, *fields) for fields in data["nodes"]]
+    for index in data.get("synchronizing", ()):
+        nodes[index] = replace(nodes[index], synchronizes=True)
     return OpGraph(
         symbols={
             name: Symbol(name, default, multiple, minimum, *maximum)
@@ -56,7 +61,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         calls=calls,
         storages=[Storage(nbytes, dtype, roles[role]) for nbytes, dtype, role in data["storages"]],
         tensors=[Tensor(*fields) for fields in data["tensors"]],
-        nodes=[_read_node(calls, *fields) for fields in data["nodes"]],
+        nodes=nodes,
         inputs=list(data["inputs"]),
         outputs=list(data["outputs"]),
         parameters=dict(data["parameters"]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from costmodel.explain.case import HOST_SHARE, Case
 from costmodel.explain.chains import longest_path
 from costmodel.explain.rule import Finding, listed, rule
 from costmodel.host import INSTANT
+from costmodel.timing import step_timeline
 from costmodel.units import format_percent, format_seconds
 
 __all__ = ["batch_that_fills"]
@@ -37,6 +39,35 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         evidence={"operators": count, "device_busy_s": busy, "batch_that_fills": batch or "not found"},
         change=change,
         saving_s=case.saving_s(**conditions) if conditions else None,
+    )
+
+
+@rule("synchronization")
+def synchronization(case: Case) -> Iterator[Finding]:
+    """The host reads a value of the device (``.item()``, a mask as an index, ``nonzero``) and waits for it.
+
+    It issues nothing until the value is there, so that the queue runs empty. At stake is what the step gains on a host
+    that need not wait.
+    """
+    analysis = case.analysis
+    reading = sorted(analysis.bound.synchronizing)
+    if not reading:
+        return
+    nodes = [replace(node, synchronizes=False) for node in analysis.bound.nodes]
+    free = replace(analysis.bound, nodes=nodes, memo={})
+    lost = analysis.latency - step_timeline(analysis.plan, free, analysis.hardware, analysis.issued).latency_s
+    if not case.matters(lost):
+        return
+    where = case.names(reading)
+    yield Finding(
+        rule="synchronization",
+        nodes=where,
+        seconds_at_stake=lost,
+        message=f"{len(reading):,} times the host waits for a value of the device ({listed(where)}): "
+        f"the queue runs empty, which costs {case.of_step(lost)}",
+        evidence={"synchronizations": len(reading)},
+        change="keep the value on the device, or read it once after the step",
+        saving_s=lost,
     )
 
 

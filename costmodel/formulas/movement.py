@@ -194,3 +194,29 @@ def polar(abs: TensorSpec, angle: TensorSpec, *, out: TensorSpec) -> Cost:
 def item(input: TensorSpec, *, out: Any = None) -> Cost:
     """One element copied to the host, which waits for it."""
     return Cost(bytes_read=nbytes(input), launches=1)
+
+
+@formula("aten._pack_padded_sequence")
+def pack_padded_sequence(input: TensorSpec, lengths: TensorSpec, *, out: tuple[TensorSpec, ...]) -> Cost:
+    """The steps of sequences that are long enough, one time step after the other: kept elements are read and written.
+
+    ``lengths`` [sequences] and the batch size of each time step, the second result, lie in the host's memory.
+
+    >>> from costmodel.tensor import f32
+    >>> packed = f32(5, 8), TensorSpec((3,), "int64")                   # lengths 3 and 2: 5 steps of 8 features
+    >>> pack_padded_sequence(f32(2, 3, 8), TensorSpec((2,), "int64"), out=packed).bytes
+    320
+    """
+    return Cost(bytes_read=nbytes(out[0]), bytes_written=nbytes(out[0]), launches=1)
+
+
+@formula("aten._pad_packed_sequence")
+def pad_packed_sequence(data: TensorSpec, batch_sizes: TensorSpec, *, out: tuple[TensorSpec, ...]) -> Cost:
+    """The reverse of :func:`pack_padded_sequence`: the padding is written everywhere, the packed steps over it.
+
+    >>> from costmodel.tensor import f32
+    >>> padded = f32(2, 3, 8), TensorSpec((2,), "int64")
+    >>> pad_packed_sequence(f32(5, 8), TensorSpec((3,), "int64"), out=padded).bytes           # 48 + 2*5*8 floats of 4 B
+    512
+    """
+    return Cost(bytes_read=nbytes(data), bytes_written=nbytes(out[0], data), launches=2)

@@ -50,7 +50,7 @@ def _register_fold(operators: str, per_element: int, per_line: int) -> None:
     def fold(input: TensorSpec, other: Any = None, *, out: Any) -> Cost:
         if isinstance(other, TensorSpec) and operators != "equal":  # torch.max(x, y) is maximum
             return cost(_first(out).numel, (input, other), out)
-        results = _first(out).numel if isinstance(out, (TensorSpec, tuple, list)) else 1
+        results = _first(out).numel if out else 1  # what puts out a Python number has no spec
         return cost(per_element * input.numel + per_line * results, (input, other), out)
 
     fold.__doc__ = f"Each line of n elements: {per_element}*n + {per_line} FLOP."

@@ -11,7 +11,7 @@ from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
 from costmodel.symbols import product
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = [
     "RULES",
@@ -49,7 +49,10 @@ class Operator:
 
     @property
     def out(self) -> TensorSpec:
-        return self.results[0] if isinstance(self.results, (tuple, list)) else self.results  # type: ignore[no-any-return]
+        """The first result; of an operator that puts out no tensor, the number that the host reads."""
+        if isinstance(self.results, (tuple, list)):
+            return self.results[0] if self.results else TensorSpec((), next(tensors_in(self.arguments)).dtype)
+        return self.results  # type: ignore[no-any-return]
 
     def kernel(self, algorithm: str, **changes: Any) -> Kernel:
         """A kernel with the operator's own FLOPs and bytes, unless ``changes`` say otherwise."""

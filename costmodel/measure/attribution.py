@@ -19,7 +19,6 @@ from costmodel.measure.events import Recording, Step
 from costmodel.measure.items import Item, Vocabulary, items_of
 from costmodel.measure.names import CONTRACTIONS, class_of, names_in_fused, signature
 from costmodel.measure.refusal import check_same_model
-from costmodel.tensor import Role
 
 __all__ = ["Attribution", "NodeTime", "attribute", "graph_tokens"]
 
@@ -192,10 +191,9 @@ class _Placing:
         return (heavy or working)[:1]
 
     def _is_idle(self, index: int) -> bool:
-        """A view, or arithmetic on constants that a model keeps."""
+        """A view, or what makes a tensor out of none (a grid of positions): a model may do that once and keep it."""
         node = self.graph.nodes[index]
-        roles = {self.graph.specs[self.graph.tensors[t].spec].role for t in node.outputs}
-        return is_free(node.op) or roles == {Role.CONSTANT}
+        return is_free(node.op) or not node.inputs
 
 
 def _median(placed: Sequence[tuple[list[NodeTime], dict[str, float], float | None]]) -> Attribution:

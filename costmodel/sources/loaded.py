@@ -12,6 +12,7 @@ from costmodel.sources.building import home
 from costmodel.symbols import LARGEST_SIZE, checked_size
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["LoadedModel", "TensorInput", "leaves", "map_leaves"]
@@ -21,6 +22,8 @@ __all__ = ["LoadedModel", "TensorInput", "leaves", "map_leaves"]
 class TensorInput:
     """A tensor that a model takes: sizes are numbers or the names of symbols.
 
+    ``value`` is what the caller gave for it, where forward passes may decide by it: integers and masks.
+
     >>> TensorInput("x", ("batch", 3, "height", "width")).shape({"batch": 2, "height": 8, "width": 4})
     (2, 3, 8, 4)
     """
@@ -28,6 +31,7 @@ class TensorInput:
     name: str
     dims: tuple[int | str, ...]
     dtype: str = "float32"
+    value: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape [elements] where the symbols take the values of ``sizes``.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["as_call", "from_module", "template_of"]
 
+#: Inputs up to this many elements keep their values.
+VALUE_ELEMENTS = 1 << 16
+
 
 def from_module(
     module: nn.Module,
@@ -110,6 +113,13 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(value)
 
 
+def _kept_value(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The values of integers and masks, by which forward passes decide: lengths, indices, padding."""
+    numbers = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    plain = tensor.device.type == "cpu" and tensor.numel() <= VALUE_ELEMENTS
+    return tensor.detach().clone() if plain and not numbers else None
+
+
 class _Naming:
     """Gives sizes their names while it walks a call; the first tensor of a kind decides what a name's value is."""
 
@@ -131,7 +141,7 @@ class _Naming:
         import torch
 
         if isinstance(value, torch.Tensor):
-            return TensorInput(name, self._dims(value), str(value.dtype).removeprefix("torch."))
+            return TensorInput(name, self._dims(value), str(value.dtype).removeprefix("torch."), _kept_value(value))
         if isinstance(value, dict):
             return {key: self.walk(f"{name}.{key}", item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

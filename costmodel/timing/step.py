@@ -41,6 +41,8 @@ class Step:
 
     ``issued`` says when the host has issued each launch [s]; a kernel starts when it has been issued and the one before
     it has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
+    Where the host reads a result (``OpNode.synchronizes``) it issues nothing more until the device has ended: the queue
+    runs empty, and everything after it is issued that much later.
     """
 
     def __init__(
@@ -63,13 +65,18 @@ class Step:
         spreads = [SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE) for kernel in kernels]
         slots: list[Slot] = []
         ended = 0.0
-        for launch, share, issued in zip(self.plan.launches, self.memory_shares(), self.issued, strict=True):
+        late = 0.0  # s that the host has fallen behind by waiting for the device
+        reading = self.graph.synchronizing
+        for launch, share, planned in zip(self.plan.launches, self.memory_shares(), self.issued, strict=True):
             part = parts[launch.kernel]
             busy = whole[launch.kernel] if share == 1.0 else part.seconds(share)
+            issued = planned + late
             start = issued if issued > ended else ended
             waited, ended = start - ended, start + busy
             fixed = waited + part.fixed_s
             slots.append(Slot(issued, start, ended, waited, busy, fixed, part, share, spreads[launch.kernel]))
+            if reading and launch.nodes[-1] in reading:
+                late = max(late, ended - planned)
         return Timeline(tuple(slots))
 
     def memory_shares(self) -> list[float]:

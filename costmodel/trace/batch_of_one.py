@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from costmodel.trace.recorder import RawNode, RawTensor, RawTrace, TensorIndex
+from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex
 
 __all__ = ["may_differ_at_one", "viewable"]
 

@@ -13,7 +13,7 @@ from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Sy
 from costmodel.symbols import Dim, bind, is_symbolic, product
 from costmodel.tensor import Role, TensorSpec
 from costmodel.trace.lift import Fingerprint, SizeLift
-from costmodel.trace.recorder import RawNode, RawTrace, TensorIndex
+from costmodel.trace.raw import RawNode, RawTrace, TensorIndex
 from costmodel.trace.shapes import output_dims
 
 __all__ = ["GraphBuilder", "same_structure"]
@@ -67,6 +67,7 @@ class GraphBuilder:
                 outputs=tuple(t.index for t in node.outputs),
                 in_place=node.in_place,
                 after=node.after,
+                synchronizes=node.synchronizes,
             )
             for i, node in enumerate(self.first.nodes)
         ]

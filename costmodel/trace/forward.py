@@ -17,11 +17,22 @@ from torch.utils import _pytree as pytree
 
 from costmodel.errors import CostmodelError, TraceError
 from costmodel.trace.guard import Guard, Stopped
-from costmodel.trace.recorder import REAL_CPU_ELEMENTS, RawTrace, Recorder
+from costmodel.trace.raw import RawTrace
+from costmodel.trace.recorder import Recorder
+from costmodel.trace.substrate import MetaSubstrate, NeedsValue
+from costmodel.trace.values import KNOWN_ELEMENTS
 
-__all__ = ["meta_copy", "record"]
+__all__ = ["ForwardError", "meta_copy", "record"]
 
 _PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
+
+
+class ForwardError(TraceError):
+    """A forward pass failed, or asked for values; ``why`` says it in one line."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
@@ -35,7 +46,7 @@ def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in module.buffers():
-        if buffer.device.type != "cpu" or buffer.numel() > REAL_CPU_ELEMENTS:
+        if buffer.device.type != "cpu" or buffer.numel() > KNOWN_ELEMENTS:
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     try:
         with torch.no_grad():
@@ -87,28 +98,48 @@ def record(
     kwargs: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
+    values: Sequence[torch.Tensor | None] = (),
     progress: Callable[[int], None] | None = None,
     guard: Guard | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
-    ``names`` name the input tensors in the order of their leaves. Raises TraceError, naming the line of
-    the model, when its forward fails or depends on values; what ``guard`` raises goes through.
+    ``names`` name the input tensors in the order of their leaves, ``values`` hold what those of the same shape contain.
+    Raises TraceError, naming the line of the model, when its forward fails or depends on values; what ``guard`` raises
+    goes through.
     """
-    recorder = Recorder(progress, guard)
+    substrate = MetaSubstrate()
+    recorder = Recorder(progress, guard, substrate)
     with torch.inference_mode():
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for position, leaf in enumerate(leaves):
             name = names[position] if position < len(names) else f"input{position}"
             recorder.trace.inputs.append(recorder.add(leaf, "input", name))
+            value = values[position] if position < len(values) else None
+            if value is not None and value.shape == leaf.shape:
+                substrate.values.give(leaf, value.clone())
         for name, parameter in module.named_parameters():
             recorder.add(parameter, "parameter", name)
+        _adopt_buffers(module, substrate)
         for name, buffer in module.named_buffers():
             recorder.add(buffer, "buffer", name)
         with _module_paths(module, recorder):
             result = _forward(module, args, kwargs, recorder)
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
     return recorder.trace
+
+
+def _adopt_buffers(module: nn.Module, substrate: MetaSubstrate) -> None:
+    """Buffers lie on the device: meta tensors in the tracer's copy too, their values beside them."""
+    adopted: dict[int, torch.Tensor] = {}
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            continue
+        for name, buffer in part._buffers.items():
+            if type(buffer) is torch.Tensor and not buffer.is_meta and buffer.layout is torch.strided:
+                if id(buffer) not in adopted:
+                    adopted[id(buffer)] = substrate.adopt(buffer)
+                part._buffers[name] = adopted[id(buffer)]
 
 
 def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], recorder: Recorder) -> Any:
@@ -118,7 +149,7 @@ def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
     except Stopped:
         raise
     except Exception as error:
-        raise TraceError(_explain(module, error)) from error
+        raise ForwardError(_explain(module, error), _first_line(error)) from error
 
 
 def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
@@ -130,10 +161,13 @@ def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
             yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def _explain(module: nn.Module, error: Exception) -> str:
-    where = _model_line(error)
-    what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, TraceError) or "meta tensor" in what.lower() or "data-dependent" in what.lower():
+    where, what = _model_line(error), _first_line(error)
+    if isinstance(error, NeedsValue) or "meta tensor" in what.lower() or "data-dependent" in what.lower():
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
         todo = "  fix the branch with an argument, or analyze the submodule that does the work"
         return f"{head}\n  {where}\n  {what}\n{todo}"

@@ -10,143 +10,38 @@ Nothing is patched and no hook is placed on the user's module.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from costmodel.errors import TraceError
 from costmodel.trace.guard import Guard
+from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex, dtype_name, indices_in, tensors_in
+from costmodel.trace.schema import Schema, schema_of
+from costmodel.trace.substrate import Call, MetaSubstrate, NeedsValue, Substrate
 
-__all__ = ["KEPT_WHOLE", "RawNode", "RawTensor", "RawTrace", "Recorder", "TensorIndex"]
-
-#: Composite operators recorded as one node: the level at which people think, autocast decides and formulas exist.
-KEPT_WHOLE = frozenset(
-    """linear bilinear matmul einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
-    scaled_dot_product_attention batch_norm layer_norm group_norm instance_norm rms_norm lstm gru rnn_tanh rnn_relu
-    softmax log_softmax max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d one_hot""".split()
-)
-
-#: Operators whose result depends on values: a static trace cannot follow what the model does with them.
-DATA_DEPENDENT = frozenset(
-    "_local_scalar_dense nonzero masked_select unique_dim unique_consecutive _unique2 nonzero_static equal".split()
-)
-
-#: Tensors computed on the CPU (position grids, masks) stay real up to this many elements: a model may look at them.
-REAL_CPU_ELEMENTS = 1 << 16
-
-_DTYPE_NAMES: dict[torch.dtype, str] = {}
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``torch.float32`` -> ``float32``."""
-    return _DTYPE_NAMES.get(dtype) or _DTYPE_NAMES.setdefault(dtype, str(dtype).removeprefix("torch."))
-
-
-@dataclass(slots=True)
-class TensorIndex:
-    """Stands for a tensor among recorded arguments: an index into ``RawTrace.tensors``."""
-
-    index: int
-
-
-@dataclass(slots=True)
-class RawTensor:
-    """A tensor as seen: concrete sizes, the storage that it lies in, who made it."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
-    storage: int
-    producer: int | None
-    role: str
-    name: str
-
-
-@dataclass(slots=True)
-class RawNode:
-    """An operator call as seen."""
-
-    op: str
-    module: str
-    module_type: str
-    arguments: dict[str, Any]
-    outputs: list[TensorIndex]
-    in_place: bool
-    after: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class RawTrace:
-    """One concrete run: operators in program order."""
-
-    nodes: list[RawNode] = field(default_factory=list)
-    tensors: list[RawTensor] = field(default_factory=list)
-    storages: list[tuple[int, str, str]] = field(default_factory=list)
-    inputs: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    """What the recorder needs of an overload, looked up once."""
-
-    op: str
-    names: tuple[str, ...]
-    written: tuple[str, ...]
-    decompose: bool
-    factory: bool
-    data_dependent: bool
-
-
-_SCHEMAS: dict[Any, _Schema] = {}
-
-
-def _schema(overload: Any) -> _Schema:
-    known = _SCHEMAS.get(overload)
-    if known is not None:
-        return known
-    schema = overload._schema
-    namespace, _, packet = schema.name.partition("::")
-    names = tuple("input" if a.name == "self" else a.name for a in schema.arguments)
-    written = tuple(n for n, a in zip(names, schema.arguments, strict=True) if a.alias_info and a.alias_info.is_write)
-    plain = packet[:-1] if written and packet.endswith("_") and not packet.endswith("__") else packet
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(overload.name(), "CompositeImplicitAutograd")
-    return _SCHEMAS.setdefault(
-        overload,
-        _Schema(
-            op=f"{namespace}.{plain}",
-            names=names,
-            written=written,
-            decompose=composite and packet not in KEPT_WHOLE,
-            factory=any(a.name == "device" for a in schema.arguments)
-            and not any(_is_tensor_type(a) for a in schema.arguments),
-            data_dependent=packet in DATA_DEPENDENT,
-        ),
-    )
-
-
-def _is_tensor_type(argument: Any) -> bool:
-    return "Tensor" in str(argument.type)
+__all__ = ["Recorder"]
 
 
 class Recorder(TorchDispatchMode):
     """Collects a :class:`RawTrace` while active. One recorder serves one run."""
 
-    def __init__(self, progress: Callable[[int], None] | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        progress: Callable[[int], None] | None = None,
+        guard: Guard | None = None,
+        substrate: Substrate | None = None,
+    ) -> None:
         super().__init__()
         self._guard = guard
         self.trace = RawTrace()
+        self.substrate: Substrate = substrate or MetaSubstrate()
         self.modules: list[tuple[str, str]] = [("", "")]
         self._index: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []
         self._storages: dict[int, int] = {}
         self._last_write: dict[int, int] = {}
-        self._on_meta: dict[int, torch.Tensor] = {}
         self._progress = progress
         self._next_progress = time.monotonic() + 1.0
 
@@ -177,7 +72,14 @@ class Recorder(TorchDispatchMode):
     def lookup(self, tensor: torch.Tensor) -> int:
         """Index of a tensor; one never seen before is a constant that the model brought along."""
         index = self._index.get(id(tensor))
-        return self.add(tensor, "constant") if index is None else index
+        if index is not None:
+            return index
+        original = self.substrate.original(tensor)
+        if original is None:
+            return self.add(tensor, "constant")
+        self._alive.append(tensor)
+        index = self._index[id(tensor)] = self.lookup(original)
+        return index
 
     # -- the mode ------------------------------------------------------------------------------
 
@@ -185,78 +87,65 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        schema = _schema(func)
+        schema = schema_of(func)
         if schema.decompose:
             # The C++ composite itself: func.decompose would prefer Python decompositions, which differ
             # (its dropout clones in eval mode, the real one returns its input).
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-        if schema.factory:
-            kwargs = self._factory_on_meta(func, args, kwargs)
-        args, kwargs = self._same_device(args, kwargs)
-        if schema.data_dependent and any(t.device.type == "meta" for t in _tensors((args, kwargs))):
-            raise TraceError(f"the result of {schema.op} depends on the values of a tensor")
         if self._guard is not None:
             self._guard.before(schema.op, schema.names, args, kwargs, self.modules[-1][0], len(self.trace.nodes))
-        result = _run(func, schema, args, kwargs)
-        self._record(schema, args, kwargs, result)
-        return result
-
-    def _factory_on_meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Tensors made inside forward without a device would be real; large ones go to meta."""
-        device = kwargs.get("device")
-        if device is not None and torch.device(device).type == "meta":
-            return kwargs
-        on_meta = {**kwargs, "device": torch.device("meta")}
         try:
-            return kwargs if func(*args, **on_meta).numel() <= REAL_CPU_ELEMENTS else on_meta
-        except (RuntimeError, NotImplementedError, TypeError):
-            return kwargs
+            call = self.substrate.run(func, schema, args, kwargs)
+        except NeedsValue as error:
+            raise NeedsValue(f"{error}: {self._whose_values(args, kwargs)}") from error
+        if call.recorded:
+            self._record(schema, call)
+        return call.result
 
-    def _same_device(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Real CPU tensors that meet meta tensors, or a whole batch, go to meta too, keeping who made them."""
-        tensors = list(_tensors((args, kwargs)))
-        devices = {t.device.type for t in tensors}
-        if devices == {"meta"} or not devices or (len(devices) == 1 and not _is_vast((args, kwargs))):
-            return args, kwargs
-        return _replace(args, self._to_meta), _replace(kwargs, self._to_meta)
+    def _whose_values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Which inputs, buffers and weights the operands are made of, named in the order in which they were added."""
+        found, todo = set[int](), [self.lookup(tensor) for tensor in tensors_in((args, kwargs))]
+        seen = set(todo)
+        while todo:
+            index = todo.pop()
+            tensor = self.trace.tensors[index]
+            makers = {tensor.producer, self._last_write.get(tensor.storage)} - {None}
+            if tensor.producer is None:
+                found.add(index)
+            arguments = [list(self.trace.nodes[m].arguments.values()) for m in makers if m is not None]
+            fresh = {t.index for t in indices_in(arguments)} - seen
+            seen |= fresh
+            todo += fresh
+        sources = [self.trace.tensors[i] for i in sorted(found)]
+        inputs = [t.name for t in sources if t.role == "input"]
+        if inputs or not sources:
+            return f"made of {', '.join(inputs)}" if inputs else "made in the forward pass"
+        named = [f"{t.role} {t.name}".strip() for t in sources]
+        return f"made of {', '.join(named[:3])}{', ...' * (len(named) > 3)}, whose values are not there (on meta)"
 
-    def _to_meta(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.device.type == "meta":
-            return tensor
-        known = self._on_meta.get(id(tensor))
-        if known is None:
-            index = self.lookup(tensor)
-            known = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-            self._on_meta[id(tensor)] = known
-            self._index[id(known)] = index
-            self._alive.append(known)
-        return known
-
-    def _record(self, schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        arguments = {name: self._argument(value) for name, value in zip(schema.names, args, strict=False)}
-        for name, value in kwargs.items():
+    def _record(self, schema: Schema, call: Call) -> None:
+        arguments = {name: self._argument(value) for name, value in zip(schema.names, call.args, strict=False)}
+        for name, value in call.kwargs.items():
             arguments["input" if name == "self" else name] = self._argument(value)
         number = len(self.trace.nodes)
         after = self._ordering(arguments, number)
         for name in schema.written:
-            for index in _indices(arguments.get(name)):
+            for index in indices_in(arguments.get(name)):
                 self._last_write[self.trace.tensors[index.index].storage] = number
-        outputs = [TensorIndex(self._output(t, number)) for t in _tensors(result)]
+        outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in tensors_in(call.result)]
         module, kind = self.modules[-1]
-        self.trace.nodes.append(RawNode(schema.op, module, kind, arguments, outputs, bool(schema.written), after))
+        self.trace.nodes.append(
+            RawNode(schema.op, module, kind, arguments, outputs, bool(schema.written), after, call.synchronizes)
+        )
         if self._progress and time.monotonic() >= self._next_progress:
             self._progress(number + 1)
             self._next_progress = time.monotonic() + 0.2
 
-    def _output(self, tensor: torch.Tensor, number: int) -> int:
-        role = "activation" if tensor.device.type == "meta" else "constant"
-        return self.add(tensor, role, producer=number)
-
     def _ordering(self, arguments: dict[str, Any], number: int) -> tuple[int, ...]:
         """Nodes that wrote in place into a storage that this call reads through another view."""
         before = set()
-        for index in _indices(list(arguments.values())):
+        for index in indices_in(list(arguments.values())):
             tensor = self.trace.tensors[index.index]
             writer = self._last_write.get(tensor.storage)
             if (
@@ -277,82 +166,3 @@ class Recorder(TorchDispatchMode):
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         return str(value)
-
-
-def _run(func: Any, schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if schema.op == "aten.scaled_dot_product_attention":
-        return _attention_output(func, args, kwargs)
-    if schema.op in ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu") and schema.names[1] == "hx":
-        return _recurrent_output(schema.op, args)
-    result = func(*args, **kwargs)
-    return _convolution_output(result, args[0], args[1]) if schema.op.startswith("aten.conv") else result
-
-
-def _recurrent_output(op: str, args: tuple[Any, ...]) -> Any:
-    """Results of a recurrent layer without walking through time: (sequence, h_n[, c_n])."""
-    image, states = args[0], args[1] if op == "aten.lstm" else (args[1],)
-    bidirectional = args[7]
-    width = states[0].shape[-1] * (2 if bidirectional else 1)
-    return (image.new_empty(*image.shape[:-1], width), *(torch.empty_like(state) for state in states))
-
-
-def _convolution_output(result: Any, image: torch.Tensor, weight: torch.Tensor) -> Any:
-    """The memory format that real convolutions return: channels_last as soon as input or weight is.
-
-    A meta kernel knows no device and always returns row-major tensors (torch/_meta_registrations.py).
-    """
-    if not isinstance(result, torch.Tensor) or result.dim() != 4:
-        return result
-    if torch.channels_last not in (suggest_memory_format(image), suggest_memory_format(weight)):
-        return result
-    return torch.empty_like(result, memory_format=torch.channels_last)
-
-
-def _attention_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Shape and strides that the fused attention kernels return: (B, H, L, E) over (B, L, H, E) storage.
-
-    The math fallback, which meta would take, returns another layout, and the reshape that follows would
-    be recorded as a copy that no fused kernel needs.
-    """
-    query, value = args[0], args[2]
-    if query.dim() != 4 or query.device.type != "meta":
-        return func(*args, **kwargs)
-    batch, heads, length, _ = query.shape
-    return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
-
-
-def _is_vast(value: Any) -> bool:
-    """Whether a size among arguments is that of a large batch."""
-    if isinstance(value, int):
-        return value > REAL_CPU_ELEMENTS
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_vast, value))
-    return isinstance(value, dict) and any(map(_is_vast, value.values()))
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
-def _replace(value: Any, convert: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return convert(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replace(v, convert) for v in value)
-    if isinstance(value, dict):
-        return {k: _replace(v, convert) for k, v in value.items()}
-    return value
-
-
-def _indices(value: Any) -> Iterator[TensorIndex]:
-    if isinstance(value, TensorIndex):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _indices(item)

@@ -19,7 +19,7 @@ from costmodel.trace.forward import meta_copy, record
 from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
 from costmodel.trace.points import spread
-from costmodel.trace.recorder import RawTrace, TensorIndex
+from costmodel.trace.raw import RawTrace, TensorIndex
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
@@ -77,6 +77,7 @@ class _Tracer:
         self.sizes = {**self.own, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
+        self.values = [leaf.value for leaf in loaded.tensor_inputs]
         self.notes: list[str] = []
         self._asked: RawTrace | None = None
         self._batch_explodes = False  # whether the number of operators was seen to grow with the batch
@@ -100,7 +101,7 @@ class _Tracer:
         args, kwargs = self.loaded.inputs(self._named(sizes))
         if self.layout == "nhwc":
             args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
-        return record(module, args, kwargs, names=self.names, progress=self.progress, guard=guard)
+        return record(module, args, kwargs, names=self.names, values=self.values, progress=self.progress, guard=guard)
 
     @property
     def asked(self) -> RawTrace:
@@ -245,7 +246,7 @@ def _stay(sizes: Mapping[str, int]) -> str:
 
 def _stays(sizes: Mapping[str, int], names: Sequence[str], why: str, reason: Exception | None) -> str:
     """``height stays 224 and width stays 224: ...``, with the last line of an error's text."""
-    text = str(reason).strip().splitlines()[-1].strip() if str(reason or "").strip() else ""
+    text = "" if reason is None else _why(reason)
     said = f"{why} ({text})" if why and text else why or text
     return f"{_stay({name: sizes[name] for name in names})}: {said}"
 
@@ -256,6 +257,12 @@ def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
         dtype = str(tensor.dtype).removeprefix("torch.")
         found[dtype] = found.get(dtype, 0) + tensor.numel() * tensor.element_size()
     return found
+
+
+def _why(error: Exception) -> str:
+    """An error in one line."""
+    text: str = getattr(error, "why", "") or str(error).strip()
+    return text.splitlines()[-1].strip() if text else ""
 
 
 def _channels_last(leaf: Any) -> Any:

@@ -93,6 +93,21 @@ class Projections(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
+class ReadsBack(nn.Module):
+    """Convolutions, before each of which the host reads a number from the device, or from its own memory."""
+
+    def __init__(self, on_device: bool) -> None:
+        super().__init__()
+        self.convs = convs(*[256] * 9, bias=False)
+        gain = torch.tensor(2.0)
+        self.register_buffer("gain", gain) if on_device else setattr(self, "gain", gain)
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = conv(x) * self.gain.item()
+        return x
+
+
 def convs(*channels: int, kernel: int = 3, **options) -> nn.Sequential:
     """Convolutions one after the other, maps kept."""
     dilation = options.get("dilation", 1)
@@ -132,6 +147,8 @@ NETWORKS = {
         nn.Sequential(convs(128, 128, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1000)),
         image(128, batch=64),
     ),
+    "reads the device": lambda: (ReadsBack(True), image(256, 28, 8)),
+    "reads the host": lambda: (ReadsBack(False), image(256, 28, 8)),
     "small convs": lambda: (convs(*[32] * 21, bias=False), image(32, 14)),
     "normed": lambda: (nn.Sequential(normed(64), normed(64)), image(batch=32)),
     "depthwise 3x3": lambda: (separable(3), image(batch=32)),

@@ -20,6 +20,7 @@ CPU, V100 = {"hw": "epyc-milan-2c"}, {"hw": "v100"}
 #: Rule -> (network and conditions where it speaks, where it is silent).
 CASES = {
     "launch_bound": (("small convs", {}), ("3x3 of 256", {})),
+    "synchronization": (("reads the device", {}), ("reads the host", {})),
     "small_kernels": (("small convs", {}), ("3x3 of 256", {})),
     "framework_overhead": (("tiny layers", CPU), ("layers", CPU)),
     "fragmentation": (("branches", {"batch": 1}), ("branches", {"batch": 64})),  # full: nothing is left to share

@@ -272,3 +272,37 @@ def test_an_operand_that_no_copy_took_is_still_found_in_l2():
     kernel, slot = found[-1]
     assert kernel.matrix_flops
     assert slot.memory_share == pytest.approx(1 - kernel.bytes_read / (kernel.bytes_read + kernel.bytes_written) * GAIN)
+
+
+class Reads(nn.Module):
+    """Twenty large maps, then a number that the host reads, then twenty small ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("gain", torch.tensor(2.0))
+
+    def forward(self, x):
+        large = x
+        for _ in range(20):
+            large = large.relu()
+        x = x[0, :8] * self.gain.item()
+        for _ in range(20):
+            x = x.relu()
+        return large, x
+
+
+def test_after_a_synchronization_the_host_starts_again_with_an_empty_queue():
+    graph = recorded(Reads(), torch.empty(64, 1 << 20)).bind({"batch": 64})
+    plan = lower(graph, Execution(batch=64), GPU)
+    planned = issued(plan, graph, GPU)
+    waiting = step_timeline(plan, graph, GPU, planned)
+    nodes = [dataclasses.replace(node, synchronizes=False) for node in graph.nodes]
+    free = step_timeline(plan, dataclasses.replace(graph, nodes=nodes, memo={}), GPU, planned)
+    read = next(i for i, launch in enumerate(plan.launches) if graph.nodes[launch.nodes[-1]].synchronizes)
+    assert waiting[read].end_s == free[read].end_s
+    # Without waiting the host is long through with the small maps; now it issues the first only after the read.
+    assert free[read + 1].waited_s == 0
+    assert waiting[read + 1].start_s == pytest.approx(waiting[read].end_s + planned[read + 1] - planned[read])
+    host_s = planned[-1] - planned[read]
+    assert waiting.latency_s - free.latency_s <= host_s
+    assert waiting.latency_s >= waiting[read].end_s + host_s

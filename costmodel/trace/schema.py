@@ -1,0 +1,70 @@
+"""What the recorder needs to know of an operator's overload, looked up once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+__all__ = ["KEPT_WHOLE", "Schema", "schema_of"]
+
+#: Composite operators recorded as one node: the level at which people think, autocast decides and formulas exist.
+KEPT_WHOLE = frozenset(
+    """linear bilinear matmul einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    scaled_dot_product_attention batch_norm layer_norm group_norm instance_norm rms_norm lstm gru rnn_tanh rnn_relu
+    softmax log_softmax max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d one_hot _pad_packed_sequence""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One overload.
+
+    ``op``         namespace and packet, without the underscore of in-place packets: ``aten.relu``
+    ``names``      of its arguments, ``input`` for ``self``
+    ``written``    arguments that it writes in place
+    ``decompose``  whether it is a composite without a meaning of its own
+    ``factory``    whether it makes a tensor out of none, on a device
+    ``random``     whether its result is drawn anew each time
+    """
+
+    op: str
+    names: tuple[str, ...]
+    written: tuple[str, ...]
+    decompose: bool
+    factory: bool
+    random: bool
+
+
+_SCHEMAS: dict[Any, Schema] = {}
+
+
+def schema_of(overload: Any) -> Schema:
+    """The schema of an overload such as ``torch.ops.aten.add.Tensor``."""
+    known = _SCHEMAS.get(overload)
+    if known is not None:
+        return known
+    schema = overload._schema
+    namespace, _, packet = schema.name.partition("::")
+    names = tuple("input" if a.name == "self" else a.name for a in schema.arguments)
+    written = tuple(n for n, a in zip(names, schema.arguments, strict=True) if a.alias_info and a.alias_info.is_write)
+    plain = packet[:-1] if written and packet.endswith("_") and not packet.endswith("__") else packet
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(overload.name(), "CompositeImplicitAutograd")
+    return _SCHEMAS.setdefault(
+        overload,
+        Schema(
+            op=f"{namespace}.{plain}",
+            names=names,
+            written=written,
+            decompose=composite and packet not in KEPT_WHOLE,
+            factory=any(a.name == "device" for a in schema.arguments)
+            and not any(_is_tensor_type(a) for a in schema.arguments),
+            random=torch.Tag.nondeterministic_seeded in overload.tags,
+        ),
+    )
+
+
+def _is_tensor_type(argument: Any) -> bool:
+    return "Tensor" in str(argument.type)

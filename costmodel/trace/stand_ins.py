@@ -1,0 +1,58 @@
+"""Results on meta of operators whose own meta kernels are slow, or return another layout than a device does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._prims_common import suggest_memory_format
+
+from costmodel.trace.schema import Schema
+
+__all__ = ["run_on_meta"]
+
+_RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
+
+
+def run_on_meta(func: Any, schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``func`` returns on a device, without values: shapes, dtypes, strides and aliases."""
+    op = schema.op
+    if op == "aten.scaled_dot_product_attention":
+        return _attention_output(func, args, kwargs)
+    if op in _RECURRENT:
+        return _recurrent_output(op, args, packed=schema.names[1] == "batch_sizes")
+    result = func(*args, **kwargs)
+    return _convolution_output(result, args[0], args[1]) if op.startswith("aten.conv") else result
+
+
+def _recurrent_output(op: str, args: tuple[Any, ...], packed: bool) -> Any:
+    """Results of a recurrent layer without walking through time: (sequence, h_n[, c_n])."""
+    image, hidden, bidirectional = (args[0], args[2], args[8]) if packed else (args[0], args[1], args[7])
+    states = hidden if op == "aten.lstm" else (hidden,)
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    return (image.new_empty(*image.shape[:-1], width), *(torch.empty_like(state) for state in states))
+
+
+def _convolution_output(result: Any, image: torch.Tensor, weight: torch.Tensor) -> Any:
+    """The memory format that real convolutions return: channels_last as soon as input or weight is.
+
+    A meta kernel knows no device and always returns row-major tensors (torch/_meta_registrations.py).
+    """
+    if not isinstance(result, torch.Tensor) or result.dim() != 4:
+        return result
+    if torch.channels_last not in (suggest_memory_format(image), suggest_memory_format(weight)):
+        return result
+    return torch.empty_like(result, memory_format=torch.channels_last)
+
+
+def _attention_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Shape and strides that the fused attention kernels return: (B, H, L, E) over (B, L, H, E) storage.
+
+    The math fallback, which meta would take, returns another layout, and the reshape that follows would
+    be recorded as a copy that no fused kernel needs.
+    """
+    query, value = args[0], args[2]
+    if query.dim() != 4:
+        return func(*args, **kwargs)
+    batch, heads, length, _ = query.shape
+    return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
