@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,13 +12,12 @@ from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution
-from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.memory import Footprint, footprint
-from costmodel.rows import ModelInfo, Row, Totals, grouped
+from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
 from costmodel.symbols import checked_size
 from costmodel.timing import Timeline, step_interval, step_timeline
 
@@ -186,28 +185,9 @@ class Analysis:
     @cached_property
     def totals(self) -> Totals:
         """Sums over one step."""
-        cost, kernels = self.node_costs.total, self.plan.kernels
-        run = [kernels[launch.kernel] for launch in self.plan.launches]
         calibration = self.hardware.calibration
-        low, high = step_interval(self.plan, self.timeline, calibration.unrest if calibration else 0.0)
-        return Totals(
-            flops=cost.flops,  # type: ignore[arg-type]
-            matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
-            vector_flops=cost.vector_flops,  # type: ignore[arg-type]
-            macs=cost.macs,  # type: ignore[arg-type]
-            params=self.record.param_count,
-            param_bytes=self.memory.parameter_bytes,
-            bytes_read=sum(c.bytes_read for c in self.run_costs),  # type: ignore[misc]
-            bytes_written=sum(c.bytes_written for c in self.run_costs),  # type: ignore[misc]
-            traffic_bytes=sum(k.bytes for k in run),
-            activations=cost.activations,  # type: ignore[arg-type]
-            workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
-            peak_memory_bytes=self.memory.peak_bytes,
-            latency_s=self.latency,
-            latency_low_s=low,
-            latency_high_s=high,
-            kernels=sum(k.count for k in run),
-        )
+        interval = step_interval(self.plan, self.timeline, calibration.unrest if calibration else 0.0)
+        return totals_of(self._works, self.bound, self.timeline, self.memory, interval)
 
     @cached_property
     def memory(self) -> Footprint:
@@ -217,77 +197,12 @@ class Analysis:
     # -- tables --------------------------------------------------------------------------------
 
     @cached_property
+    def _works(self) -> list[Work]:
+        return works_of(self.bound, self.node_costs, self.run_costs, self.plan, self.timeline)
+
+    @cached_property
     def _node_rows(self) -> list[Row]:
-        launched: dict[int, list[int]] = {}
-        for position, launch in enumerate(self.plan.launches):
-            launched.setdefault(launch.nodes[0], []).append(position)
-        owned = self._parameters_by_node()
-        return [
-            self._node_row(index, launched.get(index, []), owned.get(index, 0))
-            for index in range(len(self.bound.nodes))
-        ]
-
-    def _parameters_by_node(self) -> dict[int, int]:
-        """Elements of the parameters that each node is the first to use."""
-        graph, seen, owned = self.bound, set[int](), dict[int, int]()
-        named = {
-            index: t.name
-            for index, t in enumerate(graph.tensors)
-            if t.name in self.record.parameters and t.producer is None
-        }
-        storage_of = {graph.tensors[index].storage: self.record.parameters[name] for index, name in named.items()}
-        for index, node in enumerate(graph.nodes):
-            if is_free(node.op):
-                continue
-            for tensor in node.inputs:
-                storage = graph.tensors[tensor].storage
-                if storage in storage_of and storage not in seen:
-                    seen.add(storage)
-                    owned[index] = owned.get(index, 0) + storage_of[storage]
-        return owned
-
-    def _node_row(self, index: int, launches: list[int], params: int) -> Row:
-        node, cost = self.bound.nodes[index], self.node_costs.of_node(index)
-        run = [self.plan.kernels[self.plan.launches[p].kernel] for p in launches]
-        times = [self.timeline[p] for p in launches]
-        latency = sum(t.latency_s for t in times)
-        main = max(range(len(run)), key=lambda k: (run[k].matrix_flops, times[k].latency_s)) if run else None
-        return Row(
-            name=node.name,
-            op=node.op,
-            module=node.module,
-            count=1,
-            flops=cost.flops,  # type: ignore[arg-type]
-            matrix_flops=cost.matrix_flops,  # type: ignore[arg-type]
-            vector_flops=cost.vector_flops,  # type: ignore[arg-type]
-            macs=cost.macs,  # type: ignore[arg-type]
-            params=params,
-            bytes_read=self.run_costs[index].bytes_read,  # type: ignore[arg-type]
-            bytes_written=self.run_costs[index].bytes_written,  # type: ignore[arg-type]
-            traffic_bytes=sum(k.bytes for k in run),
-            activations=cost.activations,  # type: ignore[arg-type]
-            workspace_bytes=cost.workspace_bytes,  # type: ignore[arg-type]
-            latency_s=latency,
-            share=latency / self.latency if self.latency else 0.0,
-            bound="free" if main is None else times[main].bound,
-            algorithm=self._idle_word(index) if main is None else run[main].algorithm,
-            kernels=sum(k.count for k in run),
-            inputs=_shapes(self.bound, node.inputs),
-            outputs=_shapes(self.bound, node.outputs),
-            phase=node.phase.value,
-            activation_bytes=self._activation_bytes(index),
-        )
-
-    def _activation_bytes(self, index: int) -> int:
-        """Results of a contraction or a pooling in fp32, B; 0 for what works in place in this convention."""
-        node, graph = self.bound.nodes[index], self.bound
-        if not (self.node_costs.of_node(index).activations or "_pool" in node.op):
-            return 0
-        return 4 * int(graph.specs[graph.tensors[node.outputs[0]].spec].numel)
-
-    def _idle_word(self, index: int) -> str:
-        """Why a node has no kernel of its own: it is a view, or another node's kernel does its work."""
-        return "view" if is_free(self.bound.nodes[index].op) else self.engine.idle_word
+        return node_rows(self._works, self.bound, self.latency, self.engine.idle_word)
 
     def rows(self, by: str = "op") -> list[Row]:
         """Rows per operator in program order, or added up by ``module``, by operator ``type``, ``stage`` or ``phase``.
@@ -473,7 +388,3 @@ class Analysis:
     def __repr__(self) -> str:
         milliseconds, batch = 1e3 * self.latency, self.execution.batch
         return f"<Analysis of {self.name} on {self.hardware.name}: {milliseconds:.3g} ms at batch {batch}>"
-
-
-def _shapes(graph: OpGraph, tensors: Iterable[int]) -> str:
-    return ", ".join("x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in tensors)

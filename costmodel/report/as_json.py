@@ -14,23 +14,39 @@ from typing import Any
 
 from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.rows import record, word
+from costmodel.rows import QUANTITIES
 
 __all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "finding_json", "schema"]
 
 SCHEMA_VERSION = 1
 
+_IN_DATA = tuple(quantity for quantity in QUANTITIES if quantity.in_data)
 _TOTALS = (
-    "flops", "matrix_flops", "vector_flops", "macs", "params", "param_bytes", "bytes_read", "bytes_written",
-    "activations", "workspace_bytes", "peak_memory_bytes", "latency_s", "latency_low_s", "latency_high_s", "kernels",
-)  # fmt: skip
+    *(quantity.key for quantity in _IN_DATA),
+    *("param_bytes", "peak_memory_bytes", "latency_low_s", "latency_high_s"),
+)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what :func:`analysis_json` and :func:`analyses_json` give."""
+    """The JSON Schema (draft 2020-12) of what :func:`analysis_json` and :func:`analyses_json` give.
+
+    The file holds all but the quantities that add up, which stand in their own table.
+    """
     from importlib.resources import files
 
     file = files("costmodel.report") / "schema" / "analysis.schema.json"
     loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    amounts = {
+        quantity.key: {
+            "type": "integer" if quantity.is_whole else "number",
+            "minimum": 0,
+            "description": quantity.meaning,
+        }
+        for quantity in _IN_DATA
+    }
+    parts = loaded["$defs"]
+    for described in (parts["row"], parts["analysis"]["properties"]["totals"]):
+        described["properties"] = {**amounts, **described["properties"]}
     return loaded
 
 

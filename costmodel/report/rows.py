@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.report.columns import NONE, intensity_column, quantity_column, share_column, text_column
 from costmodel.report.document import Column, Row, Table
+from costmodel.rows import QUANTITIES
 from costmodel.units import format_quantity
 
 __all__ = ["ADDITIVE", "GROUPINGS", "record", "rows_table", "sum_remarks", "word"]
@@ -23,19 +24,14 @@ GROUPINGS = {
     "phase": "phase",
 }
 
+_IN_DATA = tuple(quantity for quantity in QUANTITIES if quantity.in_data)
 #: Quantities of a row that add up over rows, by key; floats last.
-ADDITIVE = (
-    "count", "flops", "matrix_flops", "vector_flops", "macs", "params", "bytes_read", "bytes_written",
-    "activations", "workspace_bytes", "kernels", "latency_s",
-)  # fmt: skip
+ADDITIVE = ("count", *(quantity.key for quantity in _IN_DATA))
 
-#: Totals that a page compares with the sum of its rows: name, unit, and why they may differ.
-_SUMMED = {
-    "flops": ("FLOPs", "FLOP", ""),
-    "params": ("parameters", "", " (those that operators share count once)"),
-    "bytes_read": ("bytes read", "B", ""),
-    "bytes_written": ("bytes written", "B", ""),
-    "latency_s": ("time", "s", " (kernels overlap, or wait for one another)"),
+#: Why the total of a quantity may differ from the sum of its rows, which a page then says.
+_DIFFERS = {
+    "params": " (those that operators share count once)",
+    "latency_s": " (kernels overlap, or wait for one another)",
 }
 
 #: What operators have in common that pages show as one row, besides the pattern of their module's path.
@@ -69,7 +65,6 @@ def record(row: Any) -> dict[str, Any]:
         "algorithm": word(row.algorithm),
         "inputs": row.inputs,
         "outputs": row.outputs,
-        "activation_bytes": row.activation_bytes,
     }
 
 
@@ -145,11 +140,12 @@ def common_path(paths: Sequence[str]) -> str:
 def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:
     """A sentence for each quantity whose total is not the sum of the rows, as with shared parameters."""
     rows, remarks = list(rows), []
-    for key, (name, unit, why) in _SUMMED.items():
-        parts, whole = math.fsum(getattr(row, key) for row in rows), getattr(totals, key)
+    for quantity in _IN_DATA:
+        parts, whole = math.fsum(getattr(row, quantity.key) for row in rows), getattr(totals, quantity.key)
         if not math.isclose(parts, whole, rel_tol=1e-3, abs_tol=1e-12):
-            shown, total = format_quantity(parts, unit), format_quantity(whole, unit)
-            remarks.append(f"{name}: the rows add up to {shown}, the total is {total}{why}")
+            shown, total = format_quantity(parts, quantity.unit), format_quantity(whole, quantity.unit)
+            why = _DIFFERS.get(quantity.key, "")
+            remarks.append(f"{quantity.title}: the rows add up to {shown}, the total is {total}{why}")
     return remarks
 
 
@@ -161,7 +157,7 @@ def _page_record(row: Any) -> dict[str, Any]:
 def _sums(rows: Iterable[Row]) -> dict[str, Any]:
     """Sums of what adds, and the intensity that follows from them."""
     rows = list(rows)
-    sums: dict[str, Any] = {key: sum(row[key] for row in rows) for key in (*ADDITIVE, "bytes", "activation_bytes")}
+    sums: dict[str, Any] = {key: sum(row[key] for row in rows) for key in (*ADDITIVE, "bytes")}
     sums |= {key: math.fsum(row[key] for row in rows) for key in ("latency_s", "time_share")}
     return sums | {"intensity_flop_per_byte": sums["flops"] / sums["bytes"] if sums["bytes"] else None}
 
@@ -198,6 +194,19 @@ def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column
         return quantity_column(key, heading, unit, [row[key] for row in rows], least=100.0, **options)
 
     hidden: dict[str, Any] = {"on_page": False}
+    fields = (text_column(key, heading, **hidden) for key, heading in zip(FIELD_KEYS, _FIELD_HEADINGS, strict=True))
+    behind: dict[str, tuple[Column, ...]] = {
+        "params": (quantity("bytes", "bytes", "B", importance=70, in_data=False),),
+        "bytes_written": (intensity_column("intensity_flop_per_byte", "FLOP/B", importance=40),),
+        "activation_bytes": tuple(fields),
+    }
+
+    def amounts() -> Iterator[Column]:
+        for q in _IN_DATA:
+            shown: dict[str, Any] = hidden if q.importance is None else {"importance": q.importance}
+            yield quantity(q.key, q.heading, q.unit, **shown)
+            yield from behind.get(q.key, ())
+
     return (
         text_column("model", "model", **hidden),
         text_column("hardware", "machine", **hidden),
@@ -209,21 +218,7 @@ def _all_columns(by: str, rows: Sequence[Row], *, counted: bool) -> tuple[Column
         text_column("inputs", "inputs", shortest=14, importance=5, **hidden),
         text_column("outputs", "outputs", shortest=14, importance=6, **hidden),
         quantity("count", "ops", "", on_page=by != "op" or counted, importance=75),
-        quantity("flops", "FLOPs", "FLOP", importance=80),
-        quantity("matrix_flops", "matrix", "FLOP", **hidden),
-        quantity("vector_flops", "vector", "FLOP", **hidden),
-        quantity("macs", "MACs", "MAC", **hidden),
-        quantity("params", "params", "", importance=30),
-        quantity("bytes", "bytes", "B", importance=70, in_data=False),
-        quantity("bytes_read", "read", "B", **hidden),
-        quantity("bytes_written", "written", "B", **hidden),
-        intensity_column("intensity_flop_per_byte", "FLOP/B", importance=40),
-        quantity("activations", "activations", "", **hidden),
-        quantity("activation_bytes", "act. mem.", "B", **hidden),
-        *(text_column(key, heading, **hidden) for key, heading in zip(FIELD_KEYS, _FIELD_HEADINGS, strict=True)),
-        quantity("workspace_bytes", "workspace", "B", **hidden),
-        quantity("kernels", "kernels", "", **hidden),
-        quantity("latency_s", "time", "s", importance=97),
+        *amounts(),
         share_column("time_share", "share", importance=90),
         text_column("bound", "bound", importance=95),
         text_column("algorithm", "algorithm", importance=60, on_page=by == "op"),

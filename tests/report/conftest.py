@@ -10,37 +10,24 @@ from typing import Any
 import pytest
 
 from costmodel.execution import Execution
+from costmodel.rows import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
-SUMMED = (
-    "flops", "matrix_flops", "vector_flops", "macs", "params", "bytes_read", "bytes_written", "activations",
-    "workspace_bytes", "kernels",
-)  # fmt: skip
+SUMMED = tuple(quantity.key for quantity in QUANTITIES if quantity.is_whole)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FakeRow:
+class FakeRow(Quantities):
     name: str = "conv1.conv2d"
     op: str = "aten.conv2d"
     module: str = "conv1"
     count: int = 1
-    flops: int = 0
-    matrix_flops: int = 0
-    vector_flops: int = 0
-    macs: int = 0
-    params: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    activations: int = 0
-    workspace_bytes: int = 0
-    latency_s: float = 0.0
+    kernels: int = 1
     share: float = 0.0
     bound: str = "compute"
     algorithm: str = ""
-    kernels: int = 1
     inputs: str = ""
     outputs: str = ""
-    activation_bytes: int = 0
     intensity: float | None = None
 
 

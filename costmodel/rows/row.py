@@ -1,10 +1,11 @@
-"""What an analysis is made of for its readers: the model, totals, and rows that add up."""
+"""Row and Totals: the quantities of one line of a table, and of the whole step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from costmodel.rows.quantities import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
 __all__ = ["ModelInfo", "Row", "Totals", "grouped"]
@@ -20,61 +21,39 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over one step. FLOP, elements, B and s.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals(Quantities):
+    """Sums over one step, and what does not add up over operators.
 
-    ``param_bytes`` are the parameters in the dtype of the run. ``bytes_read`` and ``bytes_written`` are compulsory,
-    ``traffic_bytes`` what the kernels move; ``peak_memory_bytes`` is weights and the most activations alive at once.
+    ``param_bytes``        the parameters in the dtype of the run, B
+    ``peak_memory_bytes``  weights and the most activations alive at once, B
+    ``latency_low_s``, ``latency_high_s``   the interval around ``latency_s``
     """
 
-    flops: int
-    matrix_flops: int
-    vector_flops: int
-    macs: int
-    params: int
     param_bytes: int
-    bytes_read: int
-    bytes_written: int
-    traffic_bytes: int
-    activations: int
-    workspace_bytes: int
     peak_memory_bytes: int
-    latency_s: float
     latency_low_s: float
     latency_high_s: float
-    kernels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table: an operator, or several of the same module or type added up."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(Quantities):
+    """One line of a table: an operator, or several of the same module or type added up.
+
+    ``share`` is its part of the step's time [1]; ``phase`` the part of a step that it belongs to, empty where a row
+    adds up several.
+    """
 
     name: str
     op: str
     module: str
-    count: int
-    flops: int
-    matrix_flops: int
-    vector_flops: int
-    macs: int
-    params: int
-    bytes_read: int
-    bytes_written: int
-    traffic_bytes: int
-    activations: int
-    workspace_bytes: int
-    latency_s: float
+    count: int = 1
     share: float
     bound: str
     algorithm: str
-    kernels: int
     inputs: str = ""
     outputs: str = ""
     phase: str = "forward"
-    """The part of a step that the operator belongs to; empty where a row adds up several."""
-    activation_bytes: int = 0
-    """Activation memory after each layer: fp32 results of contractions and pooling; the rest works in place on them."""
 
     @property
     def intensity(self) -> float | None:
@@ -91,16 +70,10 @@ def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
     return [_added(name, members) for name, members in groups.items()]
 
 
-_SUMMED = (
-    "flops matrix_flops vector_flops macs params bytes_read bytes_written traffic_bytes activations workspace_bytes"
-    " latency_s share kernels activation_bytes"
-).split()
-
-
 def _added(name: str, rows: Sequence[Row]) -> Row:
     """One row for several: sums, with the op, bound and algorithm of the one that takes longest."""
     longest = max(rows, key=lambda row: row.latency_s)
-    sums = {field: sum(getattr(row, field) for row in rows) for field in _SUMMED}
+    sums = {key: sum(getattr(row, key) for row in rows) for key in (*(q.key for q in QUANTITIES), "share")}
     modules, phases = {row.module for row in rows}, {row.phase for row in rows}
     return replace(
         longest,

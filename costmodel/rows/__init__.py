@@ -1,0 +1,21 @@
+"""What an analysis tells its readers: rows that add up, totals, and one table of the quantities that there are."""
+
+from __future__ import annotations
+
+from costmodel.rows.making import node_rows, totals_of, works_of
+from costmodel.rows.quantities import QUANTITIES, Quantities, Quantity, Work
+from costmodel.rows.row import ModelInfo, Row, Totals, grouped
+
+__all__ = [
+    "QUANTITIES",
+    "ModelInfo",
+    "Quantities",
+    "Quantity",
+    "Row",
+    "Totals",
+    "Work",
+    "grouped",
+    "node_rows",
+    "totals_of",
+    "works_of",
+]

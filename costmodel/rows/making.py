@@ -1,0 +1,114 @@
+"""Rows and totals of a step, from its graph, costs, plan and timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from costmodel.cost import Cost
+from costmodel.costing import GraphCosts
+from costmodel.formulas import is_free
+from costmodel.graph import OpGraph
+from costmodel.kernels import KernelPlan
+from costmodel.memory import Footprint
+from costmodel.rows.quantities import QUANTITIES, Work
+from costmodel.rows.row import Row, Totals
+from costmodel.timing import Timeline
+
+__all__ = ["node_rows", "totals_of", "works_of"]
+
+
+def works_of(
+    graph: OpGraph, costs: GraphCosts, run_costs: Sequence[Cost], plan: KernelPlan, timeline: Timeline
+) -> list[Work]:
+    """For each node what its quantities are counted from; a launch counts for the first node that it serves."""
+    launched: dict[int, list[int]] = {}
+    for position, launch in enumerate(plan.launches):
+        launched.setdefault(launch.nodes[0], []).append(position)
+    owned = parameters_by_node(graph)
+    return [
+        Work(
+            cost=costs.of_node(index),
+            run_cost=run_costs[index],
+            kernels=[plan.kernels[plan.launches[p].kernel] for p in launched.get(index, ())],
+            slots=[timeline[p] for p in launched.get(index, ())],
+            params=owned.get(index, 0),
+            activation_bytes=_activation_bytes(graph, costs, index),
+        )
+        for index in range(len(graph.nodes))
+    ]
+
+
+def totals_of(
+    works: Sequence[Work], graph: OpGraph, timeline: Timeline, memory: Footprint, interval: tuple[float, float]
+) -> Totals:
+    """Sums over the nodes. Parameters that no operator uses count too; time is that of the last launch's end.
+
+    ``interval`` (low, high) [s] is the one around the time of the step.
+    """
+    sums = {quantity.key: sum(map(quantity.of, works)) for quantity in QUANTITIES}
+    sums |= {"params": graph.param_count, "latency_s": timeline.latency_s}
+    return Totals(
+        **sums,
+        param_bytes=memory.parameter_bytes,
+        peak_memory_bytes=memory.peak_bytes,
+        latency_low_s=interval[0],
+        latency_high_s=interval[1],
+    )
+
+
+def node_rows(works: Sequence[Work], graph: OpGraph, latency_s: float, idle_word: str) -> list[Row]:
+    """One row for each node, in program order. ``idle_word`` is the algorithm of one that another's kernel serves."""
+    return [_row(graph, index, work, latency_s, idle_word) for index, work in enumerate(works)]
+
+
+def _row(graph: OpGraph, index: int, work: Work, latency_s: float, idle_word: str) -> Row:
+    node, kernels, slots = graph.nodes[index], work.kernels, work.slots
+    amounts = {quantity.key: quantity.of(work) for quantity in QUANTITIES}
+    main = max(range(len(kernels)), key=lambda k: (kernels[k].matrix_flops, slots[k].latency_s), default=None)
+    idle = "view" if is_free(node.op) else idle_word
+    return Row(
+        **amounts,
+        name=node.name,
+        op=node.op,
+        module=node.module,
+        share=amounts["latency_s"] / latency_s if latency_s else 0.0,
+        bound="free" if main is None else slots[main].bound,
+        algorithm=idle if main is None else kernels[main].algorithm,
+        inputs=_shapes(graph, node.inputs),
+        outputs=_shapes(graph, node.outputs),
+        phase=node.phase.value,
+    )
+
+
+def parameters_by_node(graph: OpGraph) -> dict[int, int]:
+    """Elements of the parameters that each node is the first to use."""
+    known: dict[int, int] | None = graph.memo.get("parameters by node")
+    if known is not None:
+        return known
+    seen, owned = set[int](), dict[int, int]()
+    elements = {
+        tensor.storage: graph.parameters[tensor.name]
+        for tensor in graph.tensors
+        if tensor.name in graph.parameters and tensor.producer is None
+    }
+    for index, node in enumerate(graph.nodes):
+        if is_free(node.op):
+            continue
+        for storage in (graph.tensors[t].storage for t in node.inputs):
+            if storage in elements and storage not in seen:
+                seen.add(storage)
+                owned[index] = owned.get(index, 0) + elements[storage]
+    graph.memo["parameters by node"] = owned
+    return owned
+
+
+def _activation_bytes(graph: OpGraph, costs: GraphCosts, index: int) -> int:
+    """Results of a contraction or a pooling in fp32, B; 0 for what works in place in this convention."""
+    node = graph.nodes[index]
+    if not (costs.of_node(index).activations or "_pool" in node.op):
+        return 0
+    return 4 * int(graph.specs[graph.tensors[node.outputs[0]].spec].numel)
+
+
+def _shapes(graph: OpGraph, tensors: Iterable[int]) -> str:
+    return ", ".join("x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in tensors)
