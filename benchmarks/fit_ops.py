@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from costmodel.hardware import HardwareProfile, load
+from costmodel.kernels.shapes import Window
 from costmodel.timing.convolution import (
     CONVOLUTION,
     ConvolutionConstants,
-    ConvShape,
     convolution_time,
     eligible,
 )
@@ -261,11 +261,11 @@ def streaming(raw: dict[tuple[str, str], list[dict[str, str]]], count: int) -> N
         table(op, data[op], own, predict_vector, STREAMING, FITTED[op], count)
 
 
-def conv_shape(r: dict[str, str]) -> ConvShape:
+def conv_shape(r: dict[str, str]) -> Window:
     batch, channels, height, width = sizes(r["input"])
     out, _, kernel_h, kernel_w = sizes(r["other"])
     stride, padding = ([int(float(v)) for v in r[k].split("x")] for k in ("stride", "padding"))
-    return ConvShape(
+    return Window(
         batch=batch,
         in_channels=channels,
         height=height,
@@ -277,9 +277,7 @@ def conv_shape(r: dict[str, str]) -> ConvShape:
     )
 
 
-def predict_conv(
-    case: tuple[ConvShape, tuple[str, ...]], machine: GpuMachine, constants: ConvolutionConstants
-) -> float:
+def predict_conv(case: tuple[Window, tuple[str, ...]], machine: GpuMachine, constants: ConvolutionConstants) -> float:
     shape, algorithms = case
     return convolution_time(shape, machine=machine, algorithms=algorithms, constants=constants).seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from costmodel.explain.split import Split, split
 from costmodel.graph import OpGraph
 from costmodel.kernels import Kernel, Launch
 from costmodel.kernels.plan import Read
+from costmodel.kernels.shapes import Window
 from costmodel.tensor import TensorSpec
 from costmodel.timing import KERNEL_TIME, step_timeline
 from costmodel.units import format_seconds
 
-__all__ = ["HOST_SHARE", "LEAST_EFFECT", "SPEAKS_FROM", "Case", "Conv", "Started"]
+__all__ = ["HOST_SHARE", "LEAST_EFFECT", "SPEAKS_FROM", "Case", "Started"]
 
 #: Share of the predicted time below which a rule has nothing to say [1].
 SPEAKS_FROM = 0.01
@@ -25,31 +26,6 @@ SPEAKS_FROM = 0.01
 HOST_SHARE = 0.1
 #: Share of the step below which a change is said to change nothing [1].
 LEAST_EFFECT = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Conv:
-    """Sizes of a 2-d convolution: channels, window and maps."""
-
-    in_channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    in_size: tuple[int, int]
-    out_size: tuple[int, int]
-
-    @property
-    def is_depthwise(self) -> bool:
-        """Whether every channel is convolved by itself."""
-        return self.groups == self.in_channels > 1
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether this is a matrix product over channels: a dense 1x1 convolution."""
-        return self.kernel == (1, 1) and self.groups == 1
 
 
 class Started(NamedTuple):
@@ -133,30 +109,14 @@ class Case:
         return tuple(graph.specs[graph.tensors[t].spec] for t in graph.nodes[node].outputs)
 
     @cached_property
-    def convolutions(self) -> dict[int, Conv]:
+    def convolutions(self) -> dict[int, Window]:
         """The 2-d convolutions by node, transposed ones left out."""
         nodes = self.analysis.bound.nodes
         found = ((index, self._convolution(index)) for index, node in enumerate(nodes) if "conv" in node.op)
         return {index: conv for index, conv in found if conv is not None}
 
-    def _convolution(self, node: int) -> Conv | None:
-        arguments = self.arguments(node)
-        x, weight = arguments.get("input"), arguments.get("weight")
-        if "transpose" in self.analysis.bound.nodes[node].op or not isinstance(weight, TensorSpec):
-            return None
-        if not isinstance(x, TensorSpec) or len(x.shape) != 4 or len(weight.shape) != 4:
-            return None
-        kernel: Any = tuple(weight.shape[2:])
-        dilation, stride = (_pair(arguments.get(name, 1)) for name in ("dilation", "stride"))
-        padding = arguments.get("padding", 0)
-        if isinstance(padding, str):
-            padding = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)] if padding == "same" else 0
-        out: Any = self.outputs(node)[0].shape
-        return Conv(
-            in_channels=x.shape[1], out_channels=weight.shape[0], kernel=kernel, stride=stride,
-            padding=_pair(padding), dilation=dilation, groups=arguments.get("groups", 1),
-            in_size=_pair(x.shape[2:]), out_size=_pair(out[2:]),
-        )  # type: ignore[arg-type]  # fmt: skip
+    def _convolution(self, node: int) -> Window | None:
+        return None if "transpose" in self.analysis.bound.nodes[node].op else Window.of_call(self.arguments(node))
 
     # -- the same design, changed --------------------------------------------------------------
 
@@ -282,8 +242,3 @@ def _root(storage: int, moved: dict[int, int]) -> int:
     while moved.get(storage, storage) != storage:
         storage = moved[storage]
     return storage
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = [value, value] if isinstance(value, int) else list(value) * 2
-    return values[0], values[1]

@@ -15,7 +15,8 @@ from functools import lru_cache
 from costmodel.explain.causes import CONTRACTIONS, MOVED_FOR_THE_KERNEL, cause_of
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel
-from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.kernels.shapes import Attention, Convolution, Product, Window, product_of
+from costmodel.timing.convolution import convolution_time
 from costmodel.timing.gpu import gpu_kernel_time, gpu_model
 from costmodel.timing.timeline import KernelSeconds
 
@@ -97,18 +98,20 @@ def _joined(arithmetic: list[Rung], part: KernelSeconds, alone_s: float) -> list
 
 def _direct(kernel: Kernel, hardware: HardwareProfile) -> KernelSeconds | None:
     """The same convolution by implicit GEMM, where the library takes Winograd or FFT; None where it does not."""
-    if kernel.engine == "matrix" or kernel.window is None or "implicit_gemm" not in kernel.algorithm:
+    shape, machine = kernel.shape, gpu_model(hardware).machine
+    if kernel.engine == "matrix" or "implicit_gemm" not in kernel.algorithm:
         return None
-    shape, machine = ConvShape.of_window(kernel.window), gpu_model(hardware).machine
-    if convolution_time(shape, machine=machine).algorithm == "implicit_gemm":
+    if not isinstance(shape, Convolution) or shape.window is None:
         return None
-    found = convolution_time(shape, machine=machine, algorithms=("implicit_gemm",))
+    if convolution_time(shape.window, machine=machine).algorithm == "implicit_gemm":
+        return None
+    found = convolution_time(shape.window, machine=machine, algorithms=("implicit_gemm",))
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 
 def _arithmetic(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> list[Rung]:
     """Rungs of a contraction's arithmetic on its own units, up to ``compute_s``."""
-    if kernel.gemm is None or _is_vector_product(kernel):
+    if not _has_tiles(kernel):
         return [("achievable", compute_s)]
     own, packed = own_peak_s(kernel, hardware), _packing(kernel)
     rungs = [("grouping", own * packed)] if packed > 1 else []
@@ -117,19 +120,18 @@ def _arithmetic(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> 
     return [*rungs, ("achievable", best), ("tiles", aligned), ("channels", compute_s)]
 
 
-def _is_vector_product(kernel: Kernel) -> bool:
-    """Whether this is a matrix-vector product, which has no tiles."""
-    assert kernel.gemm is not None  # noqa: S101 - for the type checker
-    m, n, _, batch = kernel.gemm
-    return "gemm" in kernel.algorithm and batch == 1 and min(m, n) == 1
+def _has_tiles(kernel: Kernel) -> bool:
+    """Whether the kernel works tile by tile: attention, and products but for those with a vector."""
+    product = product_of(kernel.shape)
+    return isinstance(kernel.shape, Attention) or (product is not None and not product.is_vector)
 
 
 def _packing(kernel: Kernel) -> float:
     """Multiplications that a tensor-core kernel of narrow groups makes, over those that count."""
-    if kernel.algorithm != "grouped_implicit_gemm" or kernel.engine != "matrix" or kernel.gemm is None:
+    product = product_of(kernel.shape)
+    if kernel.algorithm != "grouped_implicit_gemm" or kernel.engine != "matrix" or product is None:
         return 1.0
-    m, n, k, batch = kernel.gemm
-    return max(2.0 * m * n * k * batch / max(kernel.matrix_flops, 1), 1.0)
+    return max(2.0 * product.macs / max(kernel.matrix_flops, 1), 1.0)
 
 
 def _up(value: int, step: int = ALIGNED) -> int:
@@ -138,21 +140,27 @@ def _up(value: int, step: int = ALIGNED) -> int:
 
 def _aligned_s(kernel: Kernel, hardware: HardwareProfile, compute_s: float) -> float:
     """Arithmetic of the same work at the rate that channels rounded up to 64 reach."""
-    assert kernel.gemm is not None  # noqa: S101 - for the type checker
-    m, n, k, batch = kernel.gemm
-    if "attention" in kernel.algorithm:  # (length, keys, head width, heads): the width is the channels
-        wider = replace(kernel, gemm=(m, n, _up(k), batch))
-        work = _up(k) / k
-    elif kernel.window is not None and kernel.engine != "matrix" and "implicit_gemm" in kernel.algorithm:
-        groups, out_channels = kernel.window[-1], kernel.window[4]
-        more = _up(out_channels // groups) * groups
-        wider, work = replace(kernel, window=(*kernel.window[:4], more, *kernel.window[5:])), more / out_channels
+    shape = kernel.shape
+    if isinstance(shape, Attention):  # the head's width is the channels
+        wider, work = replace(kernel, shape=replace(shape, width=_up(shape.width))), _up(shape.width) / shape.width
+    elif isinstance(shape, Convolution) and shape.window is not None and _has_windows(kernel):
+        window = shape.window
+        more = _up(window.out_channels // window.groups) * window.groups
+        wider = replace(kernel, shape=replace(shape, window=replace(window, out_channels=more)))
         found = _direct(wider, hardware) or gpu_kernel_time(wider, hardware)
-        return found.compute_s / work
+        return found.compute_s / (more / window.out_channels)
     else:
-        wider = replace(kernel, gemm=(m, _up(n), _up(k), batch))
-        work = _up(n) * _up(k) / (n * k)
+        product = product_of(shape)
+        assert product is not None  # noqa: S101 - asked by the caller
+        rounded = replace(product, n=_up(product.n), k=_up(product.k))
+        wider = replace(kernel, shape=replace(shape, product=rounded) if isinstance(shape, Convolution) else rounded)
+        work = rounded.n * rounded.k / (product.n * product.k)
     return gpu_kernel_time(wider, hardware).compute_s / work if work > 1 else compute_s
+
+
+def _has_windows(kernel: Kernel) -> bool:
+    """Whether the time of a convolution is that of its window, and not of a product on matrix units."""
+    return kernel.engine != "matrix" and "implicit_gemm" in kernel.algorithm
 
 
 @lru_cache(maxsize=256)
@@ -169,18 +177,19 @@ def roof_share(algorithm: str, engine: str, dtype: str, accumulate: str, hardwar
 def _large_kernels(base: Kernel, units: int) -> Iterator[Kernel]:
     """Kernels whose tiles fill every unit for many rounds."""
     if "attention" in base.algorithm:
-        yield replace(base, gemm=(8192, 8192, 128, units), matrix_flops=4 * 8192 * 8192 * 128 * units)
+        yield replace(base, shape=Attention(8192, 8192, 128, units), matrix_flops=4 * 8192 * 8192 * 128 * units)
         return
     for channels in (256, 512, 1024):
+        shape: Product | Convolution
         if "implicit_gemm" in base.algorithm:  # 3x3 on 64x64 maps, one image a unit
-            window = (units, channels, 64, 64, channels, 3, 3, 1, 1, 1, 1, 1, 1, 1)
-            m, n, k, batch = units * 64 * 64, channels, 9 * channels, 1
+            product = Product(units * 64 * 64, channels, 9 * channels)
+            shape = Convolution(product, Window(batch=units, in_channels=channels, height=64, width=64,
+                                                out_channels=channels, kernel=(3, 3), padding=(1, 1)))  # fmt: skip
+        elif "batched" in base.algorithm:
+            shape = product = Product(channels, 1024, 4096, units)
         else:
-            window = None
-            m, n, k, batch = (
-                (channels, 1024, 4096, units) if "batched" in base.algorithm else (256 * units, 1024, 8 * channels, 1)
-            )
-        yield replace(base, gemm=(m, n, k, batch), window=window, matrix_flops=2 * m * n * k * batch)
+            shape = product = Product(256 * units, 1024, 8 * channels)
+        yield replace(base, shape=shape, matrix_flops=2 * product.macs)
 
 
 def parts_rungs(

@@ -7,10 +7,11 @@ from dataclasses import replace
 from math import sqrt
 from typing import Any
 
-from costmodel.explain.case import Case, Conv, Started
+from costmodel.explain.case import Case, Started
 from costmodel.explain.causes import cause_of
 from costmodel.explain.rule import Finding, listed, rule
 from costmodel.kernels import Kernel
+from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product, Window, product_of
 from costmodel.units import format_percent, format_quantity, format_seconds
 
 __all__ = ["padding_share"]
@@ -91,8 +92,8 @@ def _with_3x3(case: Case, nodes: list[int]) -> tuple[float | None, float | None]
         if start.node in nodes and cause_of(start.kernel) == "depthwise":
             height, width = case.convolutions[start.node].kernel
             kernel = replace(start.kernel, matrix_flops=start.kernel.matrix_flops * 9 // (height * width))
-            if kernel.variant == "depthwise_nhwc_large":
-                kernel = replace(kernel, variant="depthwise_nhwc")
+            if isinstance(kernel.shape, Convolution) and kernel.shape.depthwise is Depthwise.NHWC_LARGE:
+                kernel = replace(kernel, shape=replace(kernel.shape, depthwise=Depthwise.NHWC))
             now, small = now + case.kernel_s(start.kernel), small + case.kernel_s(kernel)
     return small, now - small
 
@@ -123,18 +124,19 @@ def grouped(case: Case) -> Iterator[Finding]:
     )
 
 
-def _dense(kernel: Kernel, conv: Conv) -> Kernel:
+def _dense(kernel: Kernel, conv: Window) -> Kernel:
     """A convolution without groups of the same FLOPs: channels over sqrt(groups), maps and window as they are."""
     narrower = sqrt(conv.groups)
     wide_in, wide_out = (max(round(c / narrower), 1) for c in (conv.in_channels, conv.out_channels))
     taps = conv.kernel[0] * conv.kernel[1]
     pixels = kernel.matrix_flops * conv.groups // max(2 * conv.in_channels * conv.out_channels * taps, 1)
-    window = kernel.window and (kernel.window[0], wide_in, *kernel.window[2:4], wide_out, *kernel.window[5:-1], 1)
+    window = kernel.shape.window if isinstance(kernel.shape, Convolution) else None
+    if window is not None:
+        window = replace(window, in_channels=wide_in, out_channels=wide_out, groups=1)
     return replace(
         kernel,
         algorithm="gemm" if taps == 1 and conv.stride == (1, 1) else "implicit_gemm",
-        gemm=(pixels, wide_out, wide_in * taps, 1),
-        window=window,
+        shape=Convolution(Product(pixels, wide_out, wide_in * taps), window),
         matrix_flops=2 * pixels * wide_out * wide_in * taps,
         bytes_read=round(kernel.bytes_read / narrower),
         bytes_written=round(kernel.bytes_written / narrower),
@@ -172,14 +174,14 @@ def channels(case: Case) -> Iterator[Finding]:
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake):
         return
-    starts = [s for s in case.starts if s.node in seconds and s.kernel.gemm and s.kernel.matrix_flops]
+    starts = [s for s in case.starts if s.node in seconds and _columns(s.kernel) and s.kernel.matrix_flops]
     whole = sum(start.seconds for start in starts)
     now = sum(case.kernel_s(start.kernel) for start in starts)
     wider = [_rounded(start.kernel, up=True) for start in starts]
     more_s = sum(map(case.kernel_s, wider)) - now
     work = sum(k.matrix_flops for k in wider) / max(sum(s.kernel.matrix_flops for s in starts), 1) - 1
     fewer_s = now - sum(min(case.kernel_s(s.kernel), case.kernel_s(_rounded(s.kernel, up=False))) for s in starts)
-    counts = sorted({start.kernel.gemm[1] for start in starts if start.kernel.gemm})
+    counts = sorted({_columns(start.kernel) for start in starts})
     yield Finding(
         rule="channels_fill_no_tile",
         nodes=case.names(nodes),
@@ -192,16 +194,27 @@ def channels(case: Case) -> Iterator[Finding]:
     )
 
 
+def _columns(kernel: Kernel) -> int:
+    """Output channels of a product or convolution, the width of an attention head; 0 for other kernels."""
+    if isinstance(kernel.shape, Attention):
+        return kernel.shape.width
+    product = product_of(kernel.shape)
+    return product.n if product is not None else 0
+
+
 def _rounded(kernel: Kernel, *, up: bool) -> Kernel:
     """The kernel with its output channels rounded: up to multiples of 64, or down to multiples of 32."""
-    assert kernel.gemm is not None  # noqa: S101 - for the type checker
-    m, n, k, batch = kernel.gemm
+    n, shape = _columns(kernel), kernel.shape
     count = -(-n // 64) * 64 if up else max(n // 32 * 32, min(n, 32))
-    window = kernel.window
-    if window is not None:
-        window = (*window[:4], window[4] * count // n, *window[5:])
+    if isinstance(shape, Attention):
+        shape = replace(shape, width=count)
+    elif isinstance(shape, Convolution):
+        window = shape.window and replace(shape.window, out_channels=shape.window.out_channels * count // n)
+        shape = replace(shape, product=replace(shape.product, n=count), window=window)
+    elif isinstance(shape, Product):
+        shape = replace(shape, n=count)
     return replace(
-        kernel, gemm=(m, count, k, batch), window=window, matrix_flops=kernel.matrix_flops * count // n,
+        kernel, shape=shape, matrix_flops=kernel.matrix_flops * count // n,
         bytes_written=kernel.bytes_written * count // n,
     )  # fmt: skip
 
@@ -266,10 +279,11 @@ def _why_slower(case: Case, pointwise_slower: bool, copied: float) -> str:
     return "windows are gathered, 1x1 reads its matrix as it lies"
 
 
-def padding_share(conv: Conv) -> float:
+def padding_share(conv: Window) -> float:
     """Share of a convolution's MACs that multiply padding [1], counted position by position.
 
-    >>> padding_share(Conv(8, 8, (3, 3), (1, 1), (1, 1), (1, 1), 1, (1, 1), (1, 1)))     # one of nine taps lies inside
+    >>> pixel = Window(batch=1, in_channels=8, height=1, width=1, out_channels=8, kernel=(3, 3), padding=(1, 1))
+    >>> padding_share(pixel)     # one of nine taps lies inside
     0.8888888888888888
     """
     inside = 1.0
@@ -310,15 +324,16 @@ def padding(case: Case) -> Iterator[Finding]:
 @rule("dilation")
 def dilation(case: Case) -> Iterator[Finding]:
     """A dilated convolution has the FLOPs of a plain one, and none of its fast algorithms."""
-    some = [s for s in case.starts if _is_dilated(case, s) and s.kernel.window is not None]
+    some = [s for s in case.starts if _is_dilated(case, s)]
     if not some or not case.times_kernels:
         return
     seconds: dict[int, float] = {}
     for start in some:
-        conv, window = case.convolutions[start.node], start.kernel.window
-        assert window is not None  # noqa: S101 - for the type checker
-        narrow = tuple(p // d for p, d in zip(conv.padding, conv.dilation, strict=True))
-        plain = replace(start.kernel, window=(*window[:9], *narrow, 1, 1, window[-1]))
+        shape, conv = start.kernel.shape, case.convolutions[start.node]
+        assert isinstance(shape, Convolution)  # noqa: S101 - _is_dilated asked
+        height, width = (p // d for p, d in zip(conv.padding, conv.dilation, strict=True))
+        window = shape.window and replace(shape.window, padding=(height, width), dilation=(1, 1))
+        plain = replace(start.kernel, shape=replace(shape, window=window))
         seconds[start.node] = case.kernel_s(start.kernel) - case.kernel_s(plain)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake):
@@ -336,4 +351,7 @@ def dilation(case: Case) -> Iterator[Finding]:
 
 def _is_dilated(case: Case, start: Started) -> bool:
     conv = case.convolutions.get(start.node)
-    return conv is not None and conv.dilation != (1, 1) and bool(start.kernel.matrix_flops)
+    shape = start.kernel.shape
+    if conv is None or conv.dilation == (1, 1) or not isinstance(shape, Convolution) or shape.window is None:
+        return False
+    return bool(start.kernel.matrix_flops)

@@ -102,7 +102,7 @@ def small_kernels(case: Case) -> Iterator[Finding]:
     if not case.matters(fixed):
         return
     seconds = {node: causes.get("fixed", 0.0) for node, causes in case.split.by_node.items()}
-    nodes, count = case.by_stake(seconds), sum(start.kernel.count for start in case.starts)
+    nodes, count = case.by_stake(seconds), sum(start.kernel.starts for start in case.starts)
     yield Finding(
         rule="small_kernels",
         nodes=case.names(nodes),

@@ -11,6 +11,7 @@ from costmodel.kernels.algorithm import algorithm_of, engine_for
 from costmodel.kernels.operator import Operator, copy_kernel, has_unit_stride, is_channels_last, is_contiguous, rule
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
+from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product, Rows, Window
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -49,11 +50,13 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
     pixels = out.numel // out.shape[1]
     depth = product(weight.shape[1:])
     packed = _packed_groups(groups, weight.shape[1])
-    geometry = (pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed))
-    kernel = contraction(operator, algorithm, gemm=geometry, window=_window(operator))
     depthwise = algorithm == "direct_depthwise"
-    if depthwise:
-        kernel = replace(kernel, variant=_depthwise_variant(operator, weight))
+    shape = Convolution(
+        Product(pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed)),  # type: ignore[arg-type]
+        Window.of_call(operator.arguments),
+        _depthwise_kernel(operator, weight) if depthwise else None,
+    )
+    kernel = contraction(operator, algorithm, shape=shape)
     if bias is not None and not depthwise:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
@@ -86,7 +89,7 @@ def _packed_groups(groups: int, channels: int) -> int:
 INT32_MAX = 2**31 - 1
 
 
-def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
+def _depthwise_kernel(operator: Operator, weight: TensorSpec) -> Depthwise:
     """Whose depthwise kernel runs, after ``use_cudnn_depthwise`` of PyTorch's Convolution.cpp.
 
     channels_last fp16 goes to cuDNN, whose fast kernels are square and count elements in 32 bits; NCHW fp16 too
@@ -95,12 +98,12 @@ def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
     """
     x = operator.input
     if x.dtype not in ("float16", "bfloat16"):
-        return "depthwise_native"
+        return Depthwise.NATIVE
     height, width = weight.shape[-2:]
     if is_channels_last(x) or is_channels_last(operator.out):
         if max(x.numel, operator.out.numel) > INT32_MAX:  # type: ignore[call-overload,operator]
-            return "depthwise_nhwc_wide"
-        return "depthwise_nhwc" if height == width <= 7 else "depthwise_nhwc_large"
+            return Depthwise.NHWC_WIDE
+        return Depthwise.NHWC if height == width <= 7 else Depthwise.NHWC_LARGE
     stride = operator.arguments.get("stride", 1)
     strides = {stride} if isinstance(stride, int) else set(stride)
     channels, columns = x.shape[1], x.shape[-1]
@@ -113,27 +116,10 @@ def _depthwise_variant(operator: Operator, weight: TensorSpec) -> str:
         and x.dtype == "float16"
     ):
         if strides == {1}:
-            return "depthwise_nchw"
+            return Depthwise.NCHW
         if strides == {2} and (channels >= 512 or (channels >= 256 and columns >= 28)):
-            return "depthwise_nchw"
-    return "depthwise_native"
-
-
-def _window(operator: Operator) -> tuple[int, ...] | None:
-    """Sizes of a 2-d convolution, one number each; None for other ranks and padding by name."""
-    x, weight = operator.input, operator.arguments["weight"]
-    if len(x.shape) != 4 or len(weight.shape) != 4:
-        return None
-    pairs = [
-        operator.arguments.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-    ]
-    if any(isinstance(p, str) for p in pairs):
-        dilation = [pairs[2]] * 2 if isinstance(pairs[2], int) else (list(pairs[2]) * 2)[:2]
-        reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        pairs[1] = [r // 2 for r in reach] if pairs[1] == "same" else 0
-    flat = [v for p in pairs for v in ([p, p] if isinstance(p, int) else (list(p) * 2)[:2])]
-    groups = operator.arguments.get("groups", 1)
-    return (*x.shape, weight.shape[0], *weight.shape[2:], *flat, groups)
+            return Depthwise.NCHW
+    return Depthwise.NATIVE
 
 
 def _joinable(spec: TensorSpec) -> bool:
@@ -163,7 +149,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
         if not _gemm_ready(factor):
             yield copy_kernel(operator.op, factor)
     fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
-    kernel = contraction(operator, "gemm" if batch == 1 else "batched_gemm", gemm=(rows, n, k, batch))
+    kernel = contraction(operator, "gemm" if batch == 1 else "batched_gemm", shape=Product(rows, n, k, batch))  # type: ignore[arg-type]
     if not fused:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
@@ -207,7 +193,9 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
         # Flash attention takes half precision without a mask; all else of four dimensions the efficient kernel.
         masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
         yield contraction(
-            operator, "efficient_attention" if masked else "flash_attention", gemm=(length, keys, width, batch)
+            operator,
+            "efficient_attention" if masked else "flash_attention",
+            shape=Attention(length, keys, width, batch),
         )
         return
     yield from _math_attention(operator, batch, length, keys, width)
@@ -231,15 +219,15 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
     if widened:
         for operand in (query, key, value):
             yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
-    yield _scores_product(operator, (length, keys, width, batch), size, widened)
+    yield _scores_product(operator, Product(length, keys, width, batch), size, widened)
     flops: int = operator.cost.vector_flops  # type: ignore[assignment]
     softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
-    yield replace(softmax, access="softmax", row_length=keys, vector_flops=flops)
+    yield replace(softmax, access="softmax", shape=Rows(keys), vector_flops=flops)
     if widened:
         yield _pass(operator, "elementwise", scores * size, scores, scores)
         yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
         yield _pass(operator, "elementwise", scores * size, scores * size, scores)
-    yield _scores_product(operator, (length, deep, keys, batch), size, widened)
+    yield _scores_product(operator, Product(length, deep, keys, batch), size, widened)  # type: ignore[arg-type]
     if widened:
         yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
 
@@ -251,12 +239,12 @@ def _pass(operator: Operator, algorithm: str, read: Any, written: Any, elements:
     )
 
 
-def _scores_product(operator: Operator, gemm: tuple[int, int, int, int], size: int, widened: bool) -> Kernel:
+def _scores_product(operator: Operator, shape: Product, size: int, widened: bool) -> Kernel:
     """One of the two batched products of the math path, operands of ``size`` bytes."""
-    m, n, k, batch = gemm
+    m, n, k, batch = shape.m, shape.n, shape.k, shape.batch
     read, written = size * batch * (m * k + k * n), size * batch * m * n
     kernel = contraction(
-        operator, "batched_gemm", gemm=gemm, vector_flops=0, matrix_flops=2 * batch * m * n * k,
+        operator, "batched_gemm", shape=shape, vector_flops=0, matrix_flops=2 * batch * m * n * k,
         bytes_read=read, bytes_written=written, elements=batch * m * n,
     )  # fmt: skip
     if not widened:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
 from costmodel.kernels.operator import (
@@ -23,6 +22,7 @@ from costmodel.kernels.operator import (
 )
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
+from costmodel.kernels.shapes import LOOP, Attention, Convolution, Pooling, Product, Shape
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -94,20 +94,21 @@ def _reordered(operator: Operator, spec: TensorSpec) -> Kernel:
 def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:
     """The convolution itself; as a matrix product it has pixels x output channels x window."""
     out, groups = operator.out, operator.arguments.get("groups", 1)
-    geometry = (out.numel // out.shape[1], weight.shape[0] // groups, product(weight.shape[1:]), groups)
+    pixels: int = out.numel // out.shape[1]  # type: ignore[assignment]
+    shape = Convolution(Product(pixels, weight.shape[0] // groups, product(weight.shape[1:]), groups))  # type: ignore[arg-type]
     algorithm = algorithm_of(operator.op, operator.arguments)
     if algorithm == "grouped_implicit_gemm" and weight.shape[1] < BLOCKED_GROUP_CHANNELS:
         algorithm = "im2col_gemm"
-    return _contraction(operator, algorithm, geometry)
+    return _contraction(operator, algorithm, shape)
 
 
-def _contraction(operator: Operator, algorithm: str, geometry: Any = None) -> Kernel:
+def _contraction(operator: Operator, algorithm: str, shape: Shape = LOOP) -> Kernel:
     """A kernel of multiply-accumulates on the units that the machine has for the dtype of the run."""
     operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
     wanted = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
     engine, dtype, accumulate = engine_for("gemm", wanted, operator.hardware)
     units = {"engine": engine, "dtype": dtype, "accumulate": accumulate}
-    return operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, gemm=geometry, **units)
+    return operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, shape=shape, **units)
 
 
 def moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
@@ -120,7 +121,7 @@ def moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
         bytes_read=nbytes,
         bytes_written=elements * spec.itemsize,
         elements=elements,
-        count=0,
+        inside=True,
     )
 
 
@@ -130,13 +131,13 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     second, out = tensors[-1], operator.out
     for tensor in tensors:
         if not _gemm_ready(tensor):
-            yield replace(moved(operator, tensor, "strided_copy"), count=1)
+            yield replace(moved(operator, tensor, "strided_copy"), inside=False)
     batch = 1 if operator.name == "linear" else max(product(out.shape[:-2]), 1) if len(second.shape) > 2 else 1
     n = second.shape[0] if operator.name == "linear" else out.shape[-1] if len(second.shape) > 1 else 1
     m = max(out.numel // max(n * batch, 1), 1)
     k = operator.cost.matrix_flops // max(2 * m * n * batch, 1)
     algorithm = "gemm" if batch == 1 else "batched_gemm"
-    yield _contraction(operator, algorithm, (m, n, k, batch))
+    yield _contraction(operator, algorithm, Product(m, n, k, batch))  # type: ignore[arg-type]
 
 
 def _gemm_ready(spec: TensorSpec) -> bool:
@@ -147,8 +148,8 @@ def _gemm_ready(spec: TensorSpec) -> bool:
 def _attention(operator: Operator) -> Kernel:
     """Flash attention for CPUs: blocks of the scores stay in L2."""
     query, key = operator.arguments["query"], operator.arguments["key"]
-    geometry = (query.shape[-2], key.shape[-2], query.shape[-1], product(query.shape[:-2]))
-    return _contraction(operator, "flash_attention", geometry)
+    shape = Attention(query.shape[-2], key.shape[-2], query.shape[-1], product(query.shape[:-2]))  # type: ignore[arg-type]
+    return _contraction(operator, "flash_attention", shape)
 
 
 # -- everything else -----------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def _plain(operator: Operator) -> Iterator[Kernel]:
     """One kernel that reads its operands and writes its result; norms copy a strided input first."""
     algorithm = algorithm_of(operator.op, operator.arguments)
     if algorithm == "normalization" and "batch_norm" not in operator.name and not is_contiguous(operator.input):
-        yield replace(moved(operator, operator.input, "strided_copy"), count=1)
+        yield replace(moved(operator, operator.input, "strided_copy"), inside=False)
     if operator.cost.matrix_flops:
         yield _contraction(operator, algorithm)
         return
@@ -167,7 +168,9 @@ def _plain(operator: Operator) -> Iterator[Kernel]:
         algorithm = "strided_copy"
     elif algorithm == "elementwise" and not in_order(operator):
         algorithm = "strided_elementwise"
-    yield operator.kernel(algorithm, row_length=window_elements(operator), access=access)
+    taps = window_elements(operator)
+    shape = Pooling(taps, is_channels_last(operator.out)) if taps else LOOP
+    yield operator.kernel(algorithm, shape=shape, access=access)
 
 
 def walk(operator: Operator, algorithm: str) -> str:

@@ -23,6 +23,7 @@ from costmodel.kernels.operator import (
     window_elements,
 )
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Planes, Pooling, Rows
 from costmodel.symbols import product
 from costmodel.tensor import tensors_in
 
@@ -77,7 +78,7 @@ def _row_normalization(operator: Operator) -> Iterator[Kernel]:
     if not is_contiguous(x):
         yield copy_kernel(operator.op, x)
     row = product(operator.arguments["normalized_shape"])
-    yield operator.kernel("normalization", access="layer_norm", row_length=row, count=1)
+    yield operator.kernel("normalization", access="layer_norm", shape=Rows(row), count=1)
 
 
 @rule("group_norm", "native_group_norm")
@@ -112,7 +113,7 @@ def _batch_norm(operator: Operator) -> Iterator[Kernel]:
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
 def _softmax(operator: Operator) -> Iterator[Kernel]:
     dim = operator.arguments.get("dim", -1)
-    yield operator.kernel("softmax", access="softmax", row_length=operator.input.shape[dim])
+    yield operator.kernel("softmax", access="softmax", shape=Rows(operator.input.shape[dim]))
 
 
 @rule("max_pool2d", "max_pool1d", "max_pool3d")
@@ -125,8 +126,8 @@ def _max_pool(operator: Operator) -> Iterator[Kernel]:
 @rule("avg_pool2d", "avg_pool3d", "avg_pool1d")
 def _avg_pool(operator: Operator) -> Iterator[Kernel]:
     """A thread an output, which walks its window tap by tap: native/cuda/AveragePool2d.cu."""
-    variant = "nhwc" if is_channels_last(operator.out) else "nchw"
-    yield operator.kernel("pool", access="pooling", row_length=window_elements(operator), variant=variant)
+    shape = Pooling(window_elements(operator), is_channels_last(operator.out))
+    yield operator.kernel("pool", access="pooling", shape=shape)
 
 
 @rule("cat", "stack")
@@ -144,4 +145,4 @@ def _unfold(operator: Operator) -> Iterator[Kernel]:
 def _upsample(operator: Operator) -> Iterator[Kernel]:
     """NCHW: a thread for each output pixel walks all N x C planes in turn, so few pixels leave the machine idle."""
     algorithm = "resample" if is_channels_last(operator.out) else "resample_serial"
-    yield operator.kernel(algorithm, row_length=product(operator.out.shape[:2]))
+    yield operator.kernel(algorithm, shape=Planes(product(operator.out.shape[:2])))

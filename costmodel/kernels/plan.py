@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from costmodel.graph import OpGraph
+from costmodel.kernels.shapes import LOOP, Shape
 
 __all__ = ["Kernel", "KernelPlan", "Launch", "Read", "storages_of", "stored_bytes"]
 
@@ -22,14 +23,11 @@ class Kernel:
     ``vector_flops``    FLOP of everything else, on the vector lanes in fp32.
     ``bytes_read``, ``bytes_written``   B to and from device memory.
     ``workspace_bytes`` B that the algorithm stores besides.
-    ``gemm``            (m, n, k, batch) of a contraction that runs as matrix products.
-    ``window``          of a convolution: batch, in channels, height, width, out channels, kernel h, w, stride h, w,
-                        padding h, w, dilation h, w, groups.
+    ``shape``           sizes of the work, by its kind: product, convolution, attention, rows, loop, ...
     ``access``          how it walks memory, a rate class of the time model: elementwise, strided, cat, ...
-    ``variant``         which of several kernels of the algorithm (depthwise: whose, for which layout; pooling: layout).
     ``elements``        elements put out.
-    ``row_length``      elements normalized together, for softmax and normalization; taps of a pooling window.
     ``count``           starts of the device that it stands for (an LSTM layer steps through time).
+    ``inside``          whether it runs inside the call of another kernel of its operator, and starts nothing itself.
     ``op``              the operator that it serves.
     ``caller``          who calls it, which decides what a call takes on a CPU: "python", as an operator of its own, the
                         "wrapper" of generated code, as a library's, or a "loop" of generated code.
@@ -46,15 +44,18 @@ class Kernel:
     bytes_read: int = 0
     bytes_written: int = 0
     workspace_bytes: int = 0
-    gemm: tuple[int, int, int, int] | None = None
-    window: tuple[int, ...] | None = None
+    shape: Shape = LOOP
     access: str = "elementwise"
-    variant: str = ""
-    row_length: int = 0
     elements: int = 0
     count: int = 1
+    inside: bool = False
     caller: str = "python"
     alone: bool = False
+
+    @property
+    def starts(self) -> int:
+        """Starts that its operator pays for: none where it runs inside another kernel's call."""
+        return 0 if self.inside else self.count
 
     @property
     def bytes(self) -> int:

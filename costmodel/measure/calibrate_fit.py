@@ -38,7 +38,7 @@ class Timed:
     @property
     def main(self) -> Kernel | None:
         """The kernel that does the work; None where the host alone does something."""
-        return max(self.kernels, key=lambda k: (k.count, k.matrix_flops), default=None)
+        return max(self.kernels, key=lambda k: (k.starts, k.matrix_flops), default=None)
 
     @property
     def kind(self) -> str:

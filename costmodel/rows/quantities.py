@@ -129,7 +129,7 @@ class Quantities:
         lambda work: work.cost.workspace_bytes,
     )  # fmt: skip
     kernels: int = _quantity(
-        "kernels", "", "kernels started; a view starts none", lambda work: sum(kernel.count for kernel in work.kernels)
+        "kernels", "", "kernels started; a view starts none", lambda work: sum(kernel.starts for kernel in work.kernels)
     )
     latency_s: float = _quantity(
         "time", "s", "predicted time, in s", lambda work: sum(slot.latency_s for slot in work.slots), importance=97

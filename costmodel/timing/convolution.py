@@ -19,13 +19,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from costmodel.devices.libraries import CUDNN, CUDNN_SIMT_TILES, Tiles
+from costmodel.kernels.shapes import Window
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import Bound
 
 __all__ = [
     "ALGORITHMS",
     "CONVOLUTION",
-    "ConvShape",
     "ConvTime",
     "ConvolutionConstants",
     "Engine",
@@ -94,48 +94,6 @@ def simt_engine(machine: GpuMachine) -> Engine:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConvShape:
-    """A 2-d convolution of (batch, in_channels, height, width), symmetric padding."""
-
-    batch: int
-    in_channels: int
-    height: int
-    width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    @classmethod
-    def of_window(cls, window: tuple[int, ...]) -> ConvShape:
-        """The convolution that :attr:`Kernel.window <costmodel.kernels.plan.Kernel>` describes.
-
-        >>> ConvShape.of_window((1, 3, 224, 224, 64, 7, 7, 2, 2, 3, 3, 1, 1, 1)).out_size
-        (112, 112)
-        """
-        n, c, h, w, k, *rest = window
-        kernel, stride, padding, dilation = ((rest[i], rest[i + 1]) for i in range(0, 8, 2))
-        return cls(batch=n, in_channels=c, height=h, width=w, out_channels=k, kernel=kernel, stride=stride,
-                   padding=padding, dilation=dilation, groups=rest[8])  # fmt: skip
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        """Height and width of the output.
-
-        >>> ConvShape(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7),
-        ...           stride=(2, 2), padding=(3, 3)).out_size
-        (112, 112)
-        """
-        reach_h, reach_w = self.dilation[0] * (self.kernel[0] - 1), self.dilation[1] * (self.kernel[1] - 1)
-        return (
-            (self.height + 2 * self.padding[0] - reach_h - 1) // self.stride[0] + 1,
-            (self.width + 2 * self.padding[1] - reach_w - 1) // self.stride[1] + 1,
-        )
-
-
 class ConvTime(NamedTuple):
     """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take.
 
@@ -166,7 +124,7 @@ class _Problem:
 
     __slots__ = ("byte_s", "c", "compulsory_s", "engine", "height", "machine", "shape", "unit_flop_per_s", "width")
 
-    def __init__(self, shape: ConvShape, machine: GpuMachine, engine: Engine, constants: ConvolutionConstants) -> None:
+    def __init__(self, shape: Window, machine: GpuMachine, engine: Engine, constants: ConvolutionConstants) -> None:
         self.shape, self.machine, self.engine, self.c = shape, machine, engine, constants
         self.height, self.width = shape.out_size
         self.unit_flop_per_s = engine.flop_per_clock * engine.clock_hz
@@ -252,10 +210,10 @@ ALGORITHMS: Mapping[str, Callable[[_Problem], _Parts]] = MappingProxyType(
 )
 
 
-def eligible(shape: ConvShape, offered: Collection[str] = CUDNN.algorithms) -> tuple[str, ...]:
+def eligible(shape: Window, offered: Collection[str] = CUDNN.algorithms) -> tuple[str, ...]:
     """Algorithms that a library which has those ``offered`` takes in fp32 for this shape.
 
-    >>> stem = ConvShape(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7), stride=(2, 2))
+    >>> stem = Window(batch=1, in_channels=3, height=224, width=224, out_channels=64, kernel=(7, 7), stride=(2, 2))
     >>> eligible(stem)
     ('implicit_gemm',)
     """
@@ -272,7 +230,7 @@ def eligible(shape: ConvShape, offered: Collection[str] = CUDNN.algorithms) -> t
 
 
 def convolution_time(
-    shape: ConvShape,
+    shape: Window,
     *,
     machine: GpuMachine,
     algorithms: tuple[str, ...] | None = None,
@@ -288,7 +246,7 @@ def convolution_time(
 
     >>> v100 = GpuMachine(unit_count=80, clock_hz=1.38e9, sustained_clock_hz=1.3e9, vector_flop_per_clock=128,
     ...                   dram_bytes_per_s=900e9, l2_bytes=6 * 2**20, dram_fraction=0.925)
-    >>> conv = ConvShape(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
+    >>> conv = Window(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
     >>> convolution_time(conv, machine=v100).algorithm
     'winograd'
     """

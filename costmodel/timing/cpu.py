@@ -24,6 +24,7 @@ from types import MappingProxyType
 from costmodel.graph import OpGraph
 from costmodel.hardware import CoreGroup, HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.kernels.shapes import Loop, Pooling, Product, product_of
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.cpu_calibrated import calibrated_step_times
 from costmodel.timing.cpu_constants import COLD_S, ELEMENTS_PER_S, CpuConstants, of_measured_peak
@@ -139,7 +140,7 @@ def _with_page_faults(part: KernelSeconds, kernel: Kernel, context: _Context) ->
 
 def _fixed_s(kernel: Kernel, constants: CpuConstants) -> float:
     """Fixed time of all starts of a kernel; 0 for a reorder, which lies inside the call of its convolution."""
-    return _CALL_S[kernel.caller](kernel, constants) * kernel.count if kernel.count else 0.0
+    return _CALL_S[kernel.caller](kernel, constants) * kernel.starts if kernel.starts else 0.0
 
 
 def _operator_s(kernel: Kernel, constants: CpuConstants) -> float:
@@ -185,7 +186,8 @@ def _convolution(kernel: Kernel, context: _Context) -> KernelSeconds:
         "grouped_implicit_gemm": c.grouped_share,
         "im2col_gemm": c.im2col_share,
     }.get(kernel.algorithm, c.depthwise_share)
-    large = kernel.algorithm == "direct_depthwise" and kernel.gemm is not None and kernel.gemm[2] >= 49
+    product = product_of(kernel.shape)
+    large = kernel.algorithm == "direct_depthwise" and product is not None and product.k >= 49
     if large and kernel.caller == "wrapper":
         share = c.compiled_depthwise_large_share
     return KernelSeconds(context.compute_s(kernel, share), context.activations_s(kernel.bytes), _fixed_s(kernel, c))
@@ -203,8 +205,13 @@ def _matrix_product(kernel: Kernel, context: _Context) -> KernelSeconds:
     if "conv" in kernel.op:
         return _convolution(kernel, context)
     c, machine = context.constants, context.machine
-    m, n, k, _ = kernel.gemm or (1, 0, 0, 1)
-    stored = min(n * k * _ITEMSIZE_BYTES.get(kernel.dtype, 4), kernel.bytes_read) if kernel.algorithm == "gemm" else 0
+    product = product_of(kernel.shape) or Product(1, 0, 0)
+    m = product.m
+    stored = (
+        min(product.n * product.k * _ITEMSIZE_BYTES.get(kernel.dtype, 4), kernel.bytes_read)
+        if kernel.algorithm == "gemm"
+        else 0
+    )
     share = c.vector_weight_share if m <= 4 else c.weight_share
     memory = machine.memory_s(stored, context.weights_missing, c) / share
     memory += context.activations_s(kernel.bytes - stored) / c.pack_share
@@ -220,16 +227,16 @@ def _attention(kernel: Kernel, context: _Context) -> KernelSeconds:
 def _loop(kernel: Kernel, context: _Context) -> KernelSeconds:
     """A fused C++ loop: vector instructions, or cached traffic if that takes longer."""
     c, machine = context.constants, context.machine
-    compute = kernel.vector_flops / (c.instructions_per_cycle * machine.vector_flop_per_s / 4)
-    if kernel.algorithm == "fused_pool":
-        compute += kernel.row_length / (c.pool_elements_per_s * machine.cores)
+    assert isinstance(kernel.shape, Loop)  # noqa: S101 - generated code is nothing else
+    compute = kernel.shape.lane_cycles / (c.instructions_per_cycle * machine.vector_flop_per_s / 4)
+    compute += kernel.shape.window_reads / (c.pool_elements_per_s * machine.cores)
     return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, c))
 
 
 def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
     """An eager operator of its own: traffic, and elements at the rate of its kind."""
     rate = next((ELEMENTS_PER_S[k] for k in (kernel.algorithm, _kind(kernel)) if k in ELEMENTS_PER_S), 0.0)
-    elements = kernel.elements * max(kernel.row_length, 1)
+    elements = kernel.elements * (kernel.shape.taps if isinstance(kernel.shape, Pooling) else 1)
     compute = elements / (rate * context.machine.cores) if rate else 0.0
     if kernel.matrix_flops:
         compute += context.compute_s(kernel, context.constants.batched_share)

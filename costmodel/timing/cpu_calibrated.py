@@ -22,6 +22,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.kernels.shapes import Attention, Pooling, Product, product_of
 from costmodel.memory import SmallBlocks, occupancy
 from costmodel.timing.timeline import KernelSeconds
 
@@ -82,7 +83,8 @@ def kind_of(kernel: Kernel, *, in_place: bool = False) -> str:
     if "conv" in name and kernel.algorithm in _CONVOLUTIONS:
         return _CONVOLUTIONS[kernel.algorithm] + suffix
     if kernel.algorithm == "gemm":
-        return "linear" if kernel.gemm is None or kernel.gemm[0] > FEW_ROWS else "linear_few_rows"
+        product = product_of(kernel.shape)
+        return "linear" if product is None or product.m > FEW_ROWS else "linear_few_rows"
     if kernel.algorithm == "batched_gemm":
         return "matmul"
     if kernel.algorithm == "flash_attention":
@@ -107,7 +109,7 @@ class Work(NamedTuple):
 def work_of(kernel: Kernel) -> Work:
     """The parts of a kernel's time that its size decides; the same at calibration and at prediction."""
     faulted = kernel.bytes_written if kernel.bytes_written > MMAP_THRESHOLD_BYTES else 0
-    start = kernel.count
+    start, shape = kernel.starts, kernel.shape
     if kernel.algorithm == "reorder_weights":
         return Work(start, weight_bytes=kernel.bytes, faulted_bytes=faulted)
     if kernel.algorithm == "reorder_activations":
@@ -115,25 +117,25 @@ def work_of(kernel: Kernel) -> Work:
     if "conv" in kernel.op and kernel.matrix_flops:
         own = kernel.bytes if kernel.access == "channels_last" else 0  # else the reorders around it carry them
         return Work(start, kernel.matrix_flops, own, faulted_bytes=faulted)
-    if kernel.algorithm == "gemm" and kernel.gemm is not None:
-        weights = min(kernel.gemm[1] * kernel.gemm[2] * 4, kernel.bytes_read)
-        if kernel.gemm[0] <= FEW_ROWS:
+    if kernel.algorithm == "gemm" and isinstance(shape, Product):
+        weights = min(shape.n * shape.k * 4, kernel.bytes_read)
+        if shape.m <= FEW_ROWS:
             return Work(start, weight_bytes=weights, faulted_bytes=faulted)
         return Work(start, kernel.matrix_flops, kernel.bytes - weights, weights, faulted_bytes=faulted)
-    if kernel.algorithm == "flash_attention" and kernel.gemm is not None:
-        queries, keys, _, heads = kernel.gemm
-        scores = queries * keys * heads
-        return Work(start, kernel.matrix_flops, elements=scores, matrices=heads, faulted_bytes=faulted)
+    if isinstance(shape, Attention):
+        scores = shape.queries * shape.keys * shape.heads
+        return Work(start, kernel.matrix_flops, elements=scores, matrices=shape.heads, faulted_bytes=faulted)
     if kernel.matrix_flops:
-        matrices = kernel.gemm[3] if kernel.gemm is not None else 1
+        product = product_of(shape)
+        matrices = 1 if product is None else product.batch
         return Work(start, kernel.matrix_flops, kernel.bytes, matrices=matrices, faulted_bytes=faulted)
     return Work(start, elements=_walked(kernel), faulted_bytes=faulted)
 
 
 def _walked(kernel: Kernel) -> int:
     """Elements that a kernel walks: those under its windows, those it reduces, or those it puts out."""
-    if kernel.algorithm == "pool" and kernel.row_length:
-        return kernel.elements * kernel.row_length
+    if isinstance(kernel.shape, Pooling):
+        return kernel.elements * kernel.shape.taps
     if kernel.algorithm in ("pool", "reduction"):
         return max(kernel.bytes_read // 4, kernel.elements)
     return kernel.elements
@@ -189,7 +191,7 @@ def calibrated_step_times(plan: KernelPlan, graph: OpGraph, hardware: HardwarePr
     calibration = hardware.calibration
     assert calibration is not None, "only for calibrated profiles"  # noqa: S101 - for the type checker
     nbytes = sum(plan.kernels[launch.kernel].bytes for launch in plan.launches)
-    starts = sum(plan.kernels[launch.kernel].count for launch in plan.launches)
+    starts = sum(plan.kernels[launch.kernel].starts for launch in plan.launches)
     share = calibration.cold_share_at(nbytes / max(starts, 1))
     known: dict[tuple[int, bool], KernelSeconds] = {}
     times = []

@@ -11,9 +11,19 @@ from functools import lru_cache
 
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import (
+    Attention,
+    Convolution,
+    Depthwise,
+    Planes,
+    Pooling,
+    Rows,
+    Shape,
+    product_of,
+)
 from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
-from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.timing.convolution import convolution_time
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
@@ -59,101 +69,104 @@ def gpu_kernel_time(kernel: Kernel, hardware: HardwareProfile, constants: Consta
 
 
 def _streaming(kernel: Kernel, model: GpuModel) -> KernelSeconds:
-    kind = kernel.access if kernel.access in model.constants.streaming.rates else "elementwise"
+    """Traffic at the rate of the walk; rows by the models of softmax and layer norm."""
+    shape, constants = kernel.shape, model.constants.streaming
+    kind = kernel.access if kernel.access in constants.rates else "elementwise"
     elements = max(kernel.elements, 1)
-    half = kernel.bytes_written <= 2 * elements  # two values an instruction
+    length = shape.length if isinstance(shape, Rows) else None
     found = streaming_time(
         kernel.bytes_read,
         kernel.bytes_written,
-        elements=elements / 2 if half and not kernel.variant else elements,
+        elements=elements / _elements_an_instruction(kernel, elements),
         machine=model.machine,
         kind=kind,
-        rows=elements / kernel.row_length if kernel.row_length else None,
-        row_length=kernel.row_length or None,
+        rows=elements / length if length else None,
+        row_length=length,
         lane_cycles=_lane_cycles(kernel, model.constants),
-        constants=model.constants.streaming,
+        constants=constants,
     )
-    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.count, found.overlap)
+    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.starts, found.overlap)
+
+
+def _elements_an_instruction(kernel: Kernel, elements: int) -> int:
+    """Two values of half precision, but where a thread walks one window after the other."""
+    return 2 if kernel.bytes_written <= 2 * elements and not isinstance(kernel.shape, Pooling) else 1
 
 
 def _lane_cycles(kernel: Kernel, constants: Constants) -> float:
     """Lane cycles of one element put out."""
-    if kernel.access == "pooling" and kernel.row_length:
-        return kernel.row_length * float(getattr(constants.kernels, f"pool_tap_cycles_{kernel.variant}"))
+    if isinstance(kernel.shape, Pooling):
+        layout = "nhwc" if kernel.shape.channels_last else "nchw"
+        return kernel.shape.taps * constants.kernels.pool_tap_cycles[layout]
     streaming = constants.streaming
     return streaming.lane_cycles.get(kernel.op.removeprefix("aten."), streaming.plain_lane_cycles)
 
 
 def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
-    if kernel.gemm is None:
+    product = product_of(kernel.shape)
+    if product is None:
         return _roofline(kernel, model)
-    m, n, k, batch = kernel.gemm
     found = gemm_time(
-        m,
-        n,
-        k,
-        batch,
+        product.m,
+        product.n,
+        product.k,
+        product.batch,
         dtype=kernel.dtype,
         hw=model.products,
         traffic_bytes=kernel.bytes,
         steady=not kernel.alone,
-        row_reuse=_row_reuse(kernel),
+        row_reuse=_row_reuse(kernel.shape),
         constants=model.constants.products,
     )
-    fixed = found.fixed_s * kernel.count
+    fixed = found.fixed_s * kernel.starts
     return KernelSeconds(found.compute_s, found.memory_s, fixed, model.constants.products.memory_overlap)
 
 
-def _row_reuse(kernel: Kernel) -> float:
+def _row_reuse(shape: Shape) -> float:
     """How many taps of a filter's row read the same pixel: the unit's cache serves all but the first of them."""
-    if kernel.window is None:
+    if not isinstance(shape, Convolution) or shape.window is None:
         return 1.0
-    shape = ConvShape.of_window(kernel.window)
-    return max(1.0, shape.kernel[1] / shape.stride[1])
+    return max(1.0, shape.window.kernel[1] / shape.window.stride[1])
 
 
 def _dense_convolution(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     """On vector lanes the fastest of implicit GEMM, Winograd and FFT; on matrix engines implicit GEMM."""
-    if kernel.engine == "matrix" or kernel.window is None:
+    shape = kernel.shape
+    if kernel.engine == "matrix" or not isinstance(shape, Convolution) or shape.window is None:
         return _matrix_product(kernel, model)
-    found = convolution_time(
-        ConvShape.of_window(kernel.window), machine=model.machine, constants=model.constants.convolutions
-    )
+    found = convolution_time(shape.window, machine=model.machine, constants=model.constants.convolutions)
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 
 def _depthwise(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     constants = model.constants.kernels
-    if kernel.variant == "depthwise_nhwc_wide":
+    which = (kernel.shape.depthwise if isinstance(kernel.shape, Convolution) else None) or Depthwise.NATIVE
+    if which is Depthwise.NHWC_WIDE:
         taps = kernel.matrix_flops // 2
-        kernel = replace(kernel, bytes_read=int(constants.depthwise_wide_tap_bytes * taps), variant="depthwise_nhwc")
-    share = getattr(constants, kernel.variant or "depthwise_native")
-    compute = kernel.matrix_flops / (share * model.machine.vector_flop_per_s)
+        kernel, which = replace(kernel, bytes_read=int(constants.depthwise_wide_tap_bytes * taps)), Depthwise.NHWC
+    compute = kernel.matrix_flops / (constants.depthwise[which.value] * model.machine.vector_flop_per_s)
     stream = _streaming(kernel, model)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
 def _attention(kernel: Kernel, model: GpuModel) -> KernelSeconds:
-    if kernel.gemm is None:
+    shape, constants = kernel.shape, model.constants.kernels
+    if not isinstance(shape, Attention):
         return _roofline(kernel, model)
-    constants = model.constants.kernels
-    length, keys, width, batch = kernel.gemm
     step = constants.attention_length_step
-    padded = -(-length // step) * step * -(-keys // step) * step * batch
-    wide = (
-        -(-width // constants.attention_width_step) * constants.attention_width_step + constants.attention_width_extra
-    )
+    padded = -(-shape.queries // step) * step * -(-shape.keys // step) * step * shape.heads
+    wide = -(-shape.width // constants.attention_width_step) * constants.attention_width_step
+    wide += constants.attention_width_extra
     peak = model.hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate)
-    flop_per_s = peak.flop_per_s * model.clock.gain(peak)
-    compute = 4 * padded * wide / (constants.attention_efficiency * flop_per_s)
+    compute = 4 * padded * wide / (constants.attention_efficiency * (peak.flop_per_s * model.clock.gain(peak)))
     stream = _streaming(kernel, model)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
 def _resample_serial(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     stream = _streaming(kernel, model)
-    serial = kernel.row_length * model.constants.kernels.resample_plane_s
-    return KernelSeconds(serial, stream.memory_s, stream.fixed_s)
+    planes = kernel.shape.count if isinstance(kernel.shape, Planes) else 0
+    return KernelSeconds(planes * model.constants.kernels.resample_plane_s, stream.memory_s, stream.fixed_s)
 
 
 def _roofline(kernel: Kernel, model: GpuModel) -> KernelSeconds:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["CACHES", "GPU", "CacheConstants", "GpuConstants"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuConstants:
-    """Rates of kernels that neither stream nor multiply matrices; shares of the fp32 vector peak unless said.
+    """Rates of kernels that neither stream nor multiply matrices; shares of the fp32 vector peak unless said."""
 
-    Depthwise convolutions, from families of timm models on RTX 3090 and 4090 that agree on both machines:
-    ``depthwise_nhwc`` cuDNN's NHWC kernel up to 7x7, ``depthwise_nhwc_large`` beyond (its cliff), ``depthwise_nchw``
-    cuDNN's NCHW kernel, ``depthwise_native`` PyTorch's own.
-    """
-
-    depthwise_nhwc: float = 0.21
-    depthwise_nhwc_large: float = 0.014
-    depthwise_nchw: float = 0.07
-    depthwise_native: float = 0.045
+    #: Depthwise convolutions by kernel, from families of timm models on RTX 3090 and 4090 that agree on both machines:
+    #: cuDNN's NHWC kernel up to 7x7 and beyond (its cliff), cuDNN's NCHW kernel, PyTorch's own.
+    depthwise: Mapping[str, float] = field(
+        default_factory=lambda: {"nhwc": 0.21, "nhwc_large": 0.014, "nchw": 0.07, "native": 0.045}, hash=False
+    )
     #: cuDNN's depthwise kernel for tensors beyond 32-bit indices fetches its window anew for each output [B a tap]:
     #: 100 ps an output of 3x3, on RTX 3090 and 4090 alike (EfficientNets, Xceptions; above 192 channels the 3090 is
     #: up to four times slower, for a reason not known).
@@ -32,8 +29,7 @@ class GpuConstants:
     attention_efficiency: float = 0.97
     #: Average pooling: a thread walks the window of its output [lane cycles a tap]. Poolformers on RTX 3090 and 4090
     #: give 71 and 63 in NCHW, 40 and 40 in NHWC.
-    pool_tap_cycles_nchw: float = 65.0
-    pool_tap_cycles_nhwc: float = 40.0
+    pool_tap_cycles: Mapping[str, float] = field(default_factory=lambda: {"nchw": 65.0, "nhwc": 40.0}, hash=False)
     #: Bilinear up-sampling in NCHW: one thread a pixel walks all planes [s a plane].
     resample_plane_s: float = 0.265e-6
 

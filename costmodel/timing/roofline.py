@@ -41,7 +41,7 @@ def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     if kernel.matrix_flops:
         compute += kernel.matrix_flops / hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
     memory = kernel.bytes / hardware.dram_bytes_per_s
-    launch = kernel.count * hardware.overheads.dispatch_s
+    launch = kernel.starts * hardware.overheads.dispatch_s
     latency = max(compute, memory, launch)
     bound = "free" if not latency else "launch" if latency == launch else "compute" if latency == compute else "memory"
     return Estimate(compute, memory, launch, latency, SPREAD * latency, bound)

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel, KernelPlan
+from costmodel.kernels.shapes import product_of
 from costmodel.timing.gemm import missing_share
 from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmMachine
 
@@ -46,9 +47,10 @@ def replayed(plan: KernelPlan, hardware: HardwareProfile) -> KernelPlan:
 
 
 def _resident(kernel: Kernel, hardware: HardwareProfile, l2_bytes: float) -> Kernel:
-    if kernel.gemm is None or kernel.algorithm not in ("gemm", "batched_gemm"):
+    product = product_of(kernel.shape)
+    if product is None or kernel.algorithm not in ("gemm", "batched_gemm"):
         return kernel
-    m, n, k, batch = kernel.gemm
+    m, n, k, batch = product.m, product.n, product.k, product.batch
     size = ELEMENT_BYTES.get(kernel.dtype, 4)
     weight, read, written = (rows * columns * batch * size for rows, columns in ((n, k), (m, k), (m, n)))
     missing, missing_weight = (

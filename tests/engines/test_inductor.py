@@ -20,6 +20,7 @@ from costmodel.formulas import is_free
 from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import KernelPlan
+from costmodel.kernels.shapes import Product
 from costmodel.tensor import Role, TensorSpec
 
 MAP = (2, 128, 4, 4)
@@ -308,7 +309,7 @@ def test_attention_and_products_are_the_library_s() -> None:
     x = p.input(6, 16)
     found = plan(p.done(p.op("linear", (6, 8), input=T(x), weight=T(p.weight(8, 16)), bias=T(p.weight(8)))))
     assert algorithms(found) == ["gemm"]
-    assert found.kernels[0].gemm == (6, 8, 16, 1)
+    assert found.kernels[0].shape == Product(6, 8, 16)
 
 
 # -- laws on random programs -----------------------------------------------------------------------

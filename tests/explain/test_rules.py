@@ -8,11 +8,12 @@ import re
 import pytest
 
 from costmodel.explain import RULES, findings
-from costmodel.explain.case import Case, Conv
+from costmodel.explain.case import Case
 from costmodel.explain.rule import rule
 from costmodel.explain.rules_convolution import padding_share
 from costmodel.explain.rules_memory import foldable_norms, squeeze_excitations
 from costmodel.explain.rules_run import batch_that_fills
+from costmodel.kernels.shapes import Window
 from tests.explain.networks import analysis
 
 CPU, V100 = {"hw": "epyc-milan-2c"}, {"hw": "v100"}
@@ -120,7 +121,7 @@ def test_folding_that_only_moves_the_norm_to_the_bias_is_not_advised():
 # -- what rules recognize -------------------------------------------------------------------------
 
 
-def counted_padding(conv: Conv) -> float:
+def counted_padding(conv: Window) -> float:
     """Taps outside of the map over all taps, one by one."""
     outside = whole = 0
     for oy in range(conv.out_size[0]):
@@ -146,8 +147,9 @@ def counted_padding(conv: Conv) -> float:
     ],
 )
 def test_padding_is_counted_tap_by_tap(kernel, stride, padding, dilation, size, out):
-    conv = Conv(8, 8, (kernel, kernel), (stride, 1), (padding, padding), (dilation, dilation), 1, (size, size),
-                (out, (size + 2 * padding - dilation * (kernel - 1) - 1) + 1))  # fmt: skip
+    conv = Window(batch=1, in_channels=8, height=size, width=size, out_channels=8, kernel=(kernel, kernel),
+                  stride=(stride, 1), padding=(padding, padding), dilation=(dilation, dilation))  # fmt: skip
+    assert conv.out_size == (out, size + 2 * padding - dilation * (kernel - 1))
     assert padding_share(conv) == pytest.approx(counted_padding(conv))
 
 

@@ -13,6 +13,7 @@ from costmodel.hardware import load
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.operator import Operator
 from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.kernels.shapes import Convolution, Product
 from costmodel.tensor import Role, TensorSpec, f32
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def test_an_eager_nchw_convolution_reorders_input_weight_and_output() -> None:
     assert (weight.bytes_read, weight.bytes_written) == (4 * 16 * 8 * 9, 4 * 16 * 8 * 9)
     assert (after.bytes_read, after.bytes_written) == (4 * 16 * 36, 4 * 16 * 36)
     assert product.matrix_flops == 2 * 16 * 36 * 8 * 9  # a MAC for each output element, input channel and tap
-    assert product.gemm == (36, 16, 8 * 9, 1)
+    assert product.shape == Convolution(Product(36, 16, 8 * 9))
 
 
 @pytest.mark.parametrize(("channels", "access"), [(16, "elementwise"), (18, "padded")])
@@ -90,17 +91,17 @@ def test_narrow_groups_fall_back_to_im2col(groups: int, algorithm: str) -> None:
 
 def test_only_the_call_itself_has_a_fixed_time() -> None:
     kernels = conv(f32(1, 8, 6, 6), f32(16, 8, 3, 3), f32(1, 16, 6, 6), padding=1)
-    assert [kernel.count for kernel in kernels] == [0, 0, 1, 0]
+    assert [kernel.starts for kernel in kernels] == [0, 0, 1, 0]
 
 
 def test_linear_is_one_product_of_rows_columns_and_depth() -> None:
     (kernel,) = cpu_kernels(operator("aten.linear", f32(2, 5, 7), input=f32(2, 5, 3), weight=f32(7, 3)))
-    assert (kernel.algorithm, kernel.gemm, kernel.matrix_flops) == ("gemm", (10, 7, 3, 1), 2 * 10 * 7 * 3)
+    assert (kernel.algorithm, kernel.shape, kernel.matrix_flops) == ("gemm", Product(10, 7, 3), 2 * 10 * 7 * 3)
 
 
 def test_a_batched_product_keeps_its_batch() -> None:
     (kernel,) = cpu_kernels(operator("aten.matmul", f32(2, 6, 5, 7), input=f32(2, 6, 5, 3), other=f32(2, 6, 3, 7)))
-    assert (kernel.algorithm, kernel.gemm) == ("batched_gemm", (5, 7, 3, 12))
+    assert (kernel.algorithm, kernel.shape) == ("batched_gemm", Product(5, 7, 3, 12))
 
 
 def test_operands_whose_orders_differ_are_strided() -> None:

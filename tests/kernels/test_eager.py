@@ -10,7 +10,7 @@ from torch import nn
 from costmodel.engines import lower
 from costmodel.execution import Execution
 from costmodel.hardware import load
-from costmodel.timing.convolution import ConvShape
+from costmodel.kernels.shapes import Convolution, Depthwise, Pooling, Product, Rows
 
 GPU, CPU = load("rtx3090"), load("xeon-6148")
 AMP, HALF, FULL = Execution.of(dtype="amp_fp16"), Execution.of(dtype="fp16"), Execution()
@@ -55,8 +55,9 @@ CONV = nn.Conv2d(C, K, 3, padding=1)
 def test_padding_by_name_keeps_the_picture_whatever_the_dilation(kernels, size, dilation):
     """``padding="same"`` puts out as many positions as it reads; a dilated window reaches further."""
     run = kernels(nn.Conv2d(C, K, size, padding="same", dilation=dilation, bias=False), IMAGE, execution=FULL)
-    (window,) = (kernel.window for kernel in run if kernel.window is not None)
-    assert ConvShape.of_window(window).out_size == (SIDE, SIDE)
+    (shape,) = (kernel.shape for kernel in run if isinstance(kernel.shape, Convolution))
+    assert shape.window is not None
+    assert shape.window.out_size == (SIDE, SIDE)
 
 
 def test_a_3x3_convolution_in_nchw_under_autocast(kernels):
@@ -74,7 +75,7 @@ def test_a_3x3_convolution_in_nchw_under_autocast(kernels):
     assert [(k.algorithm, k.bytes_read, k.bytes_written) for k in run] == expected
     assert run[4].matrix_flops == 2 * Y * C * 9
     assert (run[4].engine, run[4].dtype) == ("matrix", "fp16")
-    assert run[4].gemm == (N * SIDE * SIDE, K, C * 9, 1)
+    assert run[4].shape.product == Product(N * SIDE * SIDE, K, C * 9)
     assert sum(k.vector_flops for k in run) == Y  # one addition of the bias for each output
 
 
@@ -85,7 +86,7 @@ def test_channels_last_needs_no_conversion(kernels):
 def test_a_1x1_convolution_is_a_matrix_product_on_nchw_as_it_lies(kernels):
     run = kernels(nn.Conv2d(C, K, 1, bias=False), IMAGE)
     assert algorithms(run) == ["gemm"]
-    assert run[0].gemm == (N * SIDE * SIDE, K, C, 1)
+    assert run[0].shape.product == Product(N * SIDE * SIDE, K, C)
 
 
 def test_a_strided_1x1_convolution_is_no_plain_product(kernels):
@@ -103,32 +104,32 @@ def test_a_depthwise_convolution_adds_its_bias_itself_on_the_vector_lanes(kernel
 @pytest.mark.parametrize(
     ("channels", "size", "kernel", "stride", "execution", "layout", "variant"),
     [
-        (32, 7, 3, 1, HALF, "nchw", "depthwise_nchw"),
-        (16, 7, 3, 1, HALF, "nchw", "depthwise_native"),  # fewer than 32 channels
-        (32, 6, 3, 1, HALF, "nchw", "depthwise_native"),  # narrower than 7
-        (32, 9, 7, 1, HALF, "nchw", "depthwise_native"),  # neither 1, 3 nor 5
-        (64, 14, 3, 2, HALF, "nchw", "depthwise_native"),
-        (256, 28, 3, 2, HALF, "nchw", "depthwise_nchw"),
-        (512, 14, 3, 2, HALF, "nchw", "depthwise_nchw"),
-        (32, 7, 3, 1, FULL, "nchw", "depthwise_native"),  # fp32
-        (32, 7, 3, 1, HALF, "nhwc", "depthwise_nhwc"),
-        (32, 14, 9, 1, HALF, "nhwc", "depthwise_nhwc_large"),
+        (32, 7, 3, 1, HALF, "nchw", "nchw"),
+        (16, 7, 3, 1, HALF, "nchw", "native"),  # fewer than 32 channels
+        (32, 6, 3, 1, HALF, "nchw", "native"),  # narrower than 7
+        (32, 9, 7, 1, HALF, "nchw", "native"),  # neither 1, 3 nor 5
+        (64, 14, 3, 2, HALF, "nchw", "native"),
+        (256, 28, 3, 2, HALF, "nchw", "nchw"),
+        (512, 14, 3, 2, HALF, "nchw", "nchw"),
+        (32, 7, 3, 1, FULL, "nchw", "native"),  # fp32
+        (32, 7, 3, 1, HALF, "nhwc", "nhwc"),
+        (32, 14, 9, 1, HALF, "nhwc", "nhwc_large"),
     ],
 )
 def test_whose_depthwise_kernel_runs(kernels, channels, size, kernel, stride, execution, layout, variant):
     """use_cudnn_depthwise of PyTorch's Convolution.cpp."""
     conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
     (run,) = kernels(conv, torch.empty(1, channels, size, size), execution=execution, layout=layout)
-    assert run.variant == variant
+    assert run.shape.depthwise is Depthwise(variant)
 
 
 def test_depthwise_kernels_of_cudnn_are_square_and_count_in_32_bits(kernels):
     flat = nn.Conv2d(32, 32, (1, 5), padding=(0, 2), groups=32)
-    assert kernels(flat, torch.empty(1, 32, 8, 8), layout="nhwc")[0].variant == "depthwise_nhwc_large"
+    assert kernels(flat, torch.empty(1, 32, 8, 8), layout="nhwc")[0].shape.depthwise is Depthwise.NHWC_LARGE
     conv, side = nn.Conv2d(32, 32, 3, padding=1, groups=32), 8192  # 32 channels of 2^26 pixels: 2^31 elements
-    for rows, variant in ((side, "depthwise_nhwc_wide"), (side - 1, "depthwise_nhwc")):
+    for rows, variant in ((side, "nhwc_wide"), (side - 1, "nhwc")):
         (run,) = kernels(conv, torch.empty(1, 32, rows, side, device="meta"), layout="nhwc")
-        assert run.variant == variant
+        assert run.shape.depthwise is Depthwise(variant)
 
 
 def test_fp32_convolutions_take_tf32_where_there_is_tf32_and_lanes_elsewhere(kernels):
@@ -158,7 +159,7 @@ def test_grouped_convolution_does_the_multiplications_of_its_groups(kernels):
 def test_linear_of_a_contiguous_input_has_its_bias_in_the_epilogue(kernels, shape):
     (kernel,) = kernels(nn.Linear(16, 24), torch.empty(shape))
     rows = 6 * (len(shape) == 2) + 12 * (len(shape) == 3)
-    assert kernel.gemm == (rows, 24, 16, 1)
+    assert kernel.shape == Product(rows, 24, 16)
     assert kernel.matrix_flops == 2 * rows * 24 * 16
     assert kernel.vector_flops == rows * 24
     assert (kernel.bytes_read, kernel.bytes_written) == (2 * (rows * 16 + 24 * 16 + 24), 2 * rows * 24)
@@ -181,7 +182,7 @@ def test_a_transposed_factor_is_taken_as_it_lies(kernels):
 
 def test_batched_product(kernels):
     (kernel,) = kernels(Applied(torch.bmm), torch.empty(3, 5, 4), torch.empty(3, 4, 7))
-    assert kernel.gemm == (5, 7, 4, 3)
+    assert kernel.shape == Product(5, 7, 4, 3)
     assert kernel.matrix_flops == 2 * 3 * 5 * 7 * 4
 
 
@@ -241,7 +242,7 @@ def test_layer_norm_of_a_permuted_tensor_copies_it_first(kernels):
     module = nn.Sequential(Applied(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(C))
     copy, norm = kernels(module, IMAGE)
     assert (copy.algorithm, copy.bytes_read, copy.bytes_written) == ("contiguous_copy", 2 * X, 2 * X)
-    assert (norm.algorithm, norm.row_length) == ("normalization", C)
+    assert (norm.algorithm, norm.shape) == ("normalization", Rows(C))
 
 
 def test_layer_norm_of_a_contiguous_tensor_is_one_kernel(kernels):
@@ -319,4 +320,4 @@ def test_group_norm_of_channels_last_is_copied_there_and_back(kernels):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_average_pooling_walks_its_window(kernels, layout):
     (kernel,) = kernels(nn.AvgPool2d((3, 2), 1), IMAGE, layout=layout)
-    assert (kernel.row_length, kernel.variant) == (6, layout)
+    assert kernel.shape == Pooling(6, channels_last=layout == "nhwc")

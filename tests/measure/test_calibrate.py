@@ -20,6 +20,7 @@ from costmodel.errors import InputError
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.read import parse_toml, profile_from
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Attention, Product
 from costmodel.measure import calibrate, calibrate_cpu, microbench_cpu
 from costmodel.measure.calibrate import calibrate_cpu as run_calibration
 from costmodel.measure.calibrate_cpu import Roofs, Rounds, time_entries
@@ -147,7 +148,7 @@ def linear(m: int, k: int, n: int) -> Kernel:
     """A matrix product by hand: two FLOP a multiply-accumulate, four bytes a number."""
     return Kernel(
         "aten.linear", "gemm", matrix_flops=2 * m * k * n, bytes_read=4 * (m * k + k * n), bytes_written=4 * m * n,
-        gemm=(m, n, k, 1), elements=m * n,
+        shape=Product(m, n, k), elements=m * n,
     )  # fmt: skip
 
 
@@ -361,7 +362,8 @@ def test_a_measured_peak_is_the_rate_at_the_clock_that_the_board_held(monkeypatc
     assert engine.flop_per_clock * engine.clock_hz * 100 == pytest.approx(80e12)
     assert GpuMachine.from_profile(profile).vector_flop_per_s == pytest.approx(20e12)
     attention = Kernel(op="aten.scaled_dot_product_attention", algorithm="flash_attention", engine="matrix",
-                       dtype="fp16", gemm=(4096, 4096, 64, 64), matrix_flops=4 * 64 * 4096**2 * 64)  # fmt: skip
+                       dtype="fp16", shape=Attention(4096, 4096, 64, 64), matrix_flops=4 * 64 * 4096**2 * 64,
+                       )  # fmt: skip
     assert attention.matrix_flops / gpu_kernel_time(attention, profile).compute_s < 80e12
 
 

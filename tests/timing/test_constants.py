@@ -8,6 +8,7 @@ import pytest
 
 from costmodel.hardware import load
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Product
 from costmodel.timing import CONSTANTS, Constants
 from costmodel.timing.cpu import cpu_kernel_time
 from costmodel.timing.gpu import gpu_kernel_time
@@ -17,7 +18,7 @@ COPY = Kernel(
     op="aten.clone", algorithm="copy", access="strided", bytes_read=10**8, bytes_written=10**8, elements=10**7
 )
 PRODUCT = Kernel(op="aten.mm", algorithm="gemm", engine="matrix", dtype="fp16", matrix_flops=2 * 4096**3,
-                 gemm=(4096, 4096, 4096, 1), bytes_read=2 * 4096**2, bytes_written=4096**2)  # fmt: skip
+                 shape=Product(4096, 4096, 4096), bytes_read=2 * 4096**2, bytes_written=4096**2)  # fmt: skip
 
 
 def names(constants: Constants) -> list[str]:

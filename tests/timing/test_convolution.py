@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel.timing.convolution import ALGORITHMS, CONVOLUTION, ConvShape, Engine, convolution_time, eligible
+from costmodel.kernels.shapes import Window
+from costmodel.timing.convolution import ALGORITHMS, CONVOLUTION, Engine, convolution_time, eligible
 from costmodel.timing.machine import GpuMachine
 
 GPU = GpuMachine(
@@ -21,9 +22,9 @@ GPU = GpuMachine(
     l2_bytes=6 * 2**20,
     dram_fraction=0.9,
 )
-BASE = ConvShape(batch=32, in_channels=256, height=28, width=28, out_channels=256, kernel=(3, 3), padding=(1, 1))
+BASE = Window(batch=32, in_channels=256, height=28, width=28, out_channels=256, kernel=(3, 3), padding=(1, 1))
 shapes = st.builds(
-    ConvShape,
+    Window,
     batch=st.integers(1, 64),
     in_channels=st.integers(1, 512),
     height=st.integers(7, 64),
@@ -35,11 +36,11 @@ shapes = st.builds(
 )
 
 
-def seconds(shape: ConvShape, algorithm: str, machine: GpuMachine = GPU) -> float:
+def seconds(shape: Window, algorithm: str, machine: GpuMachine = GPU) -> float:
     return convolution_time(shape, machine=machine, algorithms=(algorithm,)).seconds
 
 
-def multiplications(shape: ConvShape, algorithm: str) -> float:
+def multiplications(shape: Window, algorithm: str) -> float:
     """Real multiplications that the algorithm cannot avoid, without transforms."""
     height, width = shape.out_size
     channels = shape.batch * shape.in_channels * shape.out_channels
@@ -52,14 +53,14 @@ def multiplications(shape: ConvShape, algorithm: str) -> float:
 
 
 @given(shape=shapes)
-def test_the_fastest_candidate_wins(shape: ConvShape) -> None:
+def test_the_fastest_candidate_wins(shape: Window) -> None:
     time = convolution_time(shape, machine=GPU)
     assert set(time.candidates) == set(eligible(shape))
     assert time.seconds == min(time.candidates.values()) == time.candidates[time.algorithm]
 
 
 @given(shape=shapes)
-def test_no_algorithm_beats_its_own_multiplications_at_peak(shape: ConvShape) -> None:
+def test_no_algorithm_beats_its_own_multiplications_at_peak(shape: Window) -> None:
     """The peak is FLOP/s at the efficiency that the fit found (above 1 where a board exceeds its mean clock)."""
     fastest = max(CONVOLUTION.gemm_efficiency, CONVOLUTION.fused_efficiency, CONVOLUTION.batched_efficiency)
     for algorithm in eligible(shape):
@@ -68,7 +69,7 @@ def test_no_algorithm_beats_its_own_multiplications_at_peak(shape: ConvShape) ->
 
 
 @given(shape=shapes)
-def test_no_algorithm_beats_one_pass_through_memory(shape: ConvShape) -> None:
+def test_no_algorithm_beats_one_pass_through_memory(shape: Window) -> None:
     height, width = shape.out_size
     inputs = shape.batch * shape.in_channels * shape.height * shape.width
     filters = shape.out_channels * shape.in_channels * shape.kernel[0] * shape.kernel[1]
@@ -80,7 +81,7 @@ def test_no_algorithm_beats_one_pass_through_memory(shape: ConvShape) -> None:
 
 @settings(max_examples=50)
 @given(shape=shapes, name=st.sampled_from(["batch", "in_channels", "out_channels"]), factor=st.integers(2, 4))
-def test_more_work_never_takes_less(shape: ConvShape, name: str, factor: int) -> None:
+def test_more_work_never_takes_less(shape: Window, name: str, factor: int) -> None:
     larger = dataclasses.replace(shape, **{name: factor * getattr(shape, name)})
     for algorithm in eligible(shape):
         assert seconds(larger, algorithm) >= seconds(shape, algorithm) * (1 - 1e-12)
@@ -106,7 +107,7 @@ def test_eligible(
 
 
 @given(shape=shapes)
-def test_out_size_by_counting_filter_positions(shape: ConvShape) -> None:
+def test_out_size_by_counting_filter_positions(shape: Window) -> None:
     height, width = shape.out_size
     for size, out, axis in ((shape.height, height, 0), (shape.width, width, 1)):
         last = size + 2 * shape.padding[axis] - shape.dilation[axis] * (shape.kernel[axis] - 1)

@@ -14,6 +14,7 @@ from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile, load, names
 from costmodel.host import host_of
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
+from costmodel.kernels.shapes import Loop, Product
 from costmodel.timing.cpu import (
     CpuMachine,
     cpu_kernel_time,
@@ -35,7 +36,8 @@ sizes = st.integers(0, 10**9)
 
 def kernel(algorithm: str, flops: int = 0, nbytes: int = 0) -> Kernel:
     """A kernel of this algorithm with this work; 64 x 64 x 64 where a shape is asked for."""
-    base = Kernel(op="aten.other", algorithm=algorithm, bytes_read=nbytes, gemm=(64, 64, 64, 1), elements=nbytes // 4)
+    shape = Loop(lane_cycles=flops) if algorithm in ("fused_loop", "fused_pool") else Product(64, 64, 64)
+    base = Kernel(op="aten.other", algorithm=algorithm, bytes_read=nbytes, shape=shape, elements=nbytes // 4)
     return dataclasses.replace(base, **{"matrix_flops" if algorithm in CONTRACTIONS else "vector_flops": flops})
 
 
@@ -79,7 +81,11 @@ def test_weights_of_a_matrix_vector_product_are_read_at_the_speed_of_memory(name
     hardware = load(name)
     n, k = 4096, 25088
     product = Kernel(
-        op="aten.linear", algorithm="gemm", gemm=(1, n, k, 1), matrix_flops=2 * n * k, bytes_read=4 * (n * k + k + n)
+        op="aten.linear",
+        algorithm="gemm",
+        shape=Product(1, n, k),
+        matrix_flops=2 * n * k,
+        bytes_read=4 * (n * k + k + n),
     )
     part = cpu_kernel_time(product, hardware)
     pins = 4 * n * k / hardware.dram_bytes_per_s
@@ -90,7 +96,7 @@ def test_weights_of_a_matrix_vector_product_are_read_at_the_speed_of_memory(name
 
 def test_twice_the_weights_take_a_linear_layer_twice_as_long_at_batch_1() -> None:
     def product(n: int) -> Kernel:
-        return Kernel(op="aten.linear", algorithm="gemm", gemm=(1, n, 4096, 1), bytes_read=4 * n * 4096)
+        return Kernel(op="aten.linear", algorithm="gemm", shape=Product(1, n, 4096), bytes_read=4 * n * 4096)
 
     small, large = (cpu_kernel_time(product(n), I9).memory_s for n in (4096, 8192))
     assert large == pytest.approx(2 * small)
@@ -103,7 +109,7 @@ def test_weights_that_stay_in_the_caches_load_faster() -> None:
 
 
 def test_a_reorder_lies_inside_the_call_that_asked_for_it() -> None:
-    inner = dataclasses.replace(kernel("reorder_activations", 0, 10**6), count=0)
+    inner = dataclasses.replace(kernel("reorder_activations", 0, 10**6), inside=True)
     assert cpu_kernel_time(inner, I9).fixed_s == 0
 
 

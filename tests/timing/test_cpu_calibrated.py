@@ -13,6 +13,7 @@ from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Pooling, Product
 from costmodel.tensor import Role, TensorSpec, f32
 from costmodel.timing import step_timeline
 from costmodel.timing.cpu_calibrated import find_kind, heap_growth, kind_of, work_of
@@ -164,13 +165,15 @@ def test_a_calibration_without_any_relative_is_an_error() -> None:
 
 
 def test_few_rows_only_read_weights() -> None:
-    one = Kernel("aten.linear", "gemm", matrix_flops=2 * 10 * 20, gemm=(1, 20, 10, 1), bytes_read=840, bytes_written=80)
-    many = replace(one, gemm=(5, 20, 10, 1), matrix_flops=5 * 2 * 10 * 20)
+    one = Kernel(
+        "aten.linear", "gemm", matrix_flops=2 * 10 * 20, shape=Product(1, 20, 10), bytes_read=840, bytes_written=80
+    )
+    many = replace(one, shape=Product(5, 20, 10), matrix_flops=5 * 2 * 10 * 20)
     assert kind_of(one) == "linear_few_rows" and kind_of(many) == "linear"
     assert work_of(one).weight_bytes == 4 * 20 * 10 and work_of(one).flops == 0
     assert work_of(many).flops == 5 * 2 * 10 * 20
 
 
 def test_pooling_walks_its_windows_and_a_reduction_its_input() -> None:
-    assert work_of(Kernel("aten.max_pool2d", "pool", elements=10, row_length=9)).elements == 90
+    assert work_of(Kernel("aten.max_pool2d", "pool", elements=10, shape=Pooling(9))).elements == 90
     assert work_of(Kernel("aten.mean", "reduction", elements=10, bytes_read=4000)).elements == 1000

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from costmodel.hardware import load, names
 from costmodel.kernels import Kernel
+from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Planes, Pooling, Product, Rows, Window
 from costmodel.timing import KernelSeconds
-from costmodel.timing.convolution import ConvShape, convolution_time
+from costmodel.timing.convolution import convolution_time
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.gpu import gpu_kernel_time
@@ -72,7 +73,7 @@ def attention(length, width, batch=64):
     operand = 2 * batch * length * width
     return Kernel(op="aten.scaled_dot_product_attention", algorithm="flash_attention", engine="matrix", dtype="fp16",
                   matrix_flops=4 * batch * length**2 * width, bytes_read=3 * operand, bytes_written=operand,
-                  gemm=(length, length, width, batch), elements=operand // 2)  # fmt: skip
+                  shape=Attention(length, length, width, batch), elements=operand // 2)  # fmt: skip
 
 
 def test_flash_attention_stays_below_the_peak_and_is_quadratic_in_length():
@@ -88,12 +89,13 @@ def test_flash_attention_pads_its_lengths_and_widths():
     assert gpu_kernel_time(attention(256, 33), A100).compute_s == gpu_kernel_time(attention(256, 64), A100).compute_s
 
 
-def depthwise(variant, flops=10**10):
-    return Kernel(op="aten.conv2d", algorithm="direct_depthwise", variant=variant, matrix_flops=flops,
+def depthwise(kernel, flops=10**10):
+    shape = Convolution(Product(1, 1, 1), depthwise=kernel)
+    return Kernel(op="aten.conv2d", algorithm="direct_depthwise", shape=shape, matrix_flops=flops,
                   bytes_read=10**6, bytes_written=10**6, elements=500_000)  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", ["depthwise_nhwc", "depthwise_nhwc_large", "depthwise_nchw", "depthwise_native"])
+@pytest.mark.parametrize("variant", sorted(set(Depthwise) - {Depthwise.NHWC_WIDE}))
 def test_depthwise_convolutions_reach_a_fraction_of_the_lanes(variant):
     found = gpu_kernel_time(depthwise(variant), A100)
     assert 10**10 / found.compute_s < A100.peak("vector", "fp32").flop_per_s
@@ -101,30 +103,28 @@ def test_depthwise_convolutions_reach_a_fraction_of_the_lanes(variant):
 
 
 def test_serial_upsampling_takes_its_time_for_each_plane_whatever_the_gpu():
-    kernel = elementwise(4000, row_length=10_000)
-    serial = Kernel(op="aten.upsample_bilinear2d", algorithm="resample_serial", row_length=10_000, elements=1000,
+    kernel = elementwise(4000)
+    serial = Kernel(op="aten.upsample_bilinear2d", algorithm="resample_serial", shape=Planes(10_000), elements=1000,
                     bytes_read=kernel.bytes_read, bytes_written=kernel.bytes_written)  # fmt: skip
     assert gpu_kernel_time(serial, A100).compute_s == pytest.approx(10_000 * GPU.resample_plane_s)
 
 
 #: (batch, in, height, width, out, kernel, stride, padding, dilation, groups): cuDNN takes other algorithms for each.
 WINDOWS = {
-    "winograd": (16, 256, 14, 14, 256, 3, 3, 1, 1, 1, 1, 1, 1, 1),
-    "implicit_gemm": (16, 64, 56, 56, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1),
-    "fft": (16, 64, 56, 56, 64, 11, 11, 1, 1, 5, 5, 1, 1, 1),
-}
+    "winograd": Window(batch=16, in_channels=256, height=14, width=14, out_channels=256, kernel=(3, 3), padding=(1, 1)),
+    "implicit_gemm": Window(batch=16, in_channels=64, height=56, width=56, out_channels=128, kernel=(3, 3),
+                            stride=(2, 2), padding=(1, 1)),
+    "fft": Window(batch=16, in_channels=64, height=56, width=56, out_channels=64, kernel=(11, 11), padding=(5, 5)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS.keys())
 @pytest.mark.parametrize("hw", ["v100-pcie-32gb", "t4"])
-def test_a_convolution_takes_what_the_convolution_model_says(hw: str, window: tuple[int, ...]) -> None:
+def test_a_convolution_takes_what_the_convolution_model_says(hw: str, window: Window) -> None:
     profile = load(hw)
-    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", window=window, bytes_read=1, gemm=(1, 1, 1, 1))
-    shape = ConvShape(
-        batch=window[0], in_channels=window[1], height=window[2], width=window[3], out_channels=window[4],
-        kernel=window[5:7], stride=window[7:9], padding=window[9:11], dilation=window[11:13], groups=window[13],
-    )  # fmt: skip
-    expected = convolution_time(shape, machine=GpuMachine.from_profile(profile)).seconds
+    shape = Convolution(Product(1, 1, 1), window)
+    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", shape=shape, bytes_read=1)
+    expected = convolution_time(window, machine=GpuMachine.from_profile(profile)).seconds
     assert gpu_kernel_time(kernel, profile).seconds() == pytest.approx(expected)
 
 
@@ -132,7 +132,7 @@ def test_a_convolution_takes_what_the_convolution_model_says(hw: str, window: tu
 @pytest.mark.parametrize("length", [512, 8192])
 def test_a_row_kernel_takes_what_the_streaming_model_says(kind: str, length: int) -> None:
     profile, elements = load("a100-pcie-40gb"), 4096 * length
-    kernel = Kernel(op="aten.any", algorithm=kind, access=kind, elements=elements, row_length=length,
+    kernel = Kernel(op="aten.any", algorithm=kind, access=kind, elements=elements, shape=Rows(length),
                     bytes_read=4 * elements, bytes_written=4 * elements)  # fmt: skip
     machine = GpuMachine.from_profile(profile)
     expected = streaming_time(
@@ -149,8 +149,7 @@ def test_wide_windows_of_average_pooling_take_their_time_by_the_tap(variant: str
                 op="aten.avg_pool2d",
                 algorithm="pool",
                 access="pooling",
-                variant=variant,
-                row_length=taps,
+                shape=Pooling(taps, channels_last=variant == "nhwc"),
                 bytes_read=4 * 10**8,
                 bytes_written=4 * 10**8,
                 elements=10**8,
@@ -167,10 +166,11 @@ def test_wide_windows_of_average_pooling_take_their_time_by_the_tap(variant: str
 def test_taps_of_a_filters_row_share_what_the_unit_has_loaded(stride: int, reuse: float) -> None:
     """A 3x3 convolution on tensor cores takes as long as a product whose A is loaded 3 / stride times less often."""
     side = 56 * stride
-    window = (64, 64, side, side, 64, 3, 3, stride, stride, 1, 1, 1, 1, 1)
+    window = Window(batch=64, in_channels=64, height=side, width=side, out_channels=64, kernel=(3, 3),
+                    stride=(stride, stride), padding=(1, 1))  # fmt: skip
     geometry = (64 * 56 * 56, 64, 64 * 9, 1)
-    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", engine="matrix", dtype="fp16", gemm=geometry,
-                    window=window, bytes_read=10**6, bytes_written=10**6)  # fmt: skip
+    kernel = Kernel(op="aten.conv2d", algorithm="implicit_gemm", engine="matrix", dtype="fp16",
+                    shape=Convolution(Product(*geometry), window), bytes_read=10**6, bytes_written=10**6)  # fmt: skip
     machine = GemmMachine.from_profile(A100)
     expected = gemm_time(*geometry, dtype="fp16", hw=machine, traffic_bytes=2e6, row_reuse=reuse).seconds
     assert gpu_kernel_time(kernel, A100).seconds() == pytest.approx(expected)

@@ -6,6 +6,7 @@ import pytest
 
 from costmodel.hardware import load
 from costmodel.kernels import Kernel, KernelPlan, Launch
+from costmodel.kernels.shapes import Product
 from costmodel.validate.replay import replayed, reuse_bytes
 
 MIB = 2**20
@@ -13,7 +14,7 @@ MIB = 2**20
 
 def _product(m: int, n: int, k: int) -> KernelPlan:
     moved = {"bytes_read": 2 * k * (m + n), "bytes_written": 2 * m * n}
-    kernel = Kernel(op="aten.linear", algorithm="gemm", dtype="bf16", gemm=(m, n, k, 1), **moved)
+    kernel = Kernel(op="aten.linear", algorithm="gemm", dtype="bf16", shape=Product(m, n, k), **moved)
     return KernelPlan(kernels=(kernel,), launches=(Launch(0, (0,)),))
 
 

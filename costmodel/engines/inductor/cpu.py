@@ -30,6 +30,7 @@ from costmodel.kernels.cpu import (
 )
 from costmodel.kernels.operator import Operator, window_elements
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, storages_of, stored_bytes
+from costmodel.kernels.shapes import Loop
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, tensors_in
 
@@ -82,6 +83,7 @@ class _Loop:
     reads: dict[int, int] = field(default_factory=dict)
     writes: dict[int, int] = field(default_factory=dict)
     vector_flops: int = 0
+    lane_cycles: int = 0  # cycles of the vector unit times its lanes
     window_reads: int = 0  # elements read under pooling windows
     elements: int = 0
     passes: int = 1
@@ -146,7 +148,7 @@ class _Inductor:
             if loop is None:
                 elements: int = self.graph.specs[self.graph.tensors[tensor].spec].numel  # type: ignore[assignment]
                 yield Kernel(
-                    op="aten._to_copy", algorithm="fused_loop", vector_flops=elements, elements=elements,
+                    op="aten._to_copy", algorithm="fused_loop", shape=Loop(lane_cycles=elements), elements=elements,
                     bytes_read=self._nbytes(tensor, types.had[position]), bytes_written=low,
                 )  # fmt: skip
             elif self.readers[storage] > 1 or storage in self.results:
@@ -187,7 +189,7 @@ class _Inductor:
         read = self.graph.tensors[self.graph.nodes[index].inputs[0]]
         if self.graph.storages[read.storage].nbytes > self.graph.specs[read.spec].nbytes:  # both as traced
             copy = moved(operator, operator.input, "fused_loop")
-            yield replace(copy, count=1, vector_flops=copy.elements)
+            yield replace(copy, inside=False, shape=Loop(lane_cycles=copy.elements))
         weight = operator.arguments["weight"]
         if product(weight.shape[2:]) > 1:
             yield moved(operator, weight, "copy_weights")
@@ -228,6 +230,7 @@ class _Inductor:
         into.nodes += loop.nodes
         into.reads |= loop.reads
         into.vector_flops += loop.vector_flops
+        into.lane_cycles += loop.lane_cycles
         into.elements += loop.elements
         into.strided |= loop.strided
         self.written[storage] = (self.written[storage][0], into)
@@ -235,7 +238,8 @@ class _Inductor:
     def _count(self, loop: _Loop, index: int, operator: Operator, algorithm: str) -> None:
         loop.nodes.append(index)
         elements = max(t.numel for t in (operator.out, *tensors_in(operator.arguments)))
-        loop.vector_flops += int(elements * self._cycles(index, operator))
+        loop.vector_flops += operator.cost.vector_flops  # type: ignore[operator]
+        loop.lane_cycles += int(elements * self._cycles(index, operator))
         loop.elements += elements
         if algorithm == "pool":
             loop.window_reads += operator.out.numel * window_elements(operator)  # type: ignore[operator]
@@ -267,11 +271,7 @@ class _Inductor:
         )
 
     def _kernel(self, loop: _Loop) -> Kernel:
-        """One loop nest: outside operands read once, results that others read written once.
-
-        ``vector_flops`` are cycles of a vector unit times its lanes, elementary functions expanded; ``row_length``
-        elements read under pooling windows.
-        """
+        """One loop nest: outside operands read once, results that others read written once."""
         inside: dict[int, int] = {}
         for node in loop.nodes:
             for storage in {self.graph.tensors[t].storage for t in self.graph.nodes[node].inputs}:
@@ -285,7 +285,7 @@ class _Inductor:
             bytes_read=sum(loop.reads.values()),
             bytes_written=sum((kept or loop.writes).values()),
             elements=loop.elements,
-            row_length=loop.window_reads,
+            shape=Loop(loop.lane_cycles, loop.window_reads),
             access="strided" if loop.strided else "elementwise",
             count=loop.passes,
             caller="loop",
