@@ -120,6 +120,10 @@ class OpenSizes:
     storages: list[int]
 
 
+#: Arguments that are the same in every binding.
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
 @dataclass
 class OpGraph:
     """A traced program. See the module's text for its tables."""
@@ -300,12 +304,13 @@ class OpGraph:
 
     def arguments(self, call: Call) -> dict[str, Any]:
         """Arguments of a call by schema name, tensors as specs, sizes as they are in this graph."""
-        return {name: self._resolve(value) for name, value in call.arguments}
+        return {name: v if type(v) in _PLAIN else self._resolve(v) for name, v in call.arguments}
 
     def results(self, call: Call) -> Any:
         """The result's spec, or a tuple of specs where the operator has several."""
-        specs = tuple(self._resolve(value) for value in call.outputs)
-        return specs[0] if len(specs) == 1 else specs
+        if len(call.outputs) == 1:
+            return self._resolve(call.outputs[0])
+        return tuple(self._resolve(value) for value in call.outputs)
 
     def _resolve(self, value: Any) -> Any:
         if type(value) is SpecRef:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cli import arguments as common
+from costmodel.execution.precision import BITS, torch_dtype
 
 if TYPE_CHECKING:
     from costmodel.claims import Design
@@ -15,13 +16,11 @@ if TYPE_CHECKING:
 
 #: Layers whose multiplications are those of a matrix product.
 _PRODUCTS = ("fully_connected", "pooled_head", "squeeze_excitation")
-#: Bytes of an element: traces are in fp32, and a narrower type moves fewer for the same FLOPs.
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 __all__ = ["add", "is_layer", "lines", "node_crossings"]
 
 #: What the command line calls a dtype -> what the tensors of a layer hold, in the order of preference of engines.
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_DTYPES = {word: torch_dtype(word) for word in ("fp32", "fp16", "bf16")}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +155,8 @@ def node_crossings(costs: GraphCosts, arguments: argparse.Namespace) -> Callable
         cost = costs.of_call[call]
         if not machines or cost.macs == 0 or not is_symbolic(cost.flops):
             return ""
-        scale, convolves = _BYTES[arguments.dtype] / 4, "conv" in costs.graph.calls[call].op
+        # a trace is in fp32, and a narrower type moves fewer bytes for the same FLOPs
+        scale, convolves = BITS[arguments.dtype] / BITS["fp32"], "conv" in costs.graph.calls[call].op
         found = []
         for machine in machines:
             ridge, _ = _ridge(machine, arguments.dtype, convolves=convolves)
