@@ -39,8 +39,8 @@ CONVENTIONS = (
 )
 
 
-#: (batch, sizes asked for, layout) -> the same model traced so that it holds there, and its closed forms.
-Retrace = Callable[[int, Mapping[str, int], str], tuple[OpGraph, Mapping[str, str] | None]]
+#: (batch, sizes asked for, layout, kind of device) -> the same model traced so that it holds there, its closed forms.
+Retrace = Callable[[int, Mapping[str, int], str, str], tuple[OpGraph, Mapping[str, str] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,13 +316,14 @@ class Analysis:
         if seq_len is not None:
             asked["seq_len"] = seq_len
         execution = self.execution.changed(batch=batch, dtype=dtype, mode=mode, layout=layout, host=host, **words)
-        trace = self._trace_at(execution, asked)
+        hardware = self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw
+        trace = self._trace_at(execution, asked, hardware.family.torch_device)
         record, sizes = trace.record, {**self.execution.sizes, **asked}
         other = Analysis(
             name=self.name,
             source=self.source,
             record=record,
-            hardware=self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw,
+            hardware=hardware,
             execution=execution.changed(sizes={n: v for n, v in sizes.items() if n in record.symbols}),
             closed_forms=trace.closed_forms,
             asked=asked,
@@ -335,20 +336,22 @@ class Analysis:
                 other.__dict__["node_costs"] = self.node_costs
         return other
 
-    def _trace_at(self, execution: Execution, asked: Mapping[str, int]) -> _Trace:
-        """A trace in the execution's layout that holds at its batch and at these sizes, made anew where there is none.
+    def _trace_at(self, execution: Execution, asked: Mapping[str, int], device: str) -> _Trace:
+        """A trace in the execution's layout that holds at its batch, at these sizes and on this kind of device, made
+        anew where there is none.
 
         Raises InputError where none can be made because how this one was made is not known.
         """
         layout, batch = execution.layout, execution.batch
         for trace in self._traces.get(layout, ()):
-            if trace.fits(batch, asked, verified=self._retrace is not None):
+            here = self._retrace is None or trace.record.device in ("", device)
+            if here and trace.fits(batch, asked, verified=self._retrace is not None):
                 return trace
         if self._retrace is None:
             self._refuse(execution, asked)
         for name, size in {"batch": batch, **asked}.items():
             checked_size(name, size)
-        trace = _Trace(*self._retrace(batch, asked, layout), batch, dict(asked))  # type: ignore[misc]
+        trace = _Trace(*self._retrace(batch, asked, layout, device), batch, dict(asked))  # type: ignore[misc]
         self._traces.setdefault(layout, []).insert(0, trace)
         return trace
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,8 @@ ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len
 
 Progress = Callable[[int], None]
 
-#: (batch, sizes, layout) -> a trace that holds there; batch None is the model's own.
-Traces = Callable[[int | None, Mapping[str, int], str], CachedTrace]
+#: (batch, sizes, layout, kind of device) -> a trace that holds there; batch None is the model's own.
+Traces = Callable[[int | None, Mapping[str, int], str, str], CachedTrace]
 
 
 def analyze(
@@ -140,11 +140,13 @@ def _analysis(
 ) -> Analysis:
     """``batch`` None: the model's own."""
 
-    def retrace(batch: int, sizes: Mapping[str, int], layout: str) -> tuple[OpGraph, Mapping[str, str] | None]:
-        found = traces(batch, sizes, layout)
+    def retrace(
+        batch: int, sizes: Mapping[str, int], layout: str, device: str
+    ) -> tuple[OpGraph, Mapping[str, str] | None]:
+        found = traces(batch, sizes, layout, device)
         return found.graph, found.closed_forms or None
 
-    traced = traces(batch, sizes, execution.layout)
+    traced = traces(batch, sizes, execution.layout, hardware.family.torch_device)
     symbols = traced.graph.symbols
     own = symbols["batch"].default if "batch" in symbols else traced.graph.batch or 1
     return Analysis(
@@ -161,8 +163,10 @@ def _analysis(
     )
 
 
-def _named_trace(request: str, batch: int | None, sizes: Mapping[str, int], layout: str, **options: Any) -> CachedTrace:
-    return load_trace(request, batch=batch, sizes=sizes, layout=layout, checked=True, **options)
+def _named_trace(
+    request: str, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, **options: Any
+) -> CachedTrace:
+    return load_trace(request, batch=batch, sizes=sizes, layout=layout, device=device, checked=True, **options)
 
 
 def load_trace(
@@ -173,15 +177,17 @@ def load_trace(
     sizes: Mapping[str, int] | None = None,
     input_shape: Sequence[int] | None = None,
     layout: str = "nchw",
+    device: str = "cuda",
     use_cache: bool | Literal["only"] = True,
     checked: bool = False,
     progress: Progress | None = None,
 ) -> CachedTrace:
     """The traced graph of a named model, from the cache where it serves, else traced and stored.
 
-    ``batch`` None is the model's own. ``checked``: a run at this batch and these sizes agrees with the graph; a cached
-    graph whose open sizes were not yet tried there is run there once, and remembers it. Otherwise the sizes that the
-    model leaves open are open, whether or not another path is taken at some of them.
+    ``batch`` None is the model's own. ``device`` is the kind of device that the model sees, "cuda" or "cpu": entries of
+    models that asked for it are kept apart. ``checked``: a run at this batch and these sizes agrees with the graph; a
+    cached graph whose open sizes were not yet tried there is run there once, and remembers it. Otherwise the sizes
+    that the model leaves open are open, whether or not another path is taken at some of them.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
     sizes = dict(sizes or {})
@@ -189,9 +195,11 @@ def load_trace(
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
     untried: dict[str, CachedTrace] = {}
     if use_cache:
-        for parts in (options, specific, {**specific, "batch": batch}):
+        for parts in _by_device(device, options, specific, {**specific, "batch": batch}):
             entry = cache.read(cache.key(request, parts))
-            if entry is None or (input_shape is not None and parts is options):
+            if entry is None or (input_shape is not None and "sizes" not in parts):
+                continue
+            if entry.graph.device not in ("", device):
                 continue
             if entry.graph.serves(batch, sizes, verified=checked):
                 return entry
@@ -202,26 +210,36 @@ def load_trace(
     loaded = _loaded(request, sizes, input_shape, batch)
     at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
     for key, entry in untried.items():
-        tried = _tried(entry, loaded, at, layout)
+        tried = _tried(entry, loaded, at, layout, device)
         if tried is not None:
             cache.write(key, tried, _files(request))
             return tried
-    entry = _traced(loaded, ("batch",) if untried else symbols, at, layout, checked, progress)
+    entry = _traced(loaded, ("batch",) if untried else symbols, at, layout, device, checked, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific
         if untried or "batch" not in entry.graph.symbols:
             parts = {**specific, "batch": batch}
+        *_, parts = _by_device(entry.graph.device, parts)
         cache.write(cache.key(request, parts), entry, _files(request))
     return entry
 
 
-def _tried(entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], layout: str) -> CachedTrace | None:
+def _by_device(device: str, *parts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Keys of what a trace depends on: first without the kind of device, then with it. GPUs need no second one."""
+    yield from parts
+    if device == "cpu":
+        yield from ({**part, "device": device} for part in parts)
+
+
+def _tried(
+    entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], layout: str, device: str
+) -> CachedTrace | None:
     """The entry with ``sizes`` among those that it holds at, or None where a run there does something else."""
     from costmodel.trace import agrees
 
     graph = entry.graph
     at = {name: sizes.get(name, symbol.default) for name, symbol in graph.symbols.items()}
-    if agrees(loaded, graph, at, layout) is not None:
+    if agrees(loaded, graph, at, layout, device) is not None:
         return None
     return replace(entry, graph=replace(graph, domain=(graph.domain or Domain()).also(at)))
 
@@ -266,12 +284,15 @@ def _traced(
     symbols: Sequence[str],
     sizes: Mapping[str, int],
     layout: str,
+    device: str,
     checked: bool,
     progress: Progress | None,
 ) -> CachedTrace:
     from costmodel.trace import trace
 
-    graph = trace(loaded, symbols=symbols, sizes=sizes, layout=layout, checked=checked, progress=progress)
+    graph = trace(
+        loaded, symbols=symbols, sizes=sizes, layout=layout, device=device, checked=checked, progress=progress
+    )
     forms = closed_forms(cost_graph(graph.symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
@@ -293,18 +314,20 @@ class _ModuleTraces:
         self.symbols, self.progress = symbols, progress
         self.last: dict[str, CachedTrace] = {}
 
-    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str) -> CachedTrace:
-        """A trace in ``layout`` that holds at ``batch`` (None: that of the inputs) and ``sizes``."""
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
+        """A trace in ``layout``, on this kind of ``device``, that holds at ``batch`` (None: the inputs') and sizes."""
         self.loaded.check(sizes)
         _check_batch(self.loaded, batch)
         loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})
         at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}
         symbols, last = self.symbols, self.last.get(layout)
+        if last is not None and last.graph.device not in ("", device):
+            last = None
         if last is not None and last.graph.serves(batch, sizes, verified=False):
-            tried = _tried(last, loaded, at, layout)
+            tried = _tried(last, loaded, at, layout, device)
             if tried is not None:
                 self.last[layout] = tried
                 return tried
             symbols = ("batch",)
-        self.last[layout] = _traced(loaded, symbols, at, layout, True, self.progress)
+        self.last[layout] = _traced(loaded, symbols, at, layout, device, True, self.progress)
         return self.last[layout]

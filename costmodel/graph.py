@@ -93,7 +93,8 @@ class OpNode:
     the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and
     ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
     (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to;
-    ``synchronizes``: the host reads the result, and waits for the device until it is there.
+    ``synchronizes``: the host reads the result, and waits for the device until it is there;
+    ``autocast`` is what an autocast region of the model's own says here: "off", or the lower dtype.
     """
 
     name: str
@@ -107,6 +108,7 @@ class OpNode:
     after: tuple[int, ...] = ()
     phase: NodePhase = NodePhase.FORWARD
     synchronizes: bool = False
+    autocast: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class OpGraph:
     notes: tuple[str, ...] = ()
     layout: str = "nchw"
     """Memory format of images and weights in the traced run: strides follow from it."""
+    device: str = ""
+    """Kind of device ("cuda", "cpu") that the model was told it runs on, where it asked; "": it never did."""
     batch: int | None = None
     """The batch that the sizes are for, where it is a number and not a symbol."""
     domain: Domain | None = None
@@ -169,6 +173,7 @@ class OpGraph:
             buffer_bytes_of=self.buffer_bytes_of,
             notes=self.notes,
             layout=self.layout,
+            device=self.device,
             batch=self.batch,
             domain=self.domain,
             memo=self.memo,

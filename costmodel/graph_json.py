@@ -34,6 +34,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "buffer_bytes": coded.buffer_bytes_of,
         "notes": list(coded.notes),
         "layout": coded.layout,
+        "device": coded.device,
         "batch": coded.batch,
         "domain": None if coded.domain is None else _domain_json(coded.domain),
     }
@@ -69,24 +70,27 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         buffer_bytes_of=_by_dtype(data["buffer_bytes"]),
         notes=tuple(data["notes"]),
         layout=data["layout"],
+        device=data.get("device", ""),
         batch=data.get("batch"),
         domain=_domain(data.get("domain")),
     )
 
 
 def _node(node: OpNode) -> list[Any]:
-    """Fields of a node; the phase, last, only where it is not the forward pass."""
+    """Fields of a node; phase and autocast, last, only where they are not those of a plain forward pass."""
     where = [node.name, node.module, node.module_type, node.call]
     flow = [list(node.inputs), list(node.outputs), node.in_place, list(node.after)]
-    return [*where, *flow] + [node.phase.value] * (node.phase is not NodePhase.FORWARD)
+    special = node.phase is not NodePhase.FORWARD or bool(node.autocast)
+    return [*where, *flow] + [node.phase.value, node.autocast] * special
 
 
 def _read_node(
     calls: list[Call], name: str, module: str, kind: str, call: int, ins: list[int], outs: list[int], in_place: bool,
     after: list[int], phase: str = NodePhase.FORWARD.value,
+    autocast: str = "",
 ) -> OpNode:  # fmt: skip
     flow = (tuple(ins), tuple(outs), in_place, tuple(after))
-    return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase))
+    return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase), autocast=autocast)
 
 
 def _by_dtype(nbytes: dict[str, int] | int) -> dict[str, int]:

@@ -22,7 +22,8 @@ class Family:
     ``unit`` is the word for one of its units, ``dnn`` the library that convolves. ``issues_ahead``: the host issues
     kernels ahead of the device, in a queue, so that host time can hide behind device time; on a CPU the two are one.
     ``adds_bias_apart``: in eager mode a convolution leaves its bias to a kernel of its own. ``half_depthwise``: the
-    library has depthwise kernels of half precision that are faster by more than their bytes.
+    library has depthwise kernels of half precision that are faster by more than their bytes. ``torch_device`` is the
+    kind of device that a model sees on it, ``x.device.type``: ROCm answers to CUDA's name.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Family:
     issues_ahead: bool
     adds_bias_apart: bool
     half_depthwise: bool
+    torch_device: str = "cuda"
 
 
 CUDA = Family(
@@ -45,7 +47,7 @@ ROCM = Family(
 )  # fmt: skip
 CPU = Family(
     name="cpu", title="CPU", unit="core", dnn="oneDNN",
-    issues_ahead=False, adds_bias_apart=False, half_depthwise=False,
+    issues_ahead=False, adds_bias_apart=False, half_depthwise=False, torch_device="cpu",
 )  # fmt: skip
 #: Machines that nobody has modelled: a roofline of their datasheet.
 ACCELERATOR = Family(

@@ -26,7 +26,7 @@ from costmodel.formulas.contraction import activation_flops, linear
 from costmodel.formulas.normalization import layer_norm
 from costmodel.formulas.operands import Specs, fused_cost, halved, nbytes, spec_of
 from costmodel.formulas.registry import formula
-from costmodel.symbols import Dim, maximum, product
+from costmodel.symbols import Dim, floor_div, maximum, product
 from costmodel.tensor import TensorSpec
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "causal_counted",
     "efficient_attention",
     "flash_attention",
+    "flex_attention",
     "multi_head_attention",
     "transform_bias_rescale_qkv",
     "transformer_encoder_layer",
@@ -348,3 +349,40 @@ def transformer_encoder_layer(
         ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2,
     )  # fmt: skip
     return fused_cost(parts, src, weights, mask, out=out)
+
+
+@formula("higher_order.flex_attention")
+def flex_attention(
+    query: TensorSpec,
+    key: TensorSpec,
+    value: TensorSpec,
+    pairs: Dim | None = None,
+    mask_heads: Dim = 1,
+    score_flops: int = 0,
+    *,
+    out: Specs,
+) -> Cost:
+    """:func:`attention` over the blocks that a block mask lets through, with ``score_flops`` more for each score.
+
+    ``pairs`` are the pairs of query and key in those blocks, summed over the ``mask_heads`` images and heads that the
+    mask tells apart; None: all. Whatever lies in a visited block is counted, as it is computed.
+    (Dong et al. 2024, arXiv:2412.05496.)
+
+    >>> from costmodel.tensor import f32
+    >>> q = f32(2, 4, 8, 16)
+    >>> flex_attention(q, q, q, out=q).macs                                         # 2*4 heads, 8*8 pairs, 16 + 16 MACs
+    16384
+    >>> flex_attention(q, q, q, 48, 1, out=q).macs                                  # 48 of the 64 pairs
+    12288
+    """
+    *heads, queries, value_width = spec_of(out).shape
+    rows = product(heads)
+    scores = rows * queries * key.shape[-2] if pairs is None else floor_div(rows, mask_heads) * pairs
+    return Cost(
+        matrix_flops=2 * scores * (key.shape[-1] + value_width),
+        vector_flops=scores * (_flops_per_score(None, 0.0) + score_flops) - 2 * rows * queries,
+        bytes_read=nbytes(query, key, value),
+        bytes_written=nbytes(out),
+        launches=1,
+        activations=scores + rows * queries * value_width,
+    )

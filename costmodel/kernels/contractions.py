@@ -8,7 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
-from costmodel.kernels.operator import Operator, copy_kernel, has_unit_stride, is_channels_last, is_contiguous, rule
+from costmodel.kernels.operator import (
+    Operator,
+    copy_kernel,
+    has_unit_stride,
+    is_channels_last,
+    is_contiguous,
+    rule,
+    visited_keys,
+)
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
 from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product, Rows, Window
@@ -199,6 +207,14 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
         )
         return
     yield from _math_attention(operator, batch, length, keys, width)
+
+
+@rule("flex_attention")
+def _flex_attention(operator: Operator) -> Iterator[Kernel]:
+    """The kernel that Inductor generates: flash attention over the blocks that are visited, as so many fewer keys."""
+    query = operator.arguments["query"]
+    shape = Attention(query.shape[-2], visited_keys(operator), query.shape[-1], product(query.shape[:-2]))
+    yield contraction(operator, "flash_attention", shape=shape)
 
 
 def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:

@@ -18,6 +18,7 @@ from costmodel.kernels.operator import (
     is_channels_last,
     is_contiguous,
     is_dense,
+    visited_keys,
     window_elements,
 )
 from costmodel.kernels.plan import Kernel
@@ -38,7 +39,7 @@ BLOCKED_GROUP_CHANNELS = 8
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution"}
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _PRODUCTS = {"linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot"}
-_ATTENTION = {"scaled_dot_product_attention"}
+_ATTENTION = {"scaled_dot_product_attention", "flex_attention"}
 
 
 def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
@@ -148,7 +149,8 @@ def _gemm_ready(spec: TensorSpec) -> bool:
 def _attention(operator: Operator) -> Kernel:
     """Flash attention for CPUs: blocks of the scores stay in L2."""
     query, key = operator.arguments["query"], operator.arguments["key"]
-    shape = Attention(query.shape[-2], key.shape[-2], query.shape[-1], product(query.shape[:-2]))  # type: ignore[arg-type]
+    keys = visited_keys(operator) if operator.name == "flex_attention" else key.shape[-2]
+    shape = Attention(query.shape[-2], keys, query.shape[-1], product(query.shape[:-2]))  # type: ignore[arg-type]
     return _contraction(operator, "flash_attention", shape)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "is_contiguous",
     "is_dense",
     "rule",
+    "visited_keys",
     "window_elements",
 ]
 
@@ -146,3 +147,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def visited_keys(operator: Operator) -> int:
+    """Keys that a query of FlexAttention meets, on average."""
+    query, pairs = operator.arguments["query"], operator.arguments.get("pairs")
+    keys: int = operator.arguments["key"].shape[-2]
+    return keys if pairs is None else -(-pairs // (operator.arguments["mask_heads"] * query.shape[-2]))

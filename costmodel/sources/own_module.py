@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, ModelError, librarian
 from costmodel.sources.loaded import LoadedModel, TensorInput
+from costmodel.sources.wrappers import unwrapped
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +49,11 @@ def from_module(
         )
     if inputs is not None and input_shape is not None:
         raise InputError(f"{title}: give either example inputs or an input shape, not both")
+    module, around = unwrapped(module)
     args, kwargs = as_call(inputs) if input_shape is None else (_image_call(module, input_shape), {})
     template, sizes, notes = template_of(module, args, kwargs, name_sizes=name_sizes)
-    return LoadedModel(title, f"{type(module).__module__}.{type(module).__qualname__}", module, template, sizes, notes)
+    source = f"{type(module).__module__}.{type(module).__qualname__}"
+    return LoadedModel(title, source, module, template, sizes, around + notes)
 
 
 def _described(value: Any) -> str:

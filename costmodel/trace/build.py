@@ -68,6 +68,7 @@ class GraphBuilder:
                 in_place=node.in_place,
                 after=node.after,
                 synchronizes=node.synchronizes,
+                autocast=node.autocast,
             )
             for i, node in enumerate(self.first.nodes)
         ]

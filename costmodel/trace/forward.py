@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from costmodel.errors import CostmodelError, TraceError
+from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.raw import RawTrace
 from costmodel.trace.recorder import Recorder
 from costmodel.trace.substrate import MetaSubstrate, NeedsValue
 from costmodel.trace.values import KNOWN_ELEMENTS
 
-__all__ = ["ForwardError", "meta_copy", "record"]
+__all__ = ["ForwardError", "forward_on_meta", "meta_copy", "record"]
 
 _PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
 
@@ -44,9 +46,18 @@ def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
     """
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
+        if isinstance(parameter, UninitializedParameter):
+            memo[id(parameter)] = UninitializedParameter(  # type: ignore[call-arg]
+                requires_grad=False,
+                device="meta",
+                dtype=parameter.dtype,  # type: ignore[arg-type]
+            )
+            continue
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in module.buffers():
-        if buffer.device.type != "cpu" or buffer.numel() > KNOWN_ELEMENTS:
+        if isinstance(buffer, UninitializedBuffer):
+            memo[id(buffer)] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
+        elif buffer.device.type != "cpu" or buffer.numel() > KNOWN_ELEMENTS:
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     try:
         with torch.no_grad():
@@ -92,6 +103,20 @@ def _entering(forward: Callable[..., Any], where: tuple[str, str], stack: list[t
     return tracked
 
 
+class _Unrecorded(Recorder):
+    """Runs a forward pass as the recorder does, and keeps nothing of it."""
+
+    def _record(self, *call: Any) -> None:
+        pass
+
+
+def forward_on_meta(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str = "cuda") -> None:
+    """Run ``module`` (already on meta) once for what that does to it. Raises TraceError as :func:`record` does."""
+    recorder = _Unrecorded(device=DeviceKind(device))
+    with torch.no_grad(), recorder.device.answering():  # lazy parameters refuse inference tensors
+        _forward(module, args, kwargs, recorder)
+
+
 def record(
     module: nn.Module,
     args: Sequence[Any],
@@ -101,15 +126,18 @@ def record(
     values: Sequence[torch.Tensor | None] = (),
     progress: Callable[[int], None] | None = None,
     guard: Guard | None = None,
+    device: str = "cuda",
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
-    ``names`` name the input tensors in the order of their leaves, ``values`` hold what those of the same shape contain.
+    The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
+    ``values`` hold what those of the same shape contain.
     Raises TraceError, naming the line of the model, when its forward fails or depends on values; what ``guard`` raises
     goes through.
     """
     substrate = MetaSubstrate()
-    recorder = Recorder(progress, guard, substrate)
+    kind = DeviceKind(device)
+    recorder = Recorder(progress, guard, substrate, kind)
     with torch.inference_mode():
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for position, leaf in enumerate(leaves):
@@ -123,9 +151,11 @@ def record(
         _adopt_buffers(module, substrate)
         for name, buffer in module.named_buffers():
             recorder.add(buffer, "buffer", name)
-        with _module_paths(module, recorder):
+        with _module_paths(module, recorder), kind.answering():
             result = _forward(module, args, kwargs, recorder)
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
+    recorder.trace.device = device if kind.asked else ""
+    recorder.trace.notes += kind.notes
     return recorder.trace
 
 

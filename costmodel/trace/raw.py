@@ -59,6 +59,7 @@ class RawNode:
     in_place: bool
     after: tuple[int, ...]
     synchronizes: bool = False
+    autocast: str = ""
 
 
 @dataclass(slots=True)
@@ -70,6 +71,8 @@ class RawTrace:
     storages: list[tuple[int, str, str]] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

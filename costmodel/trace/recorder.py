@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard
+from costmodel.trace.higher_order import run_higher_order
 from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex, dtype_name, indices_in, tensors_in
 from costmodel.trace.schema import Schema, schema_of
 from costmodel.trace.substrate import Call, MetaSubstrate, NeedsValue, Substrate
@@ -24,16 +27,31 @@ from costmodel.trace.substrate import Call, MetaSubstrate, NeedsValue, Substrate
 __all__ = ["Recorder"]
 
 
+class Mark(NamedTuple):
+    """How far a recording has come."""
+
+    nodes: int
+    tensors: int
+    storages: int
+    tensor_ids: dict[int, int]
+    storage_ids: dict[int, int]
+    last_write: dict[int, int]
+
+
 class Recorder(TorchDispatchMode):
     """Collects a :class:`RawTrace` while active. One recorder serves one run."""
+
+    supports_higher_order_operators = True
 
     def __init__(
         self,
         progress: Callable[[int], None] | None = None,
         guard: Guard | None = None,
         substrate: Substrate | None = None,
+        device: DeviceKind | None = None,
     ) -> None:
         super().__init__()
+        self.device = device or DeviceKind()
         self._guard = guard
         self.trace = RawTrace()
         self.substrate: Substrate = substrate or MetaSubstrate()
@@ -87,7 +105,11 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return run_higher_order(self, func, args, kwargs)
         schema = schema_of(func)
+        if schema.op.startswith("profiler."):
+            return func(*args, **kwargs)  # a range that a profiler would show: nothing runs
         if schema.decompose:
             # The C++ composite itself: func.decompose would prefer Python decompositions, which differ
             # (its dropout clones in eval mode, the real one returns its input).
@@ -135,12 +157,44 @@ class Recorder(TorchDispatchMode):
                 self._last_write[self.trace.tensors[index.index].storage] = number
         outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in tensors_in(call.result)]
         module, kind = self.modules[-1]
-        self.trace.nodes.append(
-            RawNode(schema.op, module, kind, arguments, outputs, bool(schema.written), after, call.synchronizes)
-        )
+        how = (bool(schema.written), after, call.synchronizes, self.device.autocast)
+        self.trace.nodes.append(RawNode(schema.op, module, kind, arguments, outputs, *how))
         if self._progress and time.monotonic() >= self._next_progress:
             self._progress(number + 1)
             self._next_progress = time.monotonic() + 0.2
+
+    # -- what is recorded by others ------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A sentence that a report should show, once."""
+        if text not in self.trace.notes:
+            self.trace.notes.append(text)
+
+    def record_call(self, op: str, arguments: dict[str, Any], results: tuple[torch.Tensor, ...]) -> None:
+        """Record a call that is no call of the dispatcher's."""
+        number = len(self.trace.nodes)
+        taken = {name: self._argument(value) for name, value in arguments.items()}
+        outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in results]
+        after = self._ordering(taken, number)
+        self.trace.nodes.append(
+            RawNode(op, *self.modules[-1], taken, outputs, False, after, False, self.device.autocast)
+        )
+
+    def mark(self) -> Mark:
+        """Where the recording stands, to come back to with :meth:`rollback`."""
+        trace, kept = self.trace, (dict(self._index), dict(self._storages), dict(self._last_write))
+        return Mark(len(trace.nodes), len(trace.tensors), len(trace.storages), *kept)
+
+    def rollback(self, mark: Mark) -> None:
+        """Forget what was recorded since ``mark``."""
+        trace = self.trace
+        del trace.nodes[mark.nodes :], trace.tensors[mark.tensors :], trace.storages[mark.storages :]
+        self._index, self._storages = dict(mark.tensor_ids), dict(mark.storage_ids)
+        self._last_write = dict(mark.last_write)
+
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What a tensor holds, or None where that is not known."""
+        return self.substrate.value_of(tensor)
 
     def _ordering(self, arguments: dict[str, Any], number: int) -> tuple[int, ...]:
         """Nodes that wrote in place into a storage that this call reads through another view."""

@@ -63,6 +63,10 @@ class Substrate(Protocol):
         """Run ``func``. Raises NeedsValue where the result depends on a value that is not known."""
         ...
 
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """What a tensor holds, or None where that is not known."""
+        ...
+
     def original(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor of the host's memory that ``tensor`` is a copy of without being a result, if it is one."""
         ...
@@ -76,6 +80,9 @@ class MetaSubstrate:
         self.values = KnownValues()
         self._twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # id of a host tensor -> (it, its meta twin)
         self._hosts: dict[int, torch.Tensor] = {}  # id of a twin -> the host tensor
+
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return self.values.of(tensor)
 
     def original(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self._hosts.get(id(tensor))

@@ -17,6 +17,7 @@ from costmodel.trace.batch_of_one import may_differ_at_one
 from costmodel.trace.build import GraphBuilder, same_structure
 from costmodel.trace.forward import meta_copy, record
 from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
+from costmodel.trace.lazy import materialized
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
 from costmodel.trace.points import spread
 from costmodel.trace.raw import RawTrace, TensorIndex
@@ -45,34 +46,44 @@ def trace(
     symbols: Collection[str] = ("batch",),
     sizes: Mapping[str, int] | None = None,
     layout: str = "nchw",
+    device: str = "cuda",
     checked: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
-    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last.
+    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last;
+    ``device`` is the kind of device that the model sees ("cuda": NVIDIA's and AMD's GPUs, or "cpu").
     A symbol that cannot be left open stays a number, and the graph's notes say why. ``checked``: the graph is one
     that a run at the sizes and the batch of ``sizes`` (defaults: the model's own) agrees with, closed if need be.
     The module itself is not touched: every run is made on a copy without memory. Raises TraceError when the forward
     pass fails, InputError when the sizes do not fit.
     """
-    return _Tracer(loaded, dict(sizes or {}), layout, progress).trace(symbols, checked)
+    return _Tracer(loaded, dict(sizes or {}), layout, device, progress).trace(symbols, checked)
 
 
-def agrees(loaded: LoadedModel, graph: OpGraph, sizes: Mapping[str, int], layout: str = "nchw") -> str | None:
+def agrees(
+    loaded: LoadedModel, graph: OpGraph, sizes: Mapping[str, int], layout: str = "nchw", device: str = "cuda"
+) -> str | None:
     """What a run of ``loaded`` at ``sizes`` (defaults: its own) does otherwise than ``graph``, of codes, says; or None.
 
     Raises TraceError when the forward pass fails there, InputError when the sizes do not fit.
     """
-    tracer = _Tracer(loaded, dict(sizes), layout, None)
+    tracer = _Tracer(loaded, dict(sizes), layout, device, None)
     return tracer.difference(graph, {name: tracer.sizes[name] for name in graph.symbols if name in tracer.sizes})
 
 
 class _Tracer:
     def __init__(
-        self, loaded: LoadedModel, sizes: dict[str, int], layout: str, progress: Callable[[int], None] | None
+        self,
+        loaded: LoadedModel,
+        sizes: dict[str, int],
+        layout: str,
+        device: str,
+        progress: Callable[[int], None] | None,
     ) -> None:
-        self.loaded, self.layout, self.progress = loaded, layout, progress
+        loaded = materialized(loaded, device)
+        self.loaded, self.layout, self.device, self.progress = loaded, layout, device, progress
         self.own = {"batch": loaded.fixed_batch or 1, **loaded.sizes}
         self.sizes = {**self.own, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
@@ -101,7 +112,16 @@ class _Tracer:
         args, kwargs = self.loaded.inputs(self._named(sizes))
         if self.layout == "nhwc":
             args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
-        return record(module, args, kwargs, names=self.names, values=self.values, progress=self.progress, guard=guard)
+        return record(
+            module,
+            args,
+            kwargs,
+            names=self.names,
+            values=self.values,
+            progress=self.progress,
+            guard=guard,
+            device=self.device,
+        )
 
     @property
     def asked(self) -> RawTrace:
@@ -214,8 +234,9 @@ class _Tracer:
             parameters=parameters,
             parameter_bytes_of=_bytes_by_dtype(self.loaded.module.parameters()),
             buffer_bytes_of=_bytes_by_dtype(self.loaded.module.buffers()),
-            notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes])),
+            notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
             layout=self.layout,
+            device=runs[0].device,
             batch=None if "batch" in symbols else self.sizes["batch"],
             domain=self._domain(runs, symbols, points, doubtful),
         )
