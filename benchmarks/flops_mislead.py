@@ -18,15 +18,14 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flops_mislead_nets import EXPERIMENTS, GPU, Experiment
+from flops_mislead_nets import EXPERIMENTS, GPU
+from flops_mislead_page import figures, page
+from flops_mislead_results import Outcome, Result
 
-from costmodel.analysis import Analysis
 from costmodel.api import analyze
 from costmodel.hardware import HardwareProfile, load
 from costmodel.report.as_markdown import render_chapters
@@ -102,49 +101,6 @@ def _key(request: str) -> str:
 # -- judging -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Result:
-    """One variant: its analyses on the CPU and the GPU, and the median of every round that counts, in seconds."""
-
-    name: str
-    cpu: Analysis
-    gpu: Analysis
-    rounds_s: tuple[float, ...]
-    published_gpu: float | None
-    published_arm: float | None
-
-    @cached_property
-    def measured_s(self) -> float:
-        return statistics.median(self.rounds_s)
-
-    @property
-    def repeat(self) -> float:
-        """How far the median of the odd rounds is from that of the even ones."""
-        return abs(statistics.median(self.rounds_s[1::2]) / statistics.median(self.rounds_s[::2]) - 1)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An experiment with its results, and how many pairs of them differ and are predicted in the measured order."""
-
-    experiment: Experiment
-    results: tuple[Result, ...]
-
-    def without(self, is_left_out: Callable[[Result], bool]) -> Outcome:
-        """The same with fewer variants."""
-        return Outcome(self.experiment, tuple(r for r in self.results if not is_left_out(r)))
-
-    def pairs(self, noise: float) -> tuple[int, int]:
-        """(pairs that differ by more than ``noise``, those among them whose predicted order is the measured one)."""
-        apart = right = 0
-        for i, a in enumerate(self.results):
-            for b in self.results[i + 1 :]:
-                if abs(a.measured_s / b.measured_s - 1) > noise and abs(b.measured_s / a.measured_s - 1) > noise:
-                    apart += 1
-                    right += (a.measured_s < b.measured_s) == (a.cpu.latency < b.cpu.latency)
-        return apart, right
-
-
 def read_rounds(store: Path) -> tuple[list[dict[str, Any]], int]:
     """(rounds that count, those that others disturbed)."""
     lines = (store / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
@@ -178,8 +134,6 @@ def outcomes(hardware: HardwareProfile, rounds: Sequence[dict[str, Any]]) -> lis
 
 def write(hardware: HardwareProfile, store: Path, output: Path) -> None:
     """The page and its figures."""
-    from flops_mislead_page import figures, page
-
     rounds, disturbed = read_rounds(store)
     found = outcomes(hardware, rounds)
     (output.parent / "figures").mkdir(parents=True, exist_ok=True)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from flops_mislead_nets import GPU
+from flops_mislead_results import Outcome, Result
 
 from costmodel.hardware import HardwareProfile
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Column, Document, Figure, Notes, Paragraph, Table
 from costmodel.report.figures import pairs
 from costmodel.units import format_percent
-
-if TYPE_CHECKING:
-    from flops_mislead import Outcome, Result
 
 __all__ = ["figures", "page"]
 

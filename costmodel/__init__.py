@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel import formulas
-    from costmodel.analysis import Analysis
     from costmodel.api import analyze, compare
     from costmodel.comparison import Comparison
     from costmodel.cost import Cost
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from costmodel.execution import Execution
     from costmodel.explain import Finding
     from costmodel.hardware import HardwareProfile
+    from costmodel.presented import Analysis
 
 __all__ = [
     "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "analyze", "compare",
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 #: Where each public name lives. They are imported when first asked for, so that a part does not pay for the whole.
 _HOMES = {
-    "Analysis": "costmodel.analysis",
+    "Analysis": "costmodel.presented",
     "Cost": "costmodel.cost",
     "CostmodelError": "costmodel.errors",
     "Execution": "costmodel.execution",

@@ -1,11 +1,14 @@
-"""Analysis: a traced model on a machine, in numbers. What every reader reads."""
+"""Analysis: a traced model on a machine, in numbers. What every reader reads.
+
+What it says of itself, findings and pages, is above it: ``presented.py``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
@@ -24,7 +27,6 @@ from costmodel.timing import Timeline, step_interval, step_timeline
 if TYPE_CHECKING:
     import networkx
 
-    from costmodel.explain import Finding
     from costmodel.receptive_field import Field
 
 __all__ = ["Analysis", "ModelInfo", "Row", "Totals"]
@@ -61,6 +63,9 @@ class _Trace:
         if "batch" not in self.record.symbols:
             return batch == self.batch and self.record.serves(None, opened, verified=verified)
         return self.record.serves(batch, opened, verified=verified)
+
+
+_Same = TypeVar("_Same", bound="Analysis")
 
 
 class Analysis:
@@ -271,17 +276,10 @@ class Analysis:
         )
         return (*CONVENTIONS, wider)
 
-    @cached_property
-    def findings(self) -> tuple[Finding, ...]:
-        """Where FLOPs mislead on this machine, ranked by the seconds at stake. See :mod:`costmodel.explain`."""
-        from costmodel.explain import findings
-
-        return findings(self)
-
     # -- elsewhere -----------------------------------------------------------------------------
 
     def at(
-        self,
+        self: _Same,
         *,
         batch: int | None = None,
         hw: str | HardwareProfile | None = None,
@@ -292,7 +290,7 @@ class Analysis:
         layout: str | None = None,
         host: str | None = None,
         **others: Any,
-    ) -> Analysis:
+    ) -> _Same:
         """The same model under other conditions.
 
         ``others`` are sizes by the names of the graph's symbols (``frames``, ``decoder_seq_len``, ...) and further
@@ -319,7 +317,7 @@ class Analysis:
         hardware = self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw
         trace = self._trace_at(execution, asked, hardware.family.torch_device)
         record, sizes = trace.record, {**self.execution.sizes, **asked}
-        other = Analysis(
+        other = type(self)(
             name=self.name,
             source=self.source,
             record=record,
@@ -369,24 +367,6 @@ class Analysis:
             )
         self.record.check_binding(asked)
         raise InputError(f"{self.name} was traced at other sizes, and how it was made is not known here")
-
-    def to_markdown(self, **options: Any) -> str:
-        """The report as GitHub markdown. ``by``, ``top`` and ``columns`` as on the command line."""
-        from costmodel.report import render
-
-        return render(self, "markdown", **options)
-
-    def to_json(self) -> str:
-        """The report as JSON, after the schema in costmodel/report/schema."""
-        from costmodel.report import render
-
-        return render(self, "json")
-
-    def _repr_html_(self) -> str:
-        from costmodel.report.as_html import html_fragment
-        from costmodel.report.summary import analysis_document
-
-        return html_fragment(analysis_document(self, top=20))
 
     def __repr__(self) -> str:
         milliseconds, batch = 1e3 * self.latency, self.execution.batch

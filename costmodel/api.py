@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from costmodel import cache
-from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.comparison import Comparison
 from costmodel.costing import closed_forms, cost_graph
@@ -20,6 +19,7 @@ from costmodel.errors import InputError, TraceError
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
+from costmodel.presented import Analysis
 from costmodel.symbols import checked_size
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import costmodel
-from costmodel.analysis import Analysis
+from costmodel import Analysis
 from costmodel.errors import InputError
 from costmodel.execution import Execution, NodePhase
 from costmodel.graph_json import from_json, to_json

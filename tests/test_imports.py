@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "costmodel"
@@ -17,7 +18,9 @@ FLOORS = (
     {"__main__"},
     {"__init__", "cli"},
     {"studies"},
-    {"report", "api"},
+    {"api"},
+    {"presented"},
+    {"report"},
     {"explain", "comparison", "claims"},
     {"validate"},
     {"analysis"},
@@ -32,13 +35,6 @@ FLOORS = (
     {"errors"},
 )
 LEVEL = {room: level for level, rooms in enumerate(reversed(FLOORS)) for room in rooms}
-
-#: Conveniences that reach up, late and inside a function: (room, room it reaches) -> what for.
-REACHES_UP = {
-    ("analysis", "report"): "Analysis.to_markdown and its kin",
-    ("analysis", "explain"): "Analysis.findings",
-    ("report", "__init__"): "the version",
-}
 
 TORCH_ROOMS = {"trace", "sources", "zoo", "measure"}
 TORCH = {"torch", "torchvision", "timm", "transformers"}
@@ -87,22 +83,52 @@ def target_room(dotted: str) -> str | None:
 def test_imports_run_down(path: Path) -> None:
     room = room_of(path)
     assert room in LEVEL, f"{room} stands on no floor: give it one in FLOORS"
-    for dotted, late in imports_of(path):
+    for dotted, _ in imports_of(path):
         target = target_room(dotted)
-        if target is None or (late and (room, target) in REACHES_UP):
-            continue
-        assert LEVEL[target] <= LEVEL[room], f"{room} reaches up to {dotted}"
+        assert target is None or LEVEL[target] <= LEVEL[room], f"{room} reaches up to {dotted}"
 
 
 def test_rooms_of_a_floor_do_not_go_in_circles() -> None:
     reached = {room: set() for room in LEVEL}
     for path in FILES:
-        for dotted, late in imports_of(path):
-            if (target := target_room(dotted)) and not (late and (room_of(path), target) in REACHES_UP):
+        for dotted, _ in imports_of(path):
+            if target := target_room(dotted):
                 reached[room_of(path)].add(target)
     for room, targets in reached.items():
         for target in targets - {room}:
             assert room not in reached[target], f"{room} and {target} import each other"
+
+
+def module_of(path: Path, package: Path) -> str:
+    """``costmodel.report`` for its ``__init__.py``, ``costmodel.report.rows`` for ``rows.py``."""
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(files: dict[str, Path]) -> list[set[str]]:
+    """Modules that import one another in a circle, imports inside functions included."""
+    graph = networkx.DiGraph()
+    for module, path in files.items():
+        for dotted, _ in imports_of(path):
+            target = dotted if dotted in files else dotted.rpartition(".")[0]
+            if target in files and target != module:
+                graph.add_edge(module, target)
+    return [found for found in networkx.strongly_connected_components(graph) if len(found) > 1]
+
+
+def test_no_two_modules_import_each_other_not_even_late() -> None:
+    assert circles({module_of(path, PACKAGE): path for path in FILES}) == []
+
+
+def test_scripts_and_their_pages_do_not_go_in_circles() -> None:
+    scripts = PACKAGE.parent / "benchmarks"
+    assert circles({path.stem: path for path in scripts.glob("*.py")}) == []
+
+
+def test_a_circle_through_a_late_import_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("from b import x\n")
+    (tmp_path / "b.py").write_text("def f():\n    import a\n")
+    (tmp_path / "c.py").write_text("import a\n")
+    assert circles({path.stem: path for path in tmp_path.glob("*.py")}) == [{"a", "b"}]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
