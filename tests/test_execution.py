@@ -64,8 +64,21 @@ def test_what_no_part_knows_is_refused(words: dict[str, object], says: str) -> N
 
 
 def test_a_phase_without_a_model_is_refused_however_it_is_asked_for() -> None:
-    with pytest.raises(InputError, match="training is not modelled yet"):
-        Execution(phase=Phase.TRAINING)
+    for asked in (Phase.TRAINING, "training"):
+        with pytest.raises(InputError, match="training is not modelled yet"):
+            Execution(phase=asked)
+    assert Execution(phase="inference").words["phase"] == "inference"  # type: ignore[arg-type]
+
+
+def test_switches_take_yes_and_no_and_nothing_else() -> None:
+    assert not Execution.of(fast_norm="no").software.fast_norm
+    with pytest.raises(InputError, match="fast_norm: 'perhaps' is no bool"):
+        Execution.of(fast_norm="perhaps")
+
+
+def test_a_word_in_the_place_of_a_part_is_refused() -> None:
+    with pytest.raises(InputError, match="precision is a Precision, not 'fp16'"):
+        Execution(precision="fp16")  # type: ignore[arg-type]
 
 
 def test_a_precision_of_an_unknown_format_is_refused() -> None:

@@ -48,7 +48,11 @@ class Execution:
 
     def __post_init__(self) -> None:
         chosen("layout", self.layout, LAYOUTS)
-        Phase.of(self.phase.value)
+        object.__setattr__(self, "phase", Phase.of(self.phase))
+        for name, kind in (("precision", Precision), ("software", Software)):
+            if not isinstance(getattr(self, name), kind):
+                said = getattr(self, name)
+                raise InputError(f"{name} is a {kind.__name__}, not {said!r}\n  Execution.of(dtype=...) takes words")
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise InputError(f"batch must be a whole number of at least 1, not {self.batch!r}")
 
@@ -77,7 +81,7 @@ class Execution:
                 raise InputError(librarian(f"no condition of a run is called {name!r}", there_is=known, near=near))
         said = {name: word for name, word in words.items() if word is not None}
         parts = {part: parse(said[name]) for name, (part, parse) in _PARTS.items() if name in said}
-        software = replace(self.software, **{name: said[name] for name in Software.names() if name in said})
+        software = replace(self.software, **Software.parsed(said))
         return replace(self, software=software, **parts)
 
     @property
@@ -94,10 +98,6 @@ def _precision(word: str | Precision) -> Precision:
     return word if isinstance(word, Precision) else Precision.of(word)
 
 
-def _phase(word: str | Phase) -> Phase:
-    return word if isinstance(word, Phase) else Phase.of(word)
-
-
 #: Name of a condition -> the field that it is, and how its word becomes a value.
 _PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
     {
@@ -107,6 +107,6 @@ _PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "layout": ("layout", _as_is),
         "mode": ("engine", _as_is),
         "host": ("host", _as_is),
-        "phase": ("phase", _phase),
+        "phase": ("phase", _as_is),
     }
 )
