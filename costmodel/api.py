@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,14 +72,7 @@ def analyze(
     if isinstance(model, str):
         if inputs is not None:
             raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
-        traces = partial(
-            _named_trace,
-            model,
-            symbols=symbols,
-            input_shape=input_shape,
-            use_cache=use_cache,
-            progress=progress,
-        )
+        traces = _NamedTraces(model, symbols, input_shape=input_shape, use_cache=use_cache, progress=progress)
     else:
         traces = _ModuleTraces(model, inputs, input_shape, symbols, progress)
     return _analysis(traces, hardware, execution, batch, sizes)
@@ -163,10 +155,20 @@ def _analysis(
     )
 
 
-def _named_trace(
-    request: str, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, **options: Any
-) -> CachedTrace:
-    return load_trace(request, batch=batch, sizes=sizes, layout=layout, device=device, checked=True, **options)
+class _NamedTraces:
+    """Traces of a named model, by :func:`load_trace`. All symbols are opened once in each layout: what has to be traced
+    again, because the first graph does not hold there, is traced at its sizes."""
+
+    def __init__(self, request: str, symbols: Sequence[str], **options: Any) -> None:
+        self.request, self.symbols, self.options = request, tuple(symbols), options
+        self.opened: set[tuple[str, str]] = set()
+
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
+        again = (layout, device) in self.opened and not self.options["use_cache"]
+        at: dict[str, Any] = {"batch": batch, "sizes": sizes, "layout": layout, "device": device}
+        at["symbols"] = tuple(set(self.symbols) & {"batch"}) if again else self.symbols
+        self.opened.add((layout, device))
+        return load_trace(self.request, checked=True, **at, **self.options)
 
 
 def load_trace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def load(name: str, options: Options) -> LoadedModel:
         sizes={"height": size[0], "width": size[1]},
         notes=notes,
         family=timm_names().get(name.partition(".")[0]),
+        built_for_size="img_size" in inspect.signature(type(module).__init__).parameters,
     )
 
 

@@ -75,6 +75,7 @@ def _whole(name: str, family: str, options: Options) -> LoadedModel:
         sizes=sizes,
         notes=notes + _notes(module),
         family=family,
+        built_for_size=name.startswith(tuple(_SIZE_ARGUMENTS)),
     )
 
 

@@ -69,6 +69,7 @@ def load(request: str, options: Options) -> LoadedModel:
         notes=notes + _notes(model, attention),
         family=config.model_type,
         limits={} if (longest := _longest(config.get_text_config())) is None else {"seq_len": longest},
+        built_for_size=_sized_part(config) is not None,
     )
 
 
@@ -116,10 +117,16 @@ def _config(transformers: Any, values: dict[str, Any], request: str) -> Any:
         raise ModelError(f"hf:{request} is no valid {model_type} configuration: {reason(error)}") from error
 
 
+def _sized_part(config: Any) -> Any:
+    """The part of a configuration that holds an image size, or None."""
+    part = config if hasattr(config, "image_size") else getattr(config, "vision_config", None)
+    return part if hasattr(part, "image_size") else None
+
+
 def _resize(config: Any, options: Options) -> list[str]:
     """Let the configuration's image size be the one asked for: patch grids are built for it."""
-    part = config if hasattr(config, "image_size") else getattr(config, "vision_config", None)
-    if part is None or options.image_size is None or not hasattr(part, "image_size"):
+    part = _sized_part(config)
+    if part is None or options.image_size is None:
         return []
     height, width = options.image_size
     part.image_size = height if height == width else (height, width)

@@ -92,7 +92,7 @@ class LoadedModel:
     ``sizes`` holds the default of every symbol in it. ``notes`` are sentences that a report should show: what was
     assumed, chosen or rebuilt. ``source`` names the library and its version, or the file. ``limits`` holds the largest
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
-    whose batch is a number.
+    whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
     """
 
     name: str
@@ -104,6 +104,7 @@ class LoadedModel:
     family: str | None = None
     limits: dict[str, int] = field(default_factory=dict)
     fixed_batch: int | None = None
+    built_for_size: bool = False
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:

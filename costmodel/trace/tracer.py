@@ -32,6 +32,7 @@ SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
 
 _SIDES = {"height", "width"}
 
+
 #: What is tried in turn: any size; sequences no longer than the default (a table of positions ends there);
 #: images whose sides are multiples of a total stride, where the default sides are.
 _WAYS = {
@@ -217,7 +218,7 @@ class _Tracer:
     def _points(self, spatial: Sequence[str], way: str, step: int, with_batch: bool) -> list[dict[str, int]]:
         along = {name: spread(self.sizes[name], way, step, place) for place, name in enumerate(spatial)}
         batch = {"batch": BATCH_PRIMES[0]} if with_batch else {}
-        return [{**batch, **{name: sizes[i] for name, sizes in along.items()}} for i in range(5)]
+        return [{**batch, **dict(zip(along, point, strict=True))} for point in zip(*along.values(), strict=True)]
 
     # -- graph ---------------------------------------------------------------------------------
 
@@ -254,6 +255,8 @@ class _Tracer:
                 between[name] = any_batch(one=not doubtful and not any(special))
             else:
                 between[name] = (min(p[name] for p in points), max(p[name] for p in points))
+                if self.loaded.built_for_size:  # what runs elsewhere is another module
+                    between[name] = (self.sizes[name], self.sizes[name])
         return Domain(between)
 
 
