@@ -25,10 +25,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Analyze every model on every machine, and report."""
     from costmodel.api import ALL_SYMBOLS, compare
-    from costmodel.report import Document, check_writable, write
-    from costmodel.report.as_json import dump_json
+    from costmodel.report import Document, check_writable
     from costmodel.report.compared import compared_document, compared_json, contenders_table
-    from costmodel.report.output import put
+    from costmodel.report.page import Page, emit
 
     if arguments.output:
         check_writable(arguments.output)
@@ -41,11 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
         progress=common.progress("models"),
     )
     common.clear_progress()
-    path = None if arguments.output in (None, "-") else arguments.output
-    if arguments.format == "json":
-        put(dump_json(compared_json(found)), path)
-    elif arguments.format == "csv":
-        write(Document("models", (contenders_table(found),)), "csv", path)
-    else:
-        write(compared_document(found), arguments.format, path)
+    page = Page(
+        document=lambda: compared_document(found),
+        data=lambda: compared_json(found),
+        table=lambda: Document("models", (contenders_table(found),)),
+    )
+    emit(page, arguments.format, arguments.output)
     return 0

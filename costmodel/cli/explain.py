@@ -98,15 +98,13 @@ def _write(
     parts: Split, found: tuple[Finding, ...], measured: MeasuredSplit | None, arguments: argparse.Namespace
 ) -> None:
     """The page; JSON has keys of its own, CSV every part of the split."""
-    from costmodel.report import Document, write
-    from costmodel.report.as_json import dump_json
+    from costmodel.report import Document
     from costmodel.report.explained import explained_document, explained_json, parts_table
-    from costmodel.report.output import put
+    from costmodel.report.page import Page, emit
 
-    path = None if arguments.output in (None, "-") else arguments.output
-    if arguments.format == "json":
-        put(dump_json(explained_json(parts, found, measured)), path)
-    elif arguments.format == "csv":
-        write(Document("parts", (parts_table(parts),)), "csv", path)
-    else:
-        write(explained_document(parts, found, top=arguments.top, measured=measured), arguments.format, path)
+    page = Page(
+        document=lambda: explained_document(parts, found, top=arguments.top, measured=measured),
+        data=lambda: explained_json(parts, found, measured),
+        table=lambda: Document("parts", (parts_table(parts),)),
+    )
+    emit(page, arguments.format, arguments.output)

@@ -160,28 +160,23 @@ def _bound(
 
 
 def _write(measurement: Measurement, graph: OpGraph, analysis: Analysis | None, arguments: argparse.Namespace) -> None:
-    from costmodel.report import write
-    from costmodel.report.as_json import dump_json
     from costmodel.report.measured import measured_csv, measured_document, work_of_graph, works_of
-    from costmodel.report.output import put
+    from costmodel.report.page import Page, emit
 
-    path = None if arguments.output in (None, "-") else arguments.output
-    if arguments.format == "json":
-        predicted = [row.latency_s * 1e6 for row in analysis.rows()] if analysis else None
-        put(dump_json(measurement.json(predicted)), path)
-    elif arguments.format == "csv":
-        write(measured_csv(measurement), "csv", path)
-    else:
-        top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
-        page = measured_document(
+    top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
+    page = Page(
+        document=lambda: measured_document(
             measurement,
             works_of(analysis) if analysis else work_of_graph(graph),
             hardware=analysis.hardware if analysis else None,
             predicted_s=analysis.latency if analysis else None,
             by=arguments.by,
             top=top,
-        )
-        write(page, arguments.format, path)
+        ),
+        data=lambda: measurement.json([row.latency_s * 1e6 for row in analysis.rows()] if analysis else None),
+        table=lambda: measured_csv(measurement),
+    )
+    emit(page, arguments.format, arguments.output)
 
 
 def _show(what: str) -> None:

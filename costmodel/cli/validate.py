@@ -93,18 +93,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(result: Validation, arguments: argparse.Namespace) -> None:
     """The report; JSON has keys of its own, CSV the rows."""
-    from costmodel.report import Document, write
+    from costmodel.report import Document
     from costmodel.report.accuracy import accuracy_document, accuracy_json, rows_table
-    from costmodel.report.as_json import dump_json
-    from costmodel.report.output import put
+    from costmodel.report.page import Page, emit
 
-    path = None if arguments.output in (None, "-") else arguments.output
-    if arguments.format == "json":
-        put(dump_json(accuracy_json(result)), path)
-    elif arguments.format == "csv":
-        write(Document("rows", (rows_table(result.judged),)), "csv", path)
-    else:
-        write(accuracy_document(result, worst=arguments.worst), arguments.format, path)
+    page = Page(
+        document=lambda: accuracy_document(result, worst=arguments.worst),
+        data=lambda: accuracy_json(result),
+        table=lambda: Document("rows", (rows_table(result.judged),)),
+    )
+    emit(page, arguments.format, arguments.output)
 
 
 def _machines(texts: list[str]) -> dict[str, HardwareProfile]:
