@@ -105,7 +105,7 @@ def torch_macs(module: Any, inputs: Any, *, on_meta: bool) -> tuple[int, int, st
 
     from costmodel.sources.own_module import as_call
 
-    module, inputs = copy.deepcopy(module).requires_grad_(False), copy.deepcopy(inputs)
+    module, inputs = _copy(module).requires_grad_(False), copy.deepcopy(inputs)
     if on_meta:
         module = module.to("meta")
         inputs = pytree.tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, inputs)
@@ -123,6 +123,18 @@ def torch_macs(module: Any, inputs: Any, *, on_meta: bool) -> tuple[int, int, st
     counts = counter.get_flop_counts().get("Global", {})
     added = {op: flops for op, flops in counts.items() if op in extra and flops}
     return (counter.get_total_flops() - sum(added.values())) // 2, sum(added.values()) // 2, " ".join(map(str, added))
+
+
+def _copy(module: Any) -> Any:
+    """A deep copy, also where a plain attribute was computed from parameters (``weight_norm`` keeps such a weight)."""
+    import torch
+
+    memo: dict[int, Any] = {}
+    for child in module.modules():
+        for value in vars(child).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 def expectation(module: Any, inputs: Any, executed: bool, result: Result) -> None:

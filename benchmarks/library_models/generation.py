@@ -47,12 +47,6 @@ DIFFUSERS: dict[str, Any] = {
         {"sample": zeros(1, 2, 8, 32, 32), "timestep": _TIME, "encoder_hidden_states": zeros(1, 1, 32),
             "added_time_ids": zeros(1, 3)},
     ),
-    "unet1d": (
-        "UNet1DModel",
-        {"block_out_channels": (32, 32, 64), "in_channels": 14, "out_channels": 14, "extra_in_channels": 16,
-            "sample_size": 512},
-        {"sample": zeros(1, 14, 512), "timestep": _TIME},
-    ),
     "controlnet": (
         "ControlNetModel",
         {**_BLOCKS, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "cross_attention_dim": 32,
@@ -181,12 +175,6 @@ DIFFUSERS: dict[str, Any] = {
             "num_attention_heads": 1, "intermediate_size": 32, "sample_size": 8},
         {"input_ids": torch.zeros(1, 8, 8, dtype=torch.long), "encoder_hidden_states": zeros(1, 7, 32),
             "pooled_text_emb": zeros(1, 32), "micro_conds": zeros(1, 5)},
-    ),
-    "kandinsky3_unet": (
-        "Kandinsky3UNet",
-        {"in_channels": 4, "time_embedding_dim": 32, "groups": 2, "attention_head_dim": 4, "layers_per_block": 1,
-            "block_out_channels": (32, 64), "cross_attention_dim": 32, "encoder_hid_dim": 16},
-        {"sample": zeros(1, 4, 32, 32), "timestep": _TIME, "encoder_hidden_states": zeros(1, 8, 16)},
     ),
     "stable_audio": (
         "StableAudioDiTModel",

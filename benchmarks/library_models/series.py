@@ -46,29 +46,33 @@ def hugging_face(name: str) -> Built:
     return getattr(transformers, kind)(getattr(transformers, configuration)(**options)).eval(), inputs()
 
 
-_DARTS = {"input_chunk_length": 24, "output_chunk_length": 6, "output_chunk_shift": 0}
-
 DARTS: dict[str, Any] = {
-    "TCN": ("tcn_model", "_TCNModule", {"kernel_size": 3, "num_filters": 8, "num_layers": None, "dilation_base": 2,
-        "dropout": 0.0, "weight_norm": False}),
-    "NBEATS": ("nbeats", "_NBEATSModule", {"generic_architecture": True, "num_stacks": 2, "num_blocks": 1,
-        "num_layers": 2, "layer_widths": [16, 16], "expansion_coefficient_dim": 5, "trend_polynomial_degree": 2,
-        "batch_norm": False, "dropout": 0.0, "activation": "ReLU"}),
-    "NLinear": ("nlinear", "_NLinearModule", {"future_cov_dim": 0, "static_cov_dim": 0, "shared_weights": False,
-        "const_init": True, "normalize": True}),
-    "DLinear": ("dlinear", "_DLinearModule", {"future_cov_dim": 0, "static_cov_dim": 0, "kernel_size": 5,
-        "shared_weights": False, "const_init": True}),
-    "BlockRNN": ("block_rnn_model", "_BlockRNNModule", {"input_size": 2, "name": "LSTM", "hidden_dim": 16,
-        "num_layers": 2, "hidden_fc_sizes": None, "dropout": 0.0, "activation": "ReLU", "target_size": 2}),
-    "Transformer": ("transformer_model", "_TransformerModule", {"d_model": 16, "nhead": 2, "num_encoder_layers": 2,
-        "num_decoder_layers": 2, "dim_feedforward": 32, "dropout": 0.0, "activation": "relu"}),
-    "TiDE": ("tide_model", "_TideModule", {"future_cov_dim": 0, "static_cov_dim": 0, "num_encoder_layers": 2,
-        "num_decoder_layers": 2, "decoder_output_dim": 4, "hidden_size": 16, "temporal_decoder_hidden": 8,
-        "temporal_width_past": 4, "temporal_width_future": 4, "use_layer_norm": True, "dropout": 0.0,
-        "temporal_hidden_size_past": 8, "temporal_hidden_size_future": 8}),
-    "TSMixer": ("tsmixer_model", "_TSMixerModule", {"past_cov_dim": 0, "future_cov_dim": 0, "static_cov_dim": 0,
-        "hidden_size": 16, "ff_size": 16, "num_blocks": 2, "activation": "ReLU", "dropout": 0.0,
-        "norm_type": "LayerNorm", "normalize_before": True, "project_first_layer": True}),
+    "TCN": ("tcn_model", "_TCNModule", {
+        "kernel_size": 3, "num_filters": 8, "num_layers": None, "dilation_base": 2, "weight_norm": False,
+        "target_length": 6}),
+    "NBEATS": ("nbeats", "_NBEATSModule", {
+        "generic_architecture": True, "num_stacks": 2, "num_blocks": 1, "num_layers": 2, "layer_widths": [16, 16],
+        "expansion_coefficient_dim": 5, "trend_polynomial_degree": 2, "batch_norm": False, "activation": "ReLU"}),
+    "NLinear": ("nlinear", "_NLinearModule", {"shared_weights": False, "const_init": True, "normalize": True}),
+    "DLinear": ("dlinear", "_DLinearModule", {"kernel_size": 5, "shared_weights": False, "const_init": True}),
+    "BlockRNN": ("block_rnn_model", "_BlockRNNModule", {"hidden_dim": 16, "num_layers": 2, "name": "LSTM"}),
+    "Transformer": ("transformer_model", "_TransformerModule", {
+        "d_model": 16, "nhead": 2, "num_encoder_layers": 2, "num_decoder_layers": 2, "dim_feedforward": 32,
+        "activation": "relu"}),
+    "TiDE": ("tide_model", "_TideModule", {
+        "num_encoder_layers": 2, "num_decoder_layers": 2, "decoder_output_dim": 4, "hidden_size": 16,
+        "temporal_decoder_hidden": 8, "temporal_width_past": 4, "temporal_width_future": 4, "use_layer_norm": True}),
+    "TSMixer": ("tsmixer_model", "_TSMixerModule", {
+        "hidden_size": 16, "ff_size": 16, "num_blocks": 2, "activation": "ReLU", "norm_type": "LayerNorm",
+        "normalize_before": True, "project_first_layer": True}),
+}  # fmt: skip
+
+#: What several of them take: chunks of 24 and 6 steps, two series, no covariates.
+_DARTS = {
+    "input_chunk_length": 24, "output_chunk_length": 6, "output_chunk_shift": 0, "train_sample_shape": None,
+    "input_dim": 2, "output_dim": 2, "input_size": 2, "output_size": 2, "target_size": 2, "nr_params": 1,
+        "dropout": 0.0,
+    "past_cov_dim": 0, "future_cov_dim": 0, "static_cov_dim": 0, "use_reversible_instance_norm": False,
 }  # fmt: skip
 
 
@@ -77,22 +81,24 @@ def darts(name: str) -> Built:
     import importlib
     import inspect
 
+    from darts.utils.data.torch_datasets.utils import PLModuleInput
+
     file, kind, options = DARTS[name]
     module = getattr(importlib.import_module(f"darts.models.forecasting.{file}"), kind)
     known: dict[str, Any] = {}
     for base in module.__mro__:
         if "__init__" in vars(base):
             known |= dict(inspect.signature(base.__init__).parameters)
-    shared = {
-        "input_dim": 2,
-        "output_dim": 2,
-        "nr_params": 1,
-        "use_reversible_instance_norm": False,
-        "train_sample_shape": None,
-    }
-    offered = {**_DARTS, **shared, **options}
-    model = module(**{k: v for k, v in offered.items() if k in known})
-    return model.eval(), ((torch.zeros(2, 24, 2), None, None),)
+
+    class OnSeries(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = module(**{k: v for k, v in (_DARTS | options).items() if k in known})
+
+        def forward(self, past: torch.Tensor) -> Any:
+            return self.model(PLModuleInput(past_target=past))
+
+    return OnSeries().eval(), torch.zeros(2, 24, 2)
 
 
 @entry("gluonts", "deepar")
@@ -117,16 +123,18 @@ def feed_forward() -> Built:
     from gluonts.torch.model.simple_feedforward.module import SimpleFeedForwardModel
 
     model = SimpleFeedForwardModel(prediction_length=6, context_length=24, hidden_dimensions=[16, 16])
-    return model.eval(), {"past_target": torch.rand(2, 24), "past_observed_values": torch.ones(2, 24)}
+    return model.eval(), torch.rand(2, 24)
 
 
 @entry("pytorch-forecasting", "temporal_fusion_transformer", executed=True)
 def temporal_fusion() -> Built:
+    from pytorch_forecasting.metrics import QuantileLoss
     from pytorch_forecasting.models import TemporalFusionTransformer
 
     reals = ["a", "b"]
     model = TemporalFusionTransformer(
         hidden_size=16, lstm_layers=1, attention_head_size=2, output_size=7, hidden_continuous_size=8, x_reals=reals,
+            loss=QuantileLoss(), output_transformer=lambda out: out["prediction"],
         time_varying_reals_encoder=reals, time_varying_reals_decoder=["a"], x_categoricals=[],
     )  # fmt: skip
     inputs = {
@@ -143,7 +151,8 @@ def nhits() -> Built:
     from pytorch_forecasting.models.nhits.sub_modules import NHiTS
 
     model = NHiTS(
-        context_length=24, prediction_length=6, output_size=[1], covariate_size=0, static_size=0,
+        context_length=24, prediction_length=6, output_size=[1], encoder_covariate_size=0, decoder_covariate_size=0,
+            static_size=0, naive_level=True,
             static_hidden_size=8,
         n_blocks=[1, 1], n_layers=[2, 2], hidden_size=[[16, 16], [16, 16]], pooling_sizes=[2, 2],
             downsample_frequencies=[2, 1],
@@ -151,7 +160,13 @@ def nhits() -> Built:
             initialization="lecun_normal",
         batch_normalization=False, shared_weights=False,
     )  # fmt: skip
-    return model.eval(), (torch.zeros(2, 24, 1), torch.ones(2, 24), None, None, None)
+    return model.eval(), (
+        torch.zeros(2, 24, 1),
+        torch.ones(2, 24),
+        torch.zeros(2, 24, 0),
+        torch.zeros(2, 6, 0),
+        torch.zeros(2, 0),
+    )
 
 
 @entry("pytorch-tabnet", "tabnet")

@@ -89,14 +89,6 @@ def kornia_feature(name: str) -> Built:
     return module.eval(), inputs
 
 
-@entry("kornia", "sold2_detector")
-def sold2() -> Built:
-    from kornia.feature.sold2.backbones import SOLD2Net
-    from kornia.feature.sold2.sold2_detector import DetectorCfg
-
-    return SOLD2Net(vars(DetectorCfg())).eval(), torch.zeros(1, 1, 128, 128)
-
-
 @entry("kornia", "dexined")
 def dexined() -> Built:
     from kornia.models.dexined import DexiNed
