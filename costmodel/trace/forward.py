@@ -44,6 +44,22 @@ def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
     copied. Small buffers keep their values, because forward passes may look at them.
     Raises TraceError when the module cannot be copied.
     """
+    lazy = any(isinstance(p, UninitializedParameter) for p in module.parameters())
+    # In inference mode, as everything in the run is, for a model may swap a weight's data for a result of the run;
+    # lazy parameters refuse that.
+    with torch.inference_mode(not lazy), torch.no_grad():
+        try:
+            copied = copy.deepcopy(module, _stand_ins(module)).eval()
+            return copied.to(memory_format=torch.channels_last) if layout == "nhwc" else copied  # type: ignore[call-overload, no-any-return]
+        except Exception as error:
+            raise TraceError(
+                f"{type(module).__name__} cannot be copied to the meta device: {type(error).__name__}: {error}\n"
+                "  give a factory that builds it instead: path/to/file.py:factory"
+            ) from error
+
+
+def _stand_ins(module: nn.Module) -> dict[int, Any]:
+    """What stands for the tensors of ``module`` in its copy, by their id, as ``deepcopy`` keeps what it has copied."""
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         if isinstance(parameter, UninitializedParameter):
@@ -59,15 +75,12 @@ def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
             memo[id(buffer)] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
         elif buffer.device.type != "cpu" or buffer.numel() > KNOWN_ELEMENTS:
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    try:
-        with torch.no_grad():
-            copied = copy.deepcopy(module, memo).eval()
-            return copied.to(memory_format=torch.channels_last) if layout == "nhwc" else copied  # type: ignore[call-overload, no-any-return]
-    except Exception as error:
-        raise TraceError(
-            f"{type(module).__name__} cannot be copied to the meta device: {type(error).__name__}: {error}\n"
-            "  give a factory that builds it instead: path/to/file.py:factory"
-        ) from error
+    for part in module.modules():
+        # torch.nn.utils.weight_norm and spectral_norm leave a weight computed from parameters, which deepcopy refuses.
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = torch.empty_like(value, device="meta")
+    return memo
 
 
 @contextmanager
