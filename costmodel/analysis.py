@@ -330,8 +330,10 @@ class Analysis:
         other._traces = self._traces
         if record is self.record and other._binding == self._binding:
             other._bound = self._bound
-            if "node_costs" in self.__dict__:
-                other.__dict__["node_costs"] = self.node_costs
+            shared = ["node_costs"]
+            if other.hardware is self.hardware and other.execution.changed(host=self.execution.host) == self.execution:
+                shared.append("plan")  # another host issues the same kernels
+            other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
         return other
 
     def _trace_at(self, execution: Execution, asked: Mapping[str, int], device: str) -> _Trace:

@@ -131,6 +131,9 @@ def test_at_reuses_the_trace_and_the_binding_where_it_may(tied, monkeypatch):
     other = tied.at(hw="t4", dtype="fp16")
     assert other.record is tied.record and other.bound is tied.bound
     assert other.totals.macs == macs
+    instant = tied.at(host="instant")
+    assert instant.plan is tied.plan and instant.latency < tied.latency
+    assert tied.at(hw="t4").plan is not tied.plan
     larger = tied.at(batch=12)
     assert larger.totals.macs == 3 * macs
     assert larger.at(batch=4).totals == tied.totals

@@ -78,8 +78,8 @@ def batch_that_fills(case: Case) -> int | None:
     """
 
     def waits(batch: int) -> bool:
-        now, without = case.at(batch=batch), case.at(batch=batch, host=INSTANT.name)
-        return now is None or without is None or now.latency - without.latency > HOST_SHARE * now.latency
+        now = case.at(batch=batch)
+        return now is None or now.latency - now.at(host=INSTANT.name).latency > HOST_SHARE * now.latency
 
     high = case.analysis.execution.batch
     while waits(high):
