@@ -15,7 +15,7 @@ from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution
-from costmodel.graph import OpGraph
+from costmodel.graph import Assumption, OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
 from costmodel.kernels import KernelPlan, run_costs
@@ -149,6 +149,11 @@ class Analysis:
         return tuple(note for note in self.record.notes if " stays " in note)
 
     @property
+    def assumed(self) -> tuple[Assumption, ...]:
+        """What the trace took for answers to questions about values that nobody knows before a run."""
+        return self.record.assumed
+
+    @property
     def model(self) -> ModelInfo:
         """Name, source, bound inputs and notes."""
         inputs = tuple(
@@ -267,14 +272,15 @@ class Analysis:
 
     @property
     def conventions(self) -> tuple[str, ...]:
-        """How the numbers were counted."""
+        """How the numbers were counted, and what was assumed for them."""
+        said = (*CONVENTIONS, *(f"assumed: {answer}" for answer in self.assumed))
         calibration = self.hardware.calibration
         if calibration is None or not calibration.unrest:
-            return CONVENTIONS
+            return said
         wider = (
             f"intervals: wider, since timings scattered by {calibration.spread:.0%} when this machine was calibrated"
         )
-        return (*CONVENTIONS, wider)
+        return (*said, wider)
 
     # -- elsewhere -----------------------------------------------------------------------------
 

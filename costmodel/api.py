@@ -50,6 +50,7 @@ def analyze(
     layout: str = "nchw",
     mode: str = "eager",
     symbols: Sequence[str] = ("batch",),
+    assume: Mapping[str, bool | int | float] | None = None,
     use_cache: bool | Literal["only"] = True,
     progress: Progress | None = None,
 ) -> Analysis:
@@ -58,6 +59,8 @@ def analyze(
     ``model`` is a name (``resnet50``, ``timm:NAME``, ``hf:bert``, ``path/to/file.py:factory``, ``model.pt2``, ...)
     or a module with its ``inputs`` (a tensor, a tuple, a dict of keyword arguments, or (args, kwargs)).
     ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own.
+    ``assume`` answers questions about values that nobody knows before a run, by the line that asks:
+    ``{"net.py:12": False}``; all answers that were taken are in ``Analysis.assumed``.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
 
@@ -72,9 +75,11 @@ def analyze(
     if isinstance(model, str):
         if inputs is not None:
             raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
-        traces = _NamedTraces(model, symbols, input_shape=input_shape, use_cache=use_cache, progress=progress)
+        traces = _NamedTraces(
+            model, symbols, input_shape=input_shape, assume=assume, use_cache=use_cache, progress=progress
+        )
     else:
-        traces = _ModuleTraces(model, inputs, input_shape, symbols, progress)
+        traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
     return _analysis(traces, hardware, execution, batch, sizes)
 
 
@@ -180,6 +185,7 @@ def load_trace(
     input_shape: Sequence[int] | None = None,
     layout: str = "nchw",
     device: str = "cuda",
+    assume: Mapping[str, bool | int | float] | None = None,
     use_cache: bool | Literal["only"] = True,
     checked: bool = False,
     progress: Progress | None = None,
@@ -194,6 +200,8 @@ def load_trace(
     """
     sizes = dict(sizes or {})
     options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
+    if assume:
+        options["assume"] = dict(assume)
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
     untried: dict[str, CachedTrace] = {}
     if use_cache:
@@ -210,6 +218,7 @@ def load_trace(
     if use_cache == "only":
         raise TraceError(f"the cache has no trace of {request} in {layout}")
     loaded = _loaded(request, sizes, input_shape, batch)
+    loaded.assume = dict(assume or {})
     at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
     for key, entry in untried.items():
         tried = _tried(entry, loaded, at, layout, device)
@@ -308,11 +317,13 @@ class _ModuleTraces:
         inputs: Any,
         input_shape: Sequence[int] | None,
         symbols: Sequence[str],
+        assume: Mapping[str, bool | int | float] | None,
         progress: Progress | None,
     ) -> None:
         from costmodel.sources import from_module
 
         self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
+        self.loaded.assume = dict(assume or {})
         self.symbols, self.progress = symbols, progress
         self.last: dict[str, CachedTrace] = {}
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import networkx
 
 __all__ = [
+    "Assumption",
     "Call",
     "DimCode",
     "OpGraph",
@@ -83,6 +84,25 @@ class Storage:
     nbytes: Any
     dtype: str
     role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """An answer that was assumed, or given by the caller, for a question about values that nobody knows before a run.
+
+    ``name`` is the line that asks, ``net.py:12``; ``where`` the line's text with it; ``count`` how often it asks.
+    """
+
+    name: str
+    answer: bool | int | float
+    where: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return (
+            f"{self.name} is assumed {str(self.answer).lower()}{times}: {self.where.partition(': ')[2] or self.where}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +165,8 @@ class OpGraph:
     buffer_bytes_of: dict[str, int] = field(default_factory=dict)
     """The same of its buffers."""
     notes: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()
+    """Answers that the trace took for questions about values."""
     layout: str = "nchw"
     """Memory format of images and weights in the traced run: strides follow from it."""
     device: str = ""
@@ -172,6 +194,7 @@ class OpGraph:
             parameter_bytes_of=self.parameter_bytes_of,
             buffer_bytes_of=self.buffer_bytes_of,
             notes=self.notes,
+            assumed=self.assumed,
             layout=self.layout,
             device=self.device,
             batch=self.batch,

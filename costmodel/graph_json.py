@@ -8,7 +8,7 @@ from typing import Any
 
 from costmodel.domain import Domain
 from costmodel.execution import NodePhase
-from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import Assumption, Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 __all__ = ["from_json", "to_json"]
@@ -33,6 +33,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "parameter_bytes": coded.parameter_bytes_of,
         "buffer_bytes": coded.buffer_bytes_of,
         "notes": list(coded.notes),
+        "assumed": [[a.name, a.answer, a.where, a.count] for a in coded.assumed],
         "layout": coded.layout,
         "device": coded.device,
         "batch": coded.batch,
@@ -69,6 +70,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         parameter_bytes_of=_by_dtype(data["parameter_bytes"]),
         buffer_bytes_of=_by_dtype(data["buffer_bytes"]),
         notes=tuple(data["notes"]),
+        assumed=tuple(Assumption(*fields) for fields in data.get("assumed", ())),
         layout=data["layout"],
         device=data.get("device", ""),
         batch=data.get("batch"),

@@ -16,6 +16,7 @@ __all__ = [
     "add_model",
     "add_output",
     "add_sizes",
+    "answers",
     "conditions",
     "positive",
     "progress",
@@ -48,6 +49,23 @@ def shape(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def answer(text: str) -> tuple[str, bool | int | float]:
+    """``net.py:12=false`` -> ("net.py:12", False); numbers too."""
+    name, _, said = text.rpartition("=")
+    known = {"true": True, "yes": True, "false": False, "no": False}
+    if name and said.lower() in known:
+        return name, known[said.lower()]
+    for number in (int, float):
+        try:
+            if name:
+                return name, number(said)
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(
+        f"must be a line and true, false or a number, such as net.py:12=false, not {text!r}"
+    )
+
+
 def words(text: str) -> tuple[str, ...]:
     """``a,b`` -> ("a", "b")."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
@@ -72,6 +90,13 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
         "--input-shape", type=shape, metavar="C,H,W", help="shape of the first input, without the batch"
     )
     parser.add_argument("--seq-len", type=positive, metavar="L", help="sequence length in tokens")
+    parser.add_argument(
+        "--assume",
+        type=answer,
+        action="append",
+        metavar="LINE=ANSWER",
+        help="answer a question about values that are not known before a run, such as net.py:12=false; repeatable",
+    )
     parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
 
 
@@ -91,7 +116,12 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
     names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode")
-    return {name: getattr(arguments, name) for name in names}
+    return {**{name: getattr(arguments, name) for name in names}, "assume": answers(arguments)}
+
+
+def answers(arguments: argparse.Namespace) -> dict[str, bool | int | float]:
+    """What ``--assume`` said, by line."""
+    return dict(arguments.assume or ())
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

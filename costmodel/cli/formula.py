@@ -68,11 +68,13 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
         symbols=("batch",) if arguments.hw else _symbols(arguments.symbols, ALL_SYMBOLS),
         sizes=sizes_of(arguments.image_size, arguments.seq_len),
         input_shape=arguments.input_shape,
+        assume=common.answers(arguments),
         use_cache=not arguments.no_cache,
         progress=common.progress(arguments.model),
     )
     common.clear_progress()
     comments = [f"# {note}" for note in traced.graph.notes if " stays " in note]
+    comments += [f"# assumed: {answer}" for answer in traced.graph.assumed]
     if arguments.by:
         return [*comments, *_operator_lines(traced.graph, arguments)]
     known = traced.closed_forms or closed_forms(cost_graph(traced.graph.symbolic()))  # kept for several symbols only
@@ -108,7 +110,7 @@ def _operator_lines(graph: OpGraph, arguments: argparse.Namespace) -> Iterator[s
     for index, node in enumerate(symbolic.nodes):
         if is_free(node.op):
             continue
-        sizes = symbolic.specs[symbolic.tensors[node.outputs[0]].spec].shape
+        sizes = symbolic.specs[symbolic.tensors[node.outputs[0]].spec].shape if node.outputs else ()
         shape = ", ".join(_written(str(size), syntax) for size in sizes)
         sees = fields[index]
         field = "" if sees is None else f"; sees {'x'.join(str(f.size) for f in sees)}, every {sees[0].jump}"

@@ -65,6 +65,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "ops": [record(row) for row in analysis.rows(by="op")],
         **({"groups": {"by": by, "rows": [record(row) for row in analysis.rows(by=by)]}} if by != "op" else {}),
         "findings": [finding_json(finding) for finding in analysis.findings],
+        "assumed": [assumed_json(answer) for answer in analysis.assumed],
         "conventions": list(analysis.conventions),
     }
 
@@ -99,6 +100,11 @@ def _model(model: Any) -> dict[str, Any]:
 
 def _execution(execution: Any) -> dict[str, Any]:
     return {"batch": execution.batch, "sizes": dict(execution.sizes), **execution.words}
+
+
+def assumed_json(assumption: Any) -> dict[str, Any]:
+    """An answer that was taken for a question about values, and the line of the model that asks."""
+    return {key: getattr(assumption, key) for key in ("name", "answer", "where", "count")}
 
 
 def _coverage(coverage: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def compared_document(comparison: Any) -> Document:
     blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
     blocks += _causes_tables(comparison)
     blocks.append(Notes(tuple(_sentences(comparison)), title="Why"))
-    conventions = comparison.analyses[0][0].conventions
+    conventions = _conventions(comparison)
     blocks.append(Notes((PREDICTED, STAGES, PARTS, *conventions), title="Conventions"))
     return Document(f"{', '.join(comparison.models[1:])} against {first}", tuple(blocks))
 
@@ -223,6 +223,11 @@ def _signed(seconds: float) -> str:
     return f"{'+' if seconds >= 0 else '−'}{format_seconds(abs(seconds))}"
 
 
+def _conventions(comparison: Any) -> list[str]:
+    """Those of all models, each once: what was assumed differs from model to model."""
+    return list(dict.fromkeys(said for machines in comparison.analyses for said in machines[0].conventions))
+
+
 def contenders_table(comparison: Any) -> Table:
     """A row a model and machine, for data formats."""
     rows = tuple({key: getattr(found, key) for key in found.__slots__} for found in comparison.contenders)
@@ -256,5 +261,5 @@ def compared_json(comparison: Any) -> dict[str, Any]:
             for model in comparison.models[1:]
             for apart in comparison.apart(model, machine)
         ],
-        "conventions": [STAGES, PARTS, *comparison.analyses[0][0].conventions],
+        "conventions": [STAGES, PARTS, *_conventions(comparison)],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from costmodel.report.as_json import finding_json
+from costmodel.report.as_json import assumed_json, finding_json
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
 from costmodel.report.summary import conditions, coverage_sentence
@@ -224,7 +224,8 @@ def explained_json(split: Any, findings: Sequence[Any], measured: Any = None) ->
     }
     if measured is not None:
         value["measured"] = _measured_json(measured)
-    return {**value, "conventions": [HOW, SAVINGS, *analysis.conventions]}
+    assumed = [assumed_json(answer) for answer in analysis.assumed]
+    return {**value, "assumed": assumed, "conventions": [HOW, SAVINGS, *analysis.conventions]}
 
 
 def _cause_json(split: Any, found: Any) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class LoadedModel:
     assumed, chosen or rebuilt. ``source`` names the library and its version, or the file. ``limits`` holds the largest
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
+    ``assume`` holds the caller's answers to questions about values, by the line that asks.
     """
 
     name: str
@@ -105,6 +106,7 @@ class LoadedModel:
     limits: dict[str, int] = field(default_factory=dict)
     fixed_batch: int | None = None
     built_for_size: bool = False
+    assume: dict[str, bool | int | float] = field(default_factory=dict)
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:

@@ -76,7 +76,7 @@ class Step:
             fixed = waited + part.fixed_s
             slots.append(Slot(issued, start, ended, waited, busy, fixed, part, share, spreads[launch.kernel]))
             if reading and launch.nodes[-1] in reading:
-                late = max(late, ended - planned)
+                late = max(late, ended + self.hardware.overheads.sync_s - planned)
         return Timeline(tuple(slots))
 
     def memory_shares(self) -> list[float]:

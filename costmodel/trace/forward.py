@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from costmodel.errors import CostmodelError, TraceError
+from costmodel.trace.checks import Checks
 from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.raw import RawTrace
@@ -140,6 +141,7 @@ def record(
     progress: Callable[[int], None] | None = None,
     guard: Guard | None = None,
     device: str = "cuda",
+    checks: Checks | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
@@ -150,7 +152,7 @@ def record(
     """
     substrate = MetaSubstrate()
     kind = DeviceKind(device)
-    recorder = Recorder(progress, guard, substrate, kind)
+    recorder = Recorder(progress, guard, substrate, kind, checks)
     with torch.inference_mode():
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for position, leaf in enumerate(leaves):
@@ -166,6 +168,7 @@ def record(
             recorder.add(buffer, "buffer", name)
         with _module_paths(module, recorder), kind.answering():
             result = _forward(module, args, kwargs, recorder)
+        recorder.trace.assumed = recorder.checks.assumed
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
     recorder.trace.device = device if kind.asked else ""
     recorder.trace.notes += kind.notes
@@ -212,10 +215,18 @@ def _explain(module: nn.Module, error: Exception) -> str:
     where, what = _model_line(error), _first_line(error)
     if isinstance(error, NeedsValue) or "meta tensor" in what.lower() or "data-dependent" in what.lower():
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
-        todo = "  fix the branch with an argument, or analyze the submodule that does the work"
-        return f"{head}\n  {where}\n  {what}\n{todo}"
+        return "\n".join([head, f"  {where}", f"  {what}", *_ways(error)])
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "
     return f"the forward pass of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
+
+
+def _ways(error: Exception) -> Iterator[str]:
+    """What can be done about a value that nobody knows."""
+    yield "  --execute (execute=True) runs it once on this machine's CPU and analyzes the path that it takes"
+    question = error.question if isinstance(error, NeedsValue) else ""
+    if question:
+        yield f"  --assume {question}=true (or false, or a number) says what the answer is"
+    yield "  or fix the branch with an argument, or analyze the submodule that does the work"
 
 
 def _model_line(error: BaseException) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from costmodel.graph import Assumption
+
 __all__ = [
     "RawNode",
     "RawTensor",
@@ -73,6 +75,7 @@ class RawTrace:
     outputs: list[int] = field(default_factory=list)
     device: str = ""
     notes: list[str] = field(default_factory=list)
+    assumed: tuple[Assumption, ...] = ()
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

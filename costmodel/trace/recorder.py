@@ -17,12 +17,14 @@ import torch
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from costmodel.formulas import is_free
+from costmodel.trace.checks import Checks
 from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard
 from costmodel.trace.higher_order import run_higher_order
 from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex, dtype_name, indices_in, tensors_in
 from costmodel.trace.schema import Schema, schema_of
-from costmodel.trace.substrate import Call, MetaSubstrate, NeedsValue, Substrate
+from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
 
 __all__ = ["Recorder"]
 
@@ -49,12 +51,14 @@ class Recorder(TorchDispatchMode):
         guard: Guard | None = None,
         substrate: Substrate | None = None,
         device: DeviceKind | None = None,
+        checks: Checks | None = None,
     ) -> None:
         super().__init__()
         self.device = device or DeviceKind()
         self._guard = guard
         self.trace = RawTrace()
         self.substrate: Substrate = substrate or MetaSubstrate()
+        self.checks = checks or Checks()
         self.modules: list[tuple[str, str]] = [("", "")]
         self._index: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []
@@ -120,10 +124,33 @@ class Recorder(TorchDispatchMode):
         try:
             call = self.substrate.run(func, schema, args, kwargs)
         except NeedsValue as error:
-            raise NeedsValue(f"{error}: {self._whose_values(args, kwargs)}") from error
+            call = self._answered(error, schema, args, kwargs)
         if call.recorded:
             self._record(schema, call)
         return call.result
+
+    def _answered(self, error: NeedsValue, schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The call with an answer that was given or may be assumed; else the refusal, with whose values it asks for."""
+        question = ""
+        if schema.op in ASKING:
+            asked = self.lookup(args[0])
+            behind, module = self._operators_behind(asked), self.modules[-1][0]
+            answer, question = self.checks.answer(schema.op, self.trace.tensors[asked].dtype, behind, module)
+            if answer is not None:
+                return Call(answer, args, kwargs, synchronizes=True)
+        raise NeedsValue(f"{error}: {self._whose_values(args, kwargs)}", question) from error
+
+    def _operators_behind(self, index: int, most: int = 8) -> list[str]:
+        """The operators that made a tensor, views and copies left out, the latest first."""
+        found: list[str] = []
+        producer = self.trace.tensors[index].producer
+        while producer is not None and len(found) < most:
+            node = self.trace.nodes[producer]
+            if not is_free(node.op) and node.op not in ("aten._to_copy", "aten.clone"):
+                found.append(node.op)
+            first = next(indices_in(list(node.arguments.values())), None)
+            producer = self.trace.tensors[first.index].producer if first else None
+        return found
 
     def _whose_values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Which inputs, buffers and weights the operands are made of, named in the order in which they were added."""

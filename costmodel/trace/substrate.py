@@ -17,7 +17,7 @@ from costmodel.trace.schema import Schema
 from costmodel.trace.stand_ins import run_on_meta
 from costmodel.trace.values import KNOWN_ELEMENTS, KnownValues
 
-__all__ = ["Call", "MetaSubstrate", "NeedsValue", "Substrate"]
+__all__ = ["ASKING", "Call", "MetaSubstrate", "NeedsValue", "Substrate"]
 
 #: Operators whose result, or its shape, depends on values.
 BY_VALUE = frozenset(
@@ -26,7 +26,7 @@ BY_VALUE = frozenset(
     unique_consecutive bincount""".split()
 )
 #: Operators that put out a Python number.
-_ASKING = frozenset({"aten._local_scalar_dense", "aten.equal"})
+ASKING = frozenset({"aten._local_scalar_dense", "aten.equal"})
 #: Operands that lie in the host's memory, because the host decides by them how much is launched.
 _HOST_OPERANDS = {
     "aten._pack_padded_sequence": "lengths",
@@ -40,7 +40,12 @@ _META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
 class NeedsValue(TraceError):
-    """The forward pass asks for a value that nobody knows before it runs."""
+    """The forward pass asks for a value that nobody knows before it runs. ``question`` names the line that asks, where
+    an answer would do (:mod:`costmodel.trace.checks`)."""
+
+    def __init__(self, text: str, question: str = "") -> None:
+        super().__init__(text)
+        self.question = question
 
 
 class Call(NamedTuple):
@@ -128,7 +133,7 @@ class MetaSubstrate:
     def _on_host(self, func: Any, schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """All operands lie in the host's memory: computed there, or copied to the device from there."""
         result = func(*args, **kwargs)
-        if schema.op in _ASKING:
+        if schema.op in ASKING:
             return Call(result, args, kwargs, recorded=False)
         if any(tensor.is_meta for tensor in tensors_in(result)):
             self.values.follow(func, schema, args, kwargs, result)

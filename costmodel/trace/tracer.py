@@ -10,12 +10,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from costmodel.domain import Domain, Symbol, any_batch
-from costmodel.errors import InputError, TraceError
+from costmodel.errors import InputError, TraceError, librarian, near_matches
 from costmodel.graph import OpGraph
 from costmodel.trace.agree import difference
 from costmodel.trace.batch_of_one import may_differ_at_one
 from costmodel.trace.build import GraphBuilder, same_structure
-from costmodel.trace.forward import meta_copy, record
+from costmodel.trace.checks import Checks
+from costmodel.trace.forward import ForwardError, meta_copy, record
 from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
 from costmodel.trace.lazy import materialized
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
@@ -91,6 +92,7 @@ class _Tracer:
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
         self.values = [leaf.value for leaf in loaded.tensor_inputs]
         self.notes: list[str] = []
+        self._turned: dict[str, bool] = {}  # assumptions that the model raised an error on
         self._asked: RawTrace | None = None
         self._batch_explodes = False  # whether the number of operators was seen to grow with the batch
 
@@ -109,20 +111,53 @@ class _Tracer:
         return {k: v for k, v in {**self.sizes, **sizes}.items() if k in self.named}
 
     def _run(self, sizes: Mapping[str, int], guard: Guard | None = None) -> RawTrace:
-        module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
-        args, kwargs = self.loaded.inputs(self._named(sizes))
-        if self.layout == "nhwc":
-            args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
-        return record(
-            module,
-            args,
-            kwargs,
-            names=self.names,
-            values=self.values,
-            progress=self.progress,
-            guard=guard,
-            device=self.device,
-        )
+        """One run. Where the model raises an error on what was assumed, it is made again with the other answer."""
+        while True:
+            module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
+            args, kwargs = self.loaded.inputs(self._named(sizes))
+            if self.layout == "nhwc":
+                args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
+            checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
+            try:
+                run = record(
+                    module,
+                    args,
+                    kwargs,
+                    names=self.names,
+                    values=self.values,
+                    progress=self.progress,
+                    guard=guard,
+                    checks=checks,
+                    device=self.device,
+                )
+            except ForwardError as error:
+                turned = checks.turn_for(error.__cause__ or error)
+                if turned is None:
+                    raise
+                self._turned.update([turned])
+                continue
+            self._check_answers(checks)
+            return run
+
+    def _hides_values(self, sizes: Mapping[str, int]) -> bool:
+        """Whether values of inputs are known at the sizes asked for, and not at these."""
+        for leaf in self.loaded.tensor_inputs:
+            if leaf.value is None:
+                continue
+            given = tuple(leaf.value.shape)
+            if leaf.shape({**self.sizes}) == given != leaf.shape({**self.sizes, **sizes}):
+                return True
+        return False
+
+    def _check_answers(self, checks: Checks) -> None:
+        """Refuse an answer to a question that was not asked."""
+        for name in self.loaded.assume:
+            if name not in checks.used:
+                asked = list(dict.fromkeys(checks.asked))
+                there = asked or "none: the model asks for no value that is not known"
+                raise InputError(
+                    librarian(f"no question is called {name!r}", there_is=there, near=near_matches(name, asked))
+                )
 
     @property
     def asked(self) -> RawTrace:
@@ -236,6 +271,7 @@ class _Tracer:
             parameter_bytes_of=_bytes_by_dtype(self.loaded.module.parameters()),
             buffer_bytes_of=_bytes_by_dtype(self.loaded.module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
+            assumed=runs[0].assumed,
             layout=self.layout,
             device=runs[0].device,
             batch=None if "batch" in symbols else self.sizes["batch"],

@@ -39,6 +39,7 @@ class FakeAnalysis:
     batch: int = 8
     closed_forms: Any = field(default_factory=dict)
     symbol_notes: tuple[str, ...] = ()
+    assumed: tuple[Any, ...] = ()
     findings: tuple[Any, ...] = ()
     uncosted: tuple[Any, ...] = ()
     conventions: tuple[str, ...] = ("2 FLOPs per MAC", "padding positions are counted")
