@@ -137,10 +137,16 @@ def common_size(x: TensorSpec, y: TensorSpec, dim: int) -> Dim:
     return next((size for size in sizes if size != 1), 1)
 
 
-def _scaled(beta: Any, alpha: Any, addend: TensorSpec, out: TensorSpec, partial: Dim = 0) -> Dim:
-    """Vector FLOP of beta * addend + alpha * product: one addition, and a product for each factor that is not 1."""
+def _added(
+    addend: TensorSpec, beta: Any, alpha: Any, macs: Dim, x: TensorSpec, y: TensorSpec, out: TensorSpec, **more: Dim
+) -> Cost:
+    """beta * addend + alpha * (x times y, which takes ``macs``); the addend is not read at beta 0.
+
+    Vector FLOP: one addition, a product for each factor that is not 1, and ``vector_flops`` more.
+    """
     products = (0 if alpha == 1 else out.numel) + (0 if beta == 1 or beta == 0 else addend.numel)
-    return products + (0 if beta == 0 else out.numel) + partial
+    vector_flops = products + (0 if beta == 0 else out.numel) + more.pop("vector_flops", 0)
+    return contraction_cost(macs, None if beta == 0 else addend, x, y, out=out, vector_flops=vector_flops, **more)
 
 
 @formula("aten.addmm")
@@ -154,9 +160,7 @@ def addmm(
     >>> cost.macs, cost.vector_flops                                    # 4*6 outputs: 5 MACs and one addition each
     (120, 24)
     """
-    vector_flops = _scaled(beta, alpha, input, out)
-    addend = None if beta == 0 else input
-    return contraction_cost(out.numel * mat1.shape[-1], addend, mat1, mat2, out=out, vector_flops=vector_flops)
+    return _added(input, beta, alpha, out.numel * mat1.shape[-1], mat1, mat2, out)
 
 
 @formula("aten.baddbmm")
@@ -182,9 +186,7 @@ def addbmm(
     >>> addbmm(f32(4, 6), f32(7, 4, 5), f32(7, 5, 6), out=f32(4, 6)).macs             # 4*6 outputs, 7*5 MACs each
     840
     """
-    vector_flops = _scaled(beta, alpha, input, out)
-    addend = None if beta == 0 else input
-    return contraction_cost(batch1.numel * out.shape[-1], addend, batch1, batch2, out=out, vector_flops=vector_flops)
+    return _added(input, beta, alpha, batch1.numel * out.shape[-1], batch1, batch2, out)
 
 
 @formula("aten.addmv")
@@ -197,8 +199,7 @@ def addmv(
     >>> addmv(f32(4), f32(4, 5), f32(5), out=f32(4)).macs
     20
     """
-    vector_flops = _scaled(beta, alpha, input, out)
-    return contraction_cost(mat.numel, None if beta == 0 else input, mat, vec, out=out, vector_flops=vector_flops)
+    return _added(input, beta, alpha, mat.numel, mat, vec, out)
 
 
 @formula("aten.outer", "aten.ger")
@@ -222,9 +223,7 @@ def addr(
     >>> addr(f32(2, 3), f32(2), f32(3), out=f32(2, 3)).vector_flops
     12
     """
-    vector_flops = _scaled(beta, alpha, input, out, out.numel)
-    addend = None if beta == 0 else input
-    return contraction_cost(0, addend, vec1, vec2, out=out, vector_flops=vector_flops, activations=0)
+    return _added(input, beta, alpha, 0, vec1, vec2, out, vector_flops=out.numel, activations=0)
 
 
 @formula("aten.tensordot")

@@ -23,22 +23,22 @@ from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product,
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["contraction"]
+__all__ = ["contraction", "units"]
 
 
 def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
     """The kernel of a contraction, on the engine that the machine has for its dtype."""
-    operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
-    dtype = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
-    engine, dtype, accumulate = engine_for(algorithm, dtype, operator.hardware)
-    values = {
-        "matrix_flops": operator.cost.matrix_flops,
-        "workspace_bytes": operator.cost.workspace_bytes,
-        "engine": engine,
-        "dtype": dtype,
-        "accumulate": accumulate,
-    }
+    cost = operator.cost
+    values = {"matrix_flops": cost.matrix_flops, "workspace_bytes": cost.workspace_bytes, **units(operator, algorithm)}
     return operator.kernel(algorithm, **{**values, **changes})
+
+
+def units(operator: Operator, algorithm: str) -> dict[str, str]:
+    """Engine, dtype and accumulate of a contraction, by the dtype of its operands in the run."""
+    operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
+    wanted = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for(algorithm, wanted, operator.hardware)
+    return {"engine": engine, "dtype": dtype, "accumulate": accumulate}
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "cudnn_convolution")

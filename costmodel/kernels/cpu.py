@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from costmodel.kernels.algorithm import algorithm_of, engine_for
+from costmodel.kernels.algorithm import algorithm_of
+from costmodel.kernels.contractions import units
 from costmodel.kernels.operator import (
     Operator,
     has_unit_stride,
@@ -22,7 +23,6 @@ from costmodel.kernels.operator import (
     window_elements,
 )
 from costmodel.kernels.plan import Kernel
-from costmodel.kernels.precision import contraction_dtype
 from costmodel.kernels.shapes import LOOP, Attention, Convolution, Pooling, Product, Shape
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
@@ -105,11 +105,8 @@ def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:
 
 def _contraction(operator: Operator, algorithm: str, shape: Shape = LOOP) -> Kernel:
     """A kernel of multiply-accumulates on the units that the machine has for the dtype of the run."""
-    operand = next((t.dtype for t in tensors_in(operator.arguments) if "float" in t.dtype), "float32")
-    wanted = contraction_dtype(operator.op, operator.execution, operand, operator.hardware.has_tf32)
-    engine, dtype, accumulate = engine_for("gemm", wanted, operator.hardware)
-    units = {"engine": engine, "dtype": dtype, "accumulate": accumulate}
-    return operator.kernel(algorithm, matrix_flops=operator.cost.matrix_flops, shape=shape, **units)
+    flops = operator.cost.matrix_flops
+    return operator.kernel(algorithm, matrix_flops=flops, shape=shape, **units(operator, "gemm"))
 
 
 def moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
