@@ -45,6 +45,10 @@ FP32_OUT = frozenset(
     ).split()
 )
 
+#: Dtypes that autocast casts to, and all that it casts.
+LOW = frozenset({"float16", "bfloat16"})
+FLOATING = LOW | {"float32"}
+
 #: Normalizations that timm can keep in the lower precision (``timm.layers.fast_norm``).
 FAST_NORMS = frozenset({"aten.layer_norm", "aten.group_norm", "aten.rms_norm"})
 
@@ -93,10 +97,11 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     """Run-time dtypes of every node, in program order."""
     traced = [graph.specs[t.spec].dtype for t in graph.tensors]
     precision = execution.precision
-    if precision.autocast:
-        return _Autocast(graph, torch_dtype(precision.autocast), traced, execution.software).assign()
     same = precision.is_traced
-    run = traced if same else _converted(graph, traced, precision)
+    run = traced if same or precision.autocast else _converted(graph, traced, precision)
+    if precision.autocast or any(node.autocast in LOW for node in graph.nodes):
+        low = torch_dtype(precision.autocast) if precision.autocast else ""
+        return _Autocast(graph, low, traced, run, execution.software).assign()
     return [
         NodeDtypes(tuple(run[t] for t in n.inputs), tuple(run[t] for t in n.outputs), as_traced=same)
         for n in graph.nodes
@@ -111,11 +116,18 @@ def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> l
 
 
 class _Autocast:
-    """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step."""
+    """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step.
 
-    def __init__(self, graph: OpGraph, low: str, traced: Sequence[str], software: Software) -> None:
+    ``low`` is the dtype of the autocast around the model, "" for none; the model's own regions go before it. Where
+    they switch autocast off, products are in fp32: what enters is converted there, by a ``.float()`` that an fp32
+    trace does not show.
+    """
+
+    def __init__(
+        self, graph: OpGraph, low: str, traced: Sequence[str], stored: Sequence[str], software: Software
+    ) -> None:
         self.graph, self.low, self.traced, self.software = graph, low, traced, software
-        self.run = list(traced)
+        self.run = list(stored)
         self.cast_weights: set[int] = set()
 
     def assign(self) -> list[NodeDtypes]:
@@ -124,15 +136,18 @@ class _Autocast:
     def _node(self, node: OpNode) -> NodeDtypes:
         op, inputs, outputs = node.op, node.inputs, node.outputs
         have = tuple(self.run[t] for t in inputs)
-        if op in LOWER and node.module_type in FP32_LAYERS:
-            want, result = tuple("float32" if d == self.low else d for d in have), "float32"
-        elif op in LOWER or (op in FAST_NORMS and self._is_fast_norm(node)) or self._is_fast_layer(node):
-            want = tuple(self.low if d == "float32" else d for d in have)
-            result = self.low
-        elif op in FP32:
-            want = tuple("float32" if d == self.low else d for d in have)
-            result = "float32"
-        elif op in FP32_OUT:
+        wide = tuple("float32" if d in LOW else d for d in have)
+        low = "" if node.autocast == "off" else node.autocast or self.low
+        if op in LOWER and (not low or node.module_type in FP32_LAYERS):
+            # Operands of one dtype, as a model that was converted as a whole has them, are left as they are.
+            as_is = not self.low and "float32" not in have
+            want, result = (have, self._promoted(inputs, have)) if as_is else (wide, "float32")
+        elif low and (op in LOWER or (op in FAST_NORMS and self._is_fast_norm(node)) or self._is_fast_layer(node)):
+            want = tuple(low if d in FLOATING else d for d in have)
+            result = low
+        elif op in FP32 and (low or self.low):
+            want, result = wide, "float32"
+        elif op in FP32_OUT and (low or self.low):
             want, result = have, "float32"
         else:
             want = have
@@ -174,8 +189,8 @@ class _Autocast:
     def _promoted(self, inputs: tuple[int, ...], have: tuple[str, ...]) -> str:
         """torch's type promotion: tensors with dimensions outrank scalars; float32 outranks the lower precision."""
         ranked = [d for t, d in zip(inputs, have, strict=True) if self.graph.specs[self.graph.tensors[t].spec].shape]
-        kinds = set(ranked or have) & {"float32", self.low}
-        return "float32" if "float32" in kinds or not kinds else self.low
+        kinds = set(ranked or have) & FLOATING
+        return kinds.pop() if len(kinds) == 1 else "float32"
 
     def _output(self, tensor: int, result: str) -> str:
         if self.traced[tensor] == "float32":

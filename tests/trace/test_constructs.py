@@ -120,6 +120,33 @@ def test_autocast_switched_off_around_a_layer():
     assert [node.autocast for node in analysis.record.nodes if node.op == "aten.linear"] == ["", "off"]
 
 
+def regions(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """fp32, then a layer in half precision, then one that asks for fp32."""
+    x = self.first(x)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        x = self.second(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return self.third(x.float())
+
+
+def dtypes_of_products(analysis: costmodel.Analysis) -> list[str]:
+    kernels = [analysis.plan.kernels[launch.kernel] for launch in analysis.plan.launches]
+    return [kernel.dtype for kernel in kernels if kernel.matrix_flops]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "products"),
+    [
+        ("fp32", ["fp32", "bf16", "fp32"]),
+        ("amp_fp16", ["fp16", "bf16", "fp32"]),
+        ("amp_bf16", ["bf16", "bf16", "fp32"]),
+    ],
+)
+def test_products_run_in_the_dtype_of_their_autocast_region(dtype, products):
+    layers = {name: nn.Linear(8, 8) for name in ("first", "second", "third")}
+    assert dtypes_of_products(analyzed(Calls(regions, **layers), torch.zeros(2, 8), dtype=dtype)) == products
+
+
 # -- operators that take functions --------------------------------------------------------------
 
 
