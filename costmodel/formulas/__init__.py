@@ -11,11 +11,13 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     normalization,
     pointwise,
     pooling,
+    quantized,
     recurrent,
     reduction,
     resampling,
     similarity,
     sorting,
+    sparse,
     spectral,
     views,
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from costmodel.kernels.algorithm import algorithm_of, engine_for
 from costmodel.kernels.operator import (
+    LINEAR,
     Operator,
     copy_kernel,
     has_unit_stride,
@@ -135,7 +136,7 @@ def _joinable(spec: TensorSpec) -> bool:
     return is_contiguous(spec) or is_channels_last(spec)
 
 
-@rule("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot")
+@rule(*LINEAR, "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot")
 def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     """cuBLAS; a bias rides in the epilogue of ``addmm``, which ``linear`` takes for 2-d and contiguous 3-d inputs.
 
@@ -148,7 +149,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     n = out.shape[-1] if len(second.shape) > 1 else 1
     k = first.shape[-1]
     batch = product(second.shape[:-2]) if len(second.shape) > 2 else 1
-    if operator.name == "linear":
+    if operator.name in LINEAR:
         n, batch = second.shape[0], 1
     elif len(first.shape) > 2:
         batch = max(batch, product(first.shape[:-2])) if len(second.shape) > 2 else 1

@@ -14,6 +14,7 @@ from dataclasses import replace
 from costmodel.kernels.algorithm import algorithm_of
 from costmodel.kernels.contractions import units
 from costmodel.kernels.operator import (
+    LINEAR,
     Operator,
     has_unit_stride,
     is_channels_last,
@@ -38,7 +39,7 @@ BLOCKED_GROUP_CHANNELS = 8
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution"}
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-_PRODUCTS = {"linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot"}
+_PRODUCTS = LINEAR | {"addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot"}
 _ATTENTION = {"scaled_dot_product_attention", "flex_attention"}
 
 
@@ -130,8 +131,8 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     for tensor in tensors:
         if not _gemm_ready(tensor):
             yield replace(moved(operator, tensor, "strided_copy"), inside=False)
-    batch = 1 if operator.name == "linear" else max(product(out.shape[:-2]), 1) if len(second.shape) > 2 else 1
-    n = second.shape[0] if operator.name == "linear" else out.shape[-1] if len(second.shape) > 1 else 1
+    batch = 1 if operator.name in LINEAR else max(product(out.shape[:-2]), 1) if len(second.shape) > 2 else 1
+    n = second.shape[0] if operator.name in LINEAR else out.shape[-1] if len(second.shape) > 1 else 1
     m = max(out.numel // max(n * batch, 1), 1)
     k = operator.cost.matrix_flops // max(2 * m * n * batch, 1)
     algorithm = "gemm" if batch == 1 else "batched_gemm"

@@ -135,6 +135,16 @@ def _cat(operator: Operator) -> Iterator[Kernel]:
     yield operator.kernel("copy", access="cat")
 
 
+@rule("sparse_mm")
+def _sparse_product(operator: Operator) -> Iterator[Kernel]:
+    """cuSPARSE: a row of the dense matrix is fetched for each element that the sparse one stores."""
+    dense, cost = operator.arguments["dense"], operator.cost
+    rows = operator.arguments["nnz"] * (dense.nbytes // max(dense.shape[0], 1))
+    yield operator.kernel(
+        "gather", matrix_flops=cost.matrix_flops, bytes_read=cost.bytes_read - dense.nbytes + rows, dtype="fp32"
+    )
+
+
 @rule("im2col", "col2im")
 def _unfold(operator: Operator) -> Iterator[Kernel]:
     """PyTorch starts one kernel for each sample of the batch (aten/src/ATen/native/cuda/Im2Col.cu)."""

@@ -14,6 +14,7 @@ from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = [
+    "LINEAR",
     "RULES",
     "Operator",
     "Rule",
@@ -27,6 +28,9 @@ __all__ = [
     "visited_keys",
     "window_elements",
 ]
+
+#: Layers whose weight is [N, K], by the name of their operator.
+LINEAR = frozenset({"linear", "linear_dynamic", "linear_relu_dynamic", "linear_dynamic_fp16"})
 
 
 @dataclass(slots=True)  # not frozen: made some fifty times in a re-evaluation, and freezing takes as long as the rest

@@ -65,6 +65,10 @@ FAST_NORM_LAYERS = frozenset({"timm.layers.norm.RmsNorm2d", "timm.layers.norm_ac
 FP32_LAYERS = frozenset({"timm.models.efficientvit_mit.LiteMLA"})
 
 
+#: Run on integers, whatever the dtype of the operands: inputs are quantized inside.
+_INT8 = frozenset({"quantized.linear_dynamic", "quantized.linear_relu_dynamic"})
+
+
 @dataclass(frozen=True, slots=True)
 class NodeDtypes:
     """Run-time dtypes of a node: its inputs as read (after casts), its outputs.
@@ -86,6 +90,8 @@ def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: boo
     PyTorch's defaults: ``torch.backends.cudnn.allow_tf32`` is on (convolutions, recurrent layers),
     ``torch.backends.cuda.matmul.allow_tf32`` is off.
     """
+    if op in _INT8:
+        return "int8"
     if operand == "float32":
         through_cudnn = "conv" in op or op in {"aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"}
         allowed = execution.precision.products == "tf32" or execution.software.tf32_matmul

@@ -74,6 +74,8 @@ def _stand_ins(module: nn.Module) -> dict[int, Any]:
     for buffer in module.buffers():
         if isinstance(buffer, UninitializedBuffer):
             memo[id(buffer)] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
+        elif buffer.layout is not torch.strided:
+            memo[id(buffer)] = buffer.detach().clone()  # small for its shape, and what it stores decides the work
         elif buffer.device.type != "cpu" or buffer.numel() > KNOWN_ELEMENTS:
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     for part in module.modules():

@@ -24,6 +24,7 @@ from costmodel.trace.guard import Guard
 from costmodel.trace.higher_order import run_higher_order
 from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex, dtype_name, indices_in, tensors_in
 from costmodel.trace.schema import Schema, schema_of
+from costmodel.trace.special import run_special, special_bytes
 from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
 
 __all__ = ["Recorder"]
@@ -64,6 +65,7 @@ class Recorder(TorchDispatchMode):
         self._alive: list[torch.Tensor] = []
         self._storages: dict[int, int] = {}
         self._last_write: dict[int, int] = {}
+        self._made: dict[int, tuple[Any, Any]] = {}
         self._progress = progress
         self._next_progress = time.monotonic() + 1.0
 
@@ -82,7 +84,7 @@ class Recorder(TorchDispatchMode):
 
     def _storage(self, tensor: torch.Tensor, role: str) -> int:
         if tensor.layout is not torch.strided:
-            nbytes, key = tensor.numel() * tensor.element_size(), -id(tensor)
+            nbytes, key = special_bytes(tensor), -id(tensor)
         else:
             storage = tensor.untyped_storage()
             nbytes, key = storage.nbytes(), storage._cdata
@@ -112,8 +114,10 @@ class Recorder(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             return run_higher_order(self, func, args, kwargs)
         schema = schema_of(func)
-        if schema.op.startswith("profiler."):
-            return func(*args, **kwargs)  # a range that a profiler would show: nothing runs
+        if schema.special:
+            result = run_special(self, func, schema, args, kwargs)
+            if result is not NotImplemented:
+                return result
         if schema.decompose:
             # The C++ composite itself: func.decompose would prefer Python decompositions, which differ
             # (its dropout clones in eval mode, the real one returns its input).
@@ -206,6 +210,16 @@ class Recorder(TorchDispatchMode):
         self.trace.nodes.append(
             RawNode(op, *self.modules[-1], taken, outputs, False, after, False, self.device.autocast)
         )
+
+    def once(self, owner: Any, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives at the first call for this ``owner``: the weights of a layer that keeps them packed."""
+        key = id(owner)
+        if key not in self._made:
+            self._made[key] = (owner, make())
+            for position, tensor in enumerate(tensors_in(self._made[key][1])):
+                path = self.modules[-1][0]
+                self.add(tensor, "parameter", f"{path}.{('weight', 'bias')[position]}".lstrip("."))
+        return self._made[key][1]
 
     def mark(self) -> Mark:
         """Where the recording stands, to come back to with :meth:`rollback`."""

@@ -18,6 +18,12 @@ KEPT_WHOLE = frozenset(
 )
 
 
+#: Namespaces and operators that may be special.
+_SPECIAL = frozenset(
+    {"profiler", "quantized", *(f"aten.{op}" for op in ("_sparse_addmm", "_sparse_mm", "addmm", "mm", "mv", "matmul"))}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """One overload.
@@ -27,6 +33,7 @@ class Schema:
     ``written``    arguments that it writes in place
     ``decompose``  whether it is a composite without a meaning of its own
     ``factory``    whether it makes a tensor out of none, on a device
+    ``special``    whether it may be a call that the meta device cannot run: see :mod:`costmodel.trace.special`
     ``random``     whether its result is drawn anew each time
     """
 
@@ -36,6 +43,7 @@ class Schema:
     decompose: bool
     factory: bool
     random: bool
+    special: bool
 
 
 _SCHEMAS: dict[Any, Schema] = {}
@@ -61,6 +69,7 @@ def schema_of(overload: Any) -> Schema:
             decompose=composite and packet not in KEPT_WHOLE,
             factory=any(a.name == "device" for a in schema.arguments)
             and not any(_is_tensor_type(a) for a in schema.arguments),
+            special=namespace in _SPECIAL or f"{namespace}.{packet}" in _SPECIAL,
             random=torch.Tag.nondeterministic_seeded in overload.tags,
         ),
     )

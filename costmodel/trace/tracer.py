@@ -22,6 +22,7 @@ from costmodel.trace.lazy import materialized
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
 from costmodel.trace.points import spread
 from costmodel.trace.raw import RawTrace, TensorIndex
+from costmodel.trace.special import packed_weights, special_bytes
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
@@ -265,11 +266,12 @@ class _Tracer:
         points: list[dict[str, int]],
         doubtful: bool = False,
     ) -> OpGraph:
-        parameters = {name: p.numel() for name, p in self.loaded.module.named_parameters()}
+        module, packed = self.loaded.module, list(packed_weights(self.loaded.module))
+        parameters = {name: p.numel() for name, p in (*module.named_parameters(), *packed)}
         graph = GraphBuilder(runs, lift, symbols, points).build(
             parameters=parameters,
-            parameter_bytes_of=_bytes_by_dtype(self.loaded.module.parameters()),
-            buffer_bytes_of=_bytes_by_dtype(self.loaded.module.buffers()),
+            parameter_bytes_of=_bytes_by_dtype([*module.parameters(), *(weight for _, weight in packed)]),
+            buffer_bytes_of=_bytes_by_dtype(module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
             assumed=runs[0].assumed,
             layout=self.layout,
@@ -314,8 +316,8 @@ def _stays(sizes: Mapping[str, int], names: Sequence[str], why: str, reason: Exc
 def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
     found: dict[str, int] = {}
     for tensor in tensors:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        found[dtype] = found.get(dtype, 0) + tensor.numel() * tensor.element_size()
+        dtype = str(tensor.dtype).removeprefix("torch.").removeprefix("q")  # qint8 is stored as int8
+        found[dtype] = found.get(dtype, 0) + special_bytes(tensor)
     return found
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from costmodel.cost import Cost
 from costmodel.formulas import pointwise, reduction  # noqa: F401 - GELU and softmax, parts of what is fused here
-from costmodel.formulas.attention import attention, causal_convention, causal_counted
+from costmodel.formulas.attention import attention, causal_convention, causal_counted, flex_attention
 from costmodel.formulas.contraction import linear, mm
 from costmodel.formulas.normalization import layer_norm
 from costmodel.formulas.registry import cost_of
@@ -88,6 +88,16 @@ def test_causal_half_counts_what_the_mask_lets_through(queries, keys):
     full = attention(*operands, is_causal=True, out=f32(*out.shape))
     assert causal_convention() == "full"
     assert full == attention(*operands, out=f32(*out.shape))
+
+
+def test_flex_attention_counts_the_pairs_of_its_blocks():
+    """Query i meets keys 0..3 in its first block of four, all eight in the second."""
+    q, k, v = array(2, 8, 3), array(2, 8, 3, seed=1), array(2, 8, 5, seed=2)
+    out, matrix, vector = attention_by_loops(q, k, v, None, lambda i: range(4 if i < 4 else 8))
+    operands = f32(1, *q.shape), f32(1, *k.shape), f32(1, *v.shape)
+    cost = flex_attention(*operands, pairs=4 * 4 + 4 * 8, mask_heads=1, out=f32(1, *out.shape))
+    assert (cost.matrix_flops, cost.vector_flops) == (matrix.flops, vector.flops)
+    assert flex_attention(*operands, out=f32(1, *out.shape)) == attention(*operands, out=f32(1, *out.shape))
 
 
 GRID = [

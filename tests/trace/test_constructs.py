@@ -297,3 +297,51 @@ def test_a_module_is_never_touched():
     analyzed(module, torch.zeros(3, 8)).at(hw="epyc-7763")
     after = module.state_dict()
     assert all(torch.equal(after[k], before[k]) and not after[k].is_meta for k in before)
+
+
+# -- packed sequences, quantized layers, sparse matrices ----------------------------------------
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_packed_sequences_count_the_steps_that_they_hold(kind):
+    def forward(self: Any, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+    module = Calls(forward, rnn=kind(8, 16, batch_first=True, bidirectional=True))
+    gates = {nn.LSTM: 4, nn.GRU: 3}[kind]
+    analysis = analyzed(module, torch.zeros(3, 5, 8), torch.tensor([5, 2, 4]))
+    assert analysis.totals.macs == (5 + 2 + 4) * 2 * gates * 16 * (8 + 16)
+    assert analysis.coverage.uncosted == ()
+
+
+def test_dynamically_quantized_layers_read_a_byte_a_weight():
+    plain = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16))
+    module = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8)
+    analysis = analyzed(module, torch.zeros(2, 64), hw="epyc-7763")
+    assert analysis.totals.macs == 2 * (64 * 32 + 32 * 16)
+    assert analysis.totals.params == 64 * 32 + 32 + 32 * 16 + 16
+    assert analysis.record.parameter_bytes_of == {"int8": 64 * 32 + 32 * 16, "float32": 4 * (32 + 16)}
+    assert analysis.coverage.uncosted == ()
+    assert analysis.latency > 0
+    assert any("CPUs alone" in note for note in analysis.at(hw="a100").record.notes)
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_a_sparse_product_does_the_work_of_what_is_stored(layout):
+    matrix = torch.zeros(6, 5)
+    matrix[[0, 1, 1, 4], [2, 0, 3, 4]] = 1.0
+    module = Calls(lambda self, x: torch.sparse.mm(self.matrix, x) + (self.matrix @ x))
+    module.register_buffer("matrix", matrix.to_sparse() if layout == "coo" else matrix.to_sparse_csr())
+    analysis = analyzed(module, torch.zeros(5, 7))
+    assert analysis.totals.macs == 2 * 4 * 7  # 4 elements, a row of 7 each, two products
+    assert analysis.coverage.uncosted == ()
+
+
+def test_a_sparse_matrix_made_of_its_indices():
+    def forward(self: Any, edges: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        ones = torch.ones(edges.shape[1], device=x.device)
+        return torch.sparse.mm(torch.sparse_coo_tensor(edges, ones, (x.shape[0], x.shape[0])), x)
+
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    assert analyzed(Calls(forward), edges, torch.zeros(6, 8)).totals.macs == 3 * 8
