@@ -116,6 +116,7 @@ def torch_macs(module: Any, inputs: Any, *, on_meta: bool) -> tuple[int, int, st
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         torch.manual_seed(0)
         with counter:
@@ -197,14 +198,15 @@ def _analyzed(module: Any, inputs: Any, executed: bool, result: Result) -> None:
         result.seconds = time.perf_counter() - started
 
 
-def examine(title: str, executed: bool, channel: Any = None) -> Result:
+def examine(title: str, channel: Any = None) -> Result:
     """Both counts of one model; tells ``channel`` when the analysis begins and what came out."""
-    result = Result(title, "executed" if executed else "static")
+    result = Result(title, "")
     try:
-        _, module, inputs = _prepared(title, result)
+        model, module, inputs = _prepared(title, result)
+        result.way = model.way
         if channel is not None:
             channel.send(None)
-        _analyzed(module, inputs, executed, result)
+        _analyzed(module, inputs, model.executed, result)
     except ImportError as error:
         result.verdict, result.detail = "absent", str(error)
     except Exception as error:
@@ -216,22 +218,22 @@ def examine(title: str, executed: bool, channel: Any = None) -> Result:
     return result
 
 
-def _child(title: str, executed: bool, channel: Any) -> None:
+def _child(title: str, channel: Any) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
     with open(os.devnull, "w") as nowhere:  # libraries greet
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-        examine(title, executed, channel)
+        examine(title, channel)
 
 
-def watched(title: str, executed: bool, timeout_s: float) -> Result:
+def watched(model: Any, timeout_s: float) -> Result:
     """:func:`examine` in a process of its own, ended when it takes too long."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(title, executed, there))
+    process = context.Process(target=_child, args=(model.title, there))
     process.start()
     there.close()
-    result = Result(title, "executed" if executed else "static")
+    result = Result(model.title, model.way)
     try:
         for limit, stage in ((PREPARATION_S, "unbuilt"), (timeout_s, "timeout")):
             if not here.poll(limit):
@@ -259,7 +261,7 @@ def survey(only: list[str], jobs: int, timeout_s: float) -> Iterator[Result]:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "costmodel.api", "costmodel.trace"])
     chosen = [m for m in catalogue() if any(fnmatch.fnmatch(m.title.lower(), pattern.lower()) for pattern in only)]
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda m: watched(m.title, m.executed, timeout_s), chosen)
+        yield from pool.map(lambda model: watched(model, timeout_s), chosen)
 
 
 def main() -> int:

@@ -42,6 +42,11 @@ class LibraryModel:
     def title(self) -> str:
         return f"{self.library}:{self.name}"
 
+    @property
+    def way(self) -> str:
+        """How it is analyzed."""
+        return "executed" if self.executed else "static"
+
 
 _MODELS: dict[str, LibraryModel] = {}
 
