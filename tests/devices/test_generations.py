@@ -102,3 +102,12 @@ def test_chips_are_named_in_hardware_and_devices_alone(path: Path) -> None:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         found = _CHIPS.search(line) or (room != "studies" and _CAPABILITIES.search(line))
         assert not found, f"{path.name}:{number} names a chip: {line.strip()}"
+
+
+@pytest.mark.parametrize("room", ["kernels", "engines", "timing", "explain", "host"])
+def test_no_room_below_the_pages_asks_for_a_kind_of_machine(room: str) -> None:
+    """What differs by family stands in tables by family, and facts about it are asked by their names."""
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            asks = re.search(r"\bis_(cpu|gpu)\b|\.vendor\b|hardware\.kind\b|family\.name\b|family (is|==)", line)
+            assert not asks, f"{path.relative_to(PACKAGE)}:{number} asks for a kind of machine: {line.strip()}"
