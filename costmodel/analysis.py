@@ -6,9 +6,9 @@ What it says of itself, findings and pages, is above it: ``presented.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
@@ -21,8 +21,8 @@ from costmodel.host import host_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.memory import Footprint, footprint
 from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
-from costmodel.symbols import checked_size
 from costmodel.timing import Timeline, step_interval, step_timeline
+from costmodel.traces import Retrace, Trace, Traces
 
 if TYPE_CHECKING:
     import networkx
@@ -39,30 +39,6 @@ CONVENTIONS = (
     "batch normalization: not folded into convolutions",
     "peaks: dense, with the accumulate type PyTorch uses",
 )
-
-
-#: (batch, sizes asked for, layout, kind of device) -> the same model traced so that it holds there, its closed forms.
-Retrace = Callable[[int, Mapping[str, int], str, str], tuple[OpGraph, Mapping[str, str] | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Trace:
-    """A trace of the model, its closed forms, and the batch and the sizes that it was asked for at."""
-
-    record: OpGraph
-    closed_forms: Mapping[str, str] | None
-    batch: int
-    asked: Mapping[str, int]
-
-    def fits(self, batch: int, asked: Mapping[str, int], *, verified: bool) -> bool:
-        """Whether it answers for another batch and other sizes; sizes that it keeps as numbers must be those."""
-        opened = {name: size for name, size in asked.items() if name in self.record.symbols}
-        fixed, here = asked.items() - opened.items(), self.asked.items()
-        if fixed != {(name, size) for name, size in here if name not in self.record.symbols}:
-            return False
-        if "batch" not in self.record.symbols:
-            return batch == self.batch and self.record.serves(None, opened, verified=verified)
-        return self.record.serves(batch, opened, verified=verified)
 
 
 _Same = TypeVar("_Same", bound="Analysis")
@@ -98,8 +74,10 @@ class Analysis:
         self.execution = replace(execution, sizes=sizes)
         self.engine, self.host = engine_of(execution.engine), host_of(execution.host, hardware)
         self._closed_forms = closed_forms
-        self._asked, self._retrace = dict(asked or {}), retrace
-        self._traces = {execution.layout: [_Trace(record, closed_forms, execution.batch, self._asked)]}
+        self._asked = dict(asked or {})
+        self._traces = Traces(
+            name, Trace(record, closed_forms, execution.batch, self._asked, execution.layout), retrace
+        )
         self._bound: OpGraph | None = None
 
     # -- what the model asks -------------------------------------------------------------------
@@ -321,7 +299,7 @@ class Analysis:
             asked["seq_len"] = seq_len
         execution = self.execution.changed(batch=batch, dtype=dtype, mode=mode, layout=layout, host=host, **words)
         hardware = self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw
-        trace = self._trace_at(execution, asked, hardware.family.torch_device)
+        trace = self._traces.serving(execution, asked, hardware.family.torch_device, now=self.execution)
         record, sizes = trace.record, {**self.execution.sizes, **asked}
         other = type(self)(
             name=self.name,
@@ -331,7 +309,6 @@ class Analysis:
             execution=execution.changed(sizes={n: v for n, v in sizes.items() if n in record.symbols}),
             closed_forms=trace.closed_forms,
             asked=asked,
-            retrace=self._retrace,
         )
         other._traces = self._traces
         if record is self.record and other._binding == self._binding:
@@ -341,40 +318,6 @@ class Analysis:
                 shared.append("plan")  # another host issues the same kernels
             other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
         return other
-
-    def _trace_at(self, execution: Execution, asked: Mapping[str, int], device: str) -> _Trace:
-        """A trace in the execution's layout that holds at its batch, at these sizes and on this kind of device, made
-        anew where there is none.
-
-        Raises InputError where none can be made because how this one was made is not known.
-        """
-        layout, batch = execution.layout, execution.batch
-        for trace in self._traces.get(layout, ()):
-            here = self._retrace is None or trace.record.device in ("", device)
-            if here and trace.fits(batch, asked, verified=self._retrace is not None):
-                return trace
-        if self._retrace is None:
-            self._refuse(execution, asked)
-        for name, size in {"batch": batch, **asked}.items():
-            checked_size(name, size)
-        trace = _Trace(*self._retrace(batch, asked, layout, device), batch, dict(asked))  # type: ignore[misc]
-        self._traces.setdefault(layout, []).insert(0, trace)
-        return trace
-
-    def _refuse(self, execution: Execution, asked: Mapping[str, int]) -> NoReturn:
-        """Raise InputError: this trace does not answer for the execution, and how it was made is not known."""
-        layout = execution.layout
-        if layout not in self._traces:
-            raise InputError(
-                f"{self.name} was traced in {self.execution.layout}, and how it was made is not known here\n"
-                f"  analyze(..., layout={layout!r}) traces it in {layout}"
-            )
-        if execution.batch != self.execution.batch and "batch" not in self.record.symbols:
-            raise InputError(
-                f"the batch of {self.name} was traced as the number {self.execution.batch} and cannot change"
-            )
-        self.record.check_binding(asked)
-        raise InputError(f"{self.name} was traced at other sizes, and how it was made is not known here")
 
     def __repr__(self) -> str:
         milliseconds, batch = 1e3 * self.latency, self.execution.batch
