@@ -64,7 +64,9 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
 
 def _counts(validation: Validation) -> str:
     files = len({item.row.file for item in validation.judged})
-    parts = [f"{len(validation.judged):,} rows of {files} {'file' if files == 1 else 'files'} judged"]
+    count = len(validation.judged)
+    rows = f"{count:,} {'row' if count == 1 else 'rows'}"
+    parts = [f"{rows} of {files} {'file' if files == 1 else 'files'} judged"]
     parts += [f"{validation.not_sampled:,} usable rows not in the sample"] * bool(validation.not_sampled)
     parts.append(f"{len(validation.unusable):,} rows not usable")
     return ", ".join(parts) + "."
@@ -213,8 +215,9 @@ def unusable_table(validation: Validation) -> Table:
     examples: dict[tuple[str, str], list[str]] = {}
     for row in validation.unusable:
         named = examples.setdefault((row.reason, row.file), [])
-        if len(named) < 3:
-            named.append(f"{row.about or 'row'} (line {row.line})")
+        about = row.about or "row"
+        if len(named) < 3 and not any(example.startswith(f"{about} (line") for example in named):
+            named.append(f"{about} (line {row.line})")
     rows = tuple(
         {"reason": reason, "n": count, "file": file.rpartition("/")[2], "examples": ", ".join(examples[reason, file])}
         for (reason, file), count in counts.most_common()

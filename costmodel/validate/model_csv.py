@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from costmodel.validate.cells import Flags, checked_word, latency, optional_size, phase_word, size, text
+from costmodel.validate.published import stated
 from costmodel.validate.rows import ModelRow
 
 __all__ = ["image_sizes", "model_row", "request_of"]
@@ -26,8 +27,9 @@ def image_sizes(record: Mapping[str, str], column: str = "image_size") -> dict[s
 
 
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
-    """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``, and
-    any condition of a run by the name of its field in :class:`~costmodel.execution.Execution`.
+    """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``,
+    ``params_m`` and ``gmacs`` (1e6 parameters and 1e9 MACs of one image: the network's), and any condition of a run by
+    the name of its field in :class:`~costmodel.execution.Execution`.
 
     Raises RowError when the row cannot be used.
     """
@@ -51,5 +53,7 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
         sizes=sizes,
         latency_s=latency(record, "latency_ms", 1e-3),
         family=record.get("family") or "",
+        params=stated(record, "params_m", 1e6),
+        macs=stated(record, "gmacs", 1e9),
         conditions={**flags.conditions, **{key: value for key, value in record.items() if value}},
     )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from costmodel.validate.published import Stated
+
 __all__ = ["Measured", "MeasuredRow", "ModelRow", "OperatorRow", "Unusable"]
 
 
@@ -15,6 +17,7 @@ class ModelRow:
 
     ``request`` is what :func:`costmodel.analyze` would be asked for; ``sizes`` are those of the inputs
     beside the batch (``height``, ``width``, ``seq_len``); ``conditions`` are further columns of the row.
+    ``params`` and ``macs`` (of one sample) are the network's, where the row states them.
     """
 
     file: str
@@ -32,6 +35,8 @@ class ModelRow:
     sizes: Mapping[str, int] = field(default_factory=dict)
     family: str = ""
     conditions: Mapping[str, str] = field(default_factory=dict)
+    params: Stated | None = None
+    macs: Stated | None = None
 
     @property
     def group(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from costmodel.hardware import HardwareProfile, load
 from costmodel.validate.conditions import execution_of
 from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
+from costmodel.validate.published import OtherNetworkError, check_network
 from costmodel.validate.rows import Measured, MeasuredRow, ModelRow, OperatorRow, Unusable
 
 __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
@@ -227,7 +228,9 @@ def _judge_model(row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardwar
         traced = _load(row, trace)
     if "batch" not in traced.graph.symbols:
         traced = _load(row, trace, batch=row.batch)
-    return judge(row, _analysis(row, traced, hardware))
+    analysis = _analysis(row, traced, hardware)
+    check_network(analysis, row.params, row.macs)
+    return judge(row, analysis)
 
 
 def _folded(traced: CachedTrace) -> str | None:
@@ -259,7 +262,10 @@ def _analysis(row: ModelRow, traced: CachedTrace, hardware: HardwareProfile) -> 
 
 
 def _outcome(row: MeasuredRow, judge_row: Callable[[], Judged]) -> _Outcome:
-    outcome = _guarded(judge_row)
+    try:
+        outcome = _guarded(judge_row)
+    except OtherNetworkError as error:
+        return replace(_reason(row, str(error)), about=f"{row.model}: {error.details}")
     return _reason(row, outcome) if isinstance(outcome, str) else outcome
 
 
@@ -267,6 +273,8 @@ def _guarded(action: Callable[[], _T]) -> _T | str:
     """What ``action`` returns, or why it failed: one row's failure must not cost the others their prediction."""
     try:
         return action()
+    except OtherNetworkError:
+        raise
     except UnknownModelError:
         return "unknown model"
     except TraceError as error:

@@ -14,6 +14,7 @@ from costmodel.engines import engine_spellings
 from costmodel.execution.precision import SPELLINGS as DTYPES
 from costmodel.validate.cells import Flags, RowError, checked_word, latency, number, phase_word, size, text
 from costmodel.validate.model_csv import image_sizes, request_of
+from costmodel.validate.published import stated
 from costmodel.validate.rows import ModelRow
 
 __all__ = ["named_conditions", "timm_row"]
@@ -82,6 +83,8 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
         sizes=image_sizes(record, "infer_img_size"),
         latency_s=_step_time(record, batch),
         conditions=flags.conditions,
+        params=stated(record, "param_count", 1e6),
+        macs=stated(record, "infer_gmacs", 1e9),
     )
 
 
