@@ -1,4 +1,4 @@
-"""Write reports/accuracy.md: predictions against every measured timing of a folder, with figures.
+"""Write reports/accuracy.md and the pages behind it: predictions against every measured timing of a folder.
 
     python benchmarks/accuracy_report.py MEASURED [-o reports] [--limit N] [--jobs N]
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,11 @@ from typing import Any
 
 from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
-from costmodel.report import Document
-from costmodel.report.accuracy import CONVENTIONS, accuracy_document
-from costmodel.report.as_markdown import render_markdown
-from costmodel.report.columns import text_column
-from costmodel.report.document import Block, Figure, Notes, Paragraph, Table
+from costmodel.report.accuracy_pages import FOLDER, accuracy_pages
+from costmodel.report.figures import style, svg_text
 from costmodel.report.output import put
-from costmodel.validate import NOT_MODELLED, Judged, ModelRow, Validation, read_measured, validate
+from costmodel.validate import Judged, ModelRow, Validation, read_measured, validate
 
-#: Grey and colours that keep their contrast on GitHub's light and dark pages alike.
 GREY = "#7d8590"
 COLOURS = ("#4c8bf5", "#e8833a", "#2ea56b", "#c061cb", "#d6455d", "#b8961e")
 POINTS_A_PANEL = 500
@@ -36,34 +31,50 @@ VECTOR_OPS = "element-wise"
 def main() -> int:
     arguments = _parser().parse_args()
     folder: Path = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = [Document("Accuracy: predicted against measured", (Paragraph(INTRODUCTION),))]
     refused: list[str] = []
+    validations: dict[str, Validation] = {}
     for path in sorted(p for p in arguments.measured.iterdir() if p.name.endswith((".csv", ".csv.gz"))):
         try:
             result = _validate(path, arguments)
         except CostmodelError as error:
-            refused.append(f"{path.name}: {str(error).splitlines()[0].replace(str(path), 'the file')}")
+            refused.append(_why(path, error))
             continue
-        name = path.name.partition(".")[0]
-        figure = Path("figures") / f"accuracy_{name}.svg"
-        scatter(result.judged, folder / figure)
-        pages.append(Document(path.name, tuple(_section(name, result, figure))))
+        validations[path.name.partition(".")[0]] = result
         print(f"{path.name}: {len(result.judged)} rows in {result.seconds:.0f} s", file=sys.stderr)
-    pages += _closing(refused)
-    put(
-        "\n".join([render_markdown(pages[0]), *(_demoted(render_markdown(page)) for page in pages[1:])]),
-        folder / "accuracy.md",
-    )
+    write_pages(validations, refused, folder)
     return 0
 
 
-INTRODUCTION = (
-    "Every row of public measurements that costmodel can judge, predicted from the model's source and a machine's "
-    "profile alone: nothing was run. Written by `python benchmarks/accuracy_report.py MEASURED`; the baselines are "
-    "scored on the same rows in the same run. fitted_constants.md holds every fitted constant and "
-    "the errors on families and machines that it was not fitted to."
-)
+def _why(path: Path, error: CostmodelError) -> str:
+    """The file, what is wrong with it, and for a file without a usable row the reasons of its rows."""
+    first, *rest = (line.strip() for line in str(error).replace(str(path), "the file").splitlines())
+    if "its columns are" in first:
+        columns = first.partition("its columns are")[2].strip().split(", ")
+        return f"{path.name}: another format ({', '.join(columns[:7])}{', ...' if len(columns) > 7 else ''})"
+    reasons = "; ".join(line for line in rest if " x " in line)
+    return f"{path.name}: {first}" + (f" ({reasons})" if reasons else "")
+
+
+def write_pages(validations: Mapping[str, Validation], refused: Sequence[str], folder: Path) -> None:
+    """accuracy.md, the pages behind it and their figures, each whole or not at all."""
+    figures = {}
+    for stem, result in validations.items():
+        figure = Path("figures") / f"accuracy_{stem}.svg"
+        (folder / figure).parent.mkdir(parents=True, exist_ok=True)
+        put(scatter(result.judged), folder / figure)
+        figures[stem] = (figure.as_posix(), _caption(result))
+    pages = accuracy_pages(validations, refused, figures, COMMAND)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        put(text, folder / name)
+
+
+def _caption(result: Validation) -> str:
+    shown = sum(min(len(items), POINTS_A_PANEL) for items in _panels(result.judged).values())
+    return f"{shown:,} points drawn of {len(result.judged):,}, evenly over the measured times. Dotted: a quarter off."
+
+
+COMMAND = "python benchmarks/accuracy_report.py MEASURED"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,66 +95,30 @@ def _validate(path: Path, arguments: argparse.Namespace) -> Validation:
     return validate(measured, trace=load_trace, limit=arguments.limit, jobs=arguments.jobs, progress=progress)
 
 
-def _demoted(text: str) -> str:
-    """Every heading one level down, so that pages become the chapters of one."""
-    return re.sub(r"^#", "##", text, flags=re.MULTILINE)
-
-
-def _section(name: str, result: Validation, figure: Path) -> Iterable[Block]:
-    """The blocks of one measured file; the conventions stand once, at the end."""
-    first, *rest = (block for block in accuracy_document(result, worst=20).blocks if not isinstance(block, Notes))
-    yield first
-    yield Figure(figure.as_posix(), f"{name}: predicted against measured time", "Dotted: a quarter off.")
-    yield from rest
-
-
-def _closing(refused: Sequence[str]) -> Iterable[Document]:
-    columns = (text_column("what", "what"), text_column("meaning", "what it means for a prediction"))
-    rows = tuple({"what": what, "meaning": meaning} for what, meaning in NOT_MODELLED)
-    yield Document("Not modelled yet", (Table(columns=columns, rows=rows),))
-    if refused:
-        yield Document("Files in another format, or without a usable row", (Notes(tuple(refused)),))
-    yield Document("Conventions", (Notes(CONVENTIONS),))
-
-
 # -- figures -----------------------------------------------------------------------------------
 
 
-def scatter(judged: Sequence[Judged], path: Path) -> None:
+def scatter(judged: Sequence[Judged]) -> str:
     """Predicted against measured time, a panel for each setting or operator, a colour for each machine, as SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     panels = _panels(judged)
     devices = sorted({item.row.device for item in judged})
     colours = {device: COLOURS[i % len(COLOURS)] for i, device in enumerate(devices)}
     columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    with pyplot.rc_context(_style()):
-        figure, axes = pyplot.subplots(rows, columns, figsize=(3.3 * columns, 3.2 * rows + 0.5), squeeze=False)
+    rows, width = -(-len(panels) // columns), max(3.4 * columns, 4.5)
+    across = max(1, int(width / 1.6))  # machines in a line of the legend
+    lines = -(-len(devices) // across)
+    with rc_context(style()):
+        figure = Figure(figsize=(width, 3.2 * rows + 0.25 * lines + 0.2), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
         for axis, (title, items) in zip(axes.flat, panels.items(), strict=False):
             _panel(axis, title, items, colours)
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_visible(False)
-        _legend(figure, colours)
-        figure.tight_layout(rect=(0, 0.5 / (3.2 * rows + 0.5), 1, 1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        pyplot.close(figure)
-
-
-def _style() -> dict[str, Any]:
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
-    return {
-        **dict.fromkeys(names, GREY),
-        "svg.hashsalt": "costmodel",  # identifiers that do not change from run to run
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
+        _legend(figure, colours, across)
+        return svg_text(figure)
 
 
 def _panels(judged: Iterable[Judged]) -> Mapping[str, list[Judged]]:
@@ -178,7 +153,8 @@ def _panel(axis: Any, title: str, items: Sequence[Judged], colours: Mapping[str,
     axis.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)")
     for side in (axis.xaxis, axis.yaxis):
         side.set_minor_formatter(NullFormatter())
-    axis.set_title(f"{title}: {len(items):,} rows", fontsize=9)
+    drawn = f"{len(shown):,} of {len(items):,} rows" if len(shown) < len(items) else f"{len(items):,} rows"
+    axis.set_title(f"{title}: {drawn}", fontsize=9)
 
 
 def _thinned(items: Sequence[Judged], key: Callable[[Judged], Any]) -> list[Judged]:
@@ -188,13 +164,13 @@ def _thinned(items: Sequence[Judged], key: Callable[[Judged], Any]) -> list[Judg
     return [ordered[i * len(ordered) // count] for i in range(count)]
 
 
-def _legend(figure: Any, colours: Mapping[str, str]) -> None:
+def _legend(figure: Any, colours: Mapping[str, str], across: int) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=device) for device, colour in colours.items()
     ]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, labelcolor=GREY)
+    figure.legend(handles=handles, loc="outside lower center", ncols=across, frameon=False)
 
 
 if __name__ == "__main__":

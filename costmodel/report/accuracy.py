@@ -23,14 +23,24 @@ from costmodel.validate import (
     pooled,
 )
 
-__all__ = ["CONVENTIONS", "accuracy_document", "accuracy_json", "groups_table", "rows_table", "unusable_table"]
+__all__ = [
+    "CONVENTIONS",
+    "accuracy_document",
+    "accuracy_json",
+    "baselines_table",
+    "groups_table",
+    "narrowed",
+    "rows_table",
+    "unusable_table",
+]
 
 CONVENTIONS = (
     "error: predicted / measured - 1; median and p90 are of its absolute value, bias is its own (signed) median",
     "Spearman: rank correlation of predicted and measured time",
     "covered: share of rows whose predicted interval holds the measured time; width: mean of (high - low) / predicted",
     "uncosted: mean share of the predicted time that operators without a formula take",
-    "FLOPs × one fitted scale: that with the least median |log error| on the very rows of the setting (first table)",
+    "FLOPs, scaled: FLOPs times the one scale with the least median |log error| on the very rows of the setting (first "
+    "table); a setting of one or two rows has none",
     "datasheet roofline: sum over operators of max(FLOP / peak, bytes / bandwidth), operators as written in the "
     "dtype of the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
     "operators timed as eager calls: max(floor, lead + kernel), floor and lead of the host read off the smallest calls "
@@ -49,7 +59,9 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
     blocks: list[Block] = [
         Paragraph(_counts(validation)),
         groups_table(grouped(judged), "By group"),
+        baselines_table(grouped(judged), "Baselines on the same rows, median / p90"),
         groups_table(pooled(judged), "Pooled; rows at the floor left out"),
+        baselines_table(pooled(judged), "Baselines, pooled, median / p90"),
     ]
     blocks += [_with_owner(groups_table(by_family(judged), "By family of architectures, the worst first"))] * any(
         isinstance(item.row, ModelRow) and item.row.family for item in judged
@@ -75,34 +87,87 @@ def _counts(validation: Validation) -> str:
 # -- tables ------------------------------------------------------------------------------------
 
 
+#: Columns of a table at most, so that a page can be read without scrolling to the side.
+MOST_COLUMNS = 9
+
+
 def groups_table(groups: Sequence[Group], title: str) -> Table:
-    """One line a group: what it is, its score, and the baselines' median and p90."""
+    """One line a group: what it is and its score. What all groups share stands in the title."""
     rows = [_group_row(group) for group in groups]
-    keys = list(dict.fromkeys(key for group in groups for key in group.keys if key != "phase"))
-    shown = [key for key in keys if any(row.get(key) not in (None, "", False) for row in rows)]
-    return Table(
-        title=title,
+    keys, shared = _parted(groups)
+    table = Table(
+        title=_with_shared(title, shared),
         columns=(
-            *(_key_column(key) for key in shown),
+            *(_key_column(key) for key in keys),
             Column(key="n", heading="rows", render="{:,}".format, importance=90),
             share_column("median_ape", "median", importance=99),
             share_column("p90_ape", "p90", importance=98),
             _signed_share_column("bias", "bias", importance=80),
-            number_column("spearman", "Spearman", decimals=3, importance=70),
             share_column("interval_coverage", "covered", importance=75),
+            number_column("spearman", "Spearman", decimals=3, importance=70),
             share_column("interval_width", "width", importance=60),
             share_column("uncosted_share", "uncosted", importance=30),
-            *_baseline_columns(),
+            *_baseline_data(),
         ),
         rows=tuple(rows),
     )
+    return narrowed(table)
+
+
+def baselines_table(groups: Sequence[Group], title: str) -> Table:
+    """One line a group: median / p90 of our error beside those of each baseline on the same rows."""
+    rows = [_group_row(group) for group in groups]
+    keys, shared = _parted(groups)
+    short = {"flops": "FLOPs, scaled", "roofline": "roofline", "roofs_85": "85 % of roofs"}
+    pairs = (
+        Column(key=key, heading=heading, unit="%", render=_pair, importance=95, in_data=False)
+        for key, heading in (("ours", "costmodel"), *((name, short[name]) for name in BASELINES))
+    )
+    table = Table(
+        title=_with_shared(title, shared),
+        columns=(
+            *(_key_column(key) for key in keys),
+            Column(key="n", heading="rows", render="{:,}".format, importance=90),
+            *pairs,
+        ),
+        rows=tuple(rows),
+    )
+    return narrowed(table)
+
+
+def narrowed(table: Table, most: int = MOST_COLUMNS) -> Table:
+    """The table with its ``most`` most important columns on pages; data formats keep all."""
+    shown = sorted(table.page_columns, key=lambda column: -column.importance)[:most]
+    columns = (
+        column if column in shown or not column.on_page else replace(column, on_page=False) for column in table.columns
+    )
+    return replace(table, columns=tuple(columns))
+
+
+def _parted(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """(keys in which groups differ, values that all of them share)."""
+    keys = list(dict.fromkeys(key for group in groups for key in group.keys if key != "phase"))
+    values = {key: list(dict.fromkeys(group.keys.get(key) for group in groups)) for key in keys}
+    differing = [key for key in keys if len(values[key]) > 1 or len(groups) == 1]
+    shared = [str(values[key][0]) for key in keys if key not in differing and values[key][0] not in (None, "", False)]
+    shown = [key for key in differing if any(value not in (None, "", False) for value in values[key])]
+    return shown, shared
+
+
+def _with_shared(title: str, shared: Sequence[str]) -> str:
+    return f"{title}: {', '.join(shared)}" if shared else title
+
+
+def _pair(pair: tuple[float, float] | None) -> str:
+    """Median and p90 in percent; a dash where there is no such score."""
+    return "–" if pair is None else f"{100 * pair[0]:.1f} / {100 * pair[1]:.1f}"
 
 
 def _with_owner(table: Table) -> Table:
     """The same groups, with the class of kernels that takes most of their time."""
     first, *rest = table.columns
     owner = text_column("likely_owner", "likely owner", shortest=16, importance=85)
-    return replace(table, columns=(first, owner, *rest))
+    return narrowed(replace(table, columns=(first, owner, *rest)))
 
 
 def _key_column(key: str) -> Column:
@@ -118,25 +183,18 @@ def _signed_share_column(key: str, heading: str, **options: Any) -> Column:
     return Column(key=key, heading=heading, unit="%", render=lambda value: f"{100 * value:+.1f}", **options)
 
 
-def _baseline_columns() -> Iterable[Column]:
-    """Median and p90 of each baseline in one cell on pages, apart in data."""
-    short = {"flops": "FLOPs", "roofline": "roofline", "roofs_85": "85 %"}
+def _baseline_data() -> Iterable[Column]:
+    """Median and p90 of each baseline, for data formats; pages have a table of their own."""
     for name in BASELINES:
-        yield Column(
-            key=name,
-            heading=short[name],
-            unit="%",
-            render=lambda pair: f"{100 * pair[0]:.0f} / {100 * pair[1]:.0f}",
-            importance=50,
-            in_data=False,
-        )
         for key in ("median_ape", "p90_ape"):
-            yield share_column(f"{name}_{key}", f"{short[name]} {key}", on_page=False)
+            yield share_column(f"{name}_{key}", f"{name} {key}", on_page=False)
 
 
 def _group_row(group: Group) -> Row:
     row: dict[str, Any] = {**group.keys, **_score_json(group.score), "likely_owner": group.owner}
     row |= {name: getattr(group, name) for name in ("interval_coverage", "interval_width", "uncosted_share")}
+    row["ours"] = (group.score.median_ape, group.score.p90_ape)
+    row |= dict.fromkeys(BASELINES)
     for name, score in group.baselines.items():
         row |= {
             name: (score.median_ape, score.p90_ape),
@@ -177,12 +235,8 @@ def _distance(item: Judged) -> float:
 
 def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
     """One line a row, with exact values in data formats."""
-    rows = [_judged_json(item) for item in judged]
-    conditions = [
-        text_column(key, key, importance=40)
-        for key in ("layout", "mode", "batch", "image_size", "algorithm")
-        if any(row.get(key) not in (None, "") for row in rows)
-    ]
+    rows = [(values := _judged_json(item)) | {"run": _run_words(values)} for item in judged]
+    times = [row[key] for row in rows for key in ("measured_s", "predicted_s")]  # one unit for both
     return Table(
         title=title,
         columns=(
@@ -190,23 +244,30 @@ def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
             Column(key="line", heading="line", on_page=False),
             text_column("model", "model", shortest=20, importance=99),
             text_column("device", "device", importance=90),
-            text_column("dtype", "dtype", importance=50),
-            *conditions,
-            quantity_column(
-                "measured_s", "measured", "s", [row["measured_s"] for row in rows], decimals=2, importance=80
-            ),
-            quantity_column(
-                "predicted_s", "predicted", "s", [row["predicted_s"] for row in rows], decimals=2, importance=81
-            ),
-            share_column("latency_low_s", "low", on_page=False),
-            share_column("latency_high_s", "high", on_page=False),
+            Column(key="run", heading="run", align="left", importance=50, shortest=12, in_data=False),
+            *(text_column(key, key, on_page=False) for key in ("dtype", *_CONDITIONS)),
+            quantity_column("measured_s", "measured", "s", times, decimals=2, importance=80),
+            quantity_column("predicted_s", "predicted", "s", times, decimals=2, importance=81),
+            Column(key="latency_low_s", heading="low", on_page=False),
+            Column(key="latency_high_s", heading="high", on_page=False),
             _signed_share_column("error", "error", importance=98),
             text_column("owner", "likely owner", shortest=16, importance=70),
             share_column("owner_share", "of its time", importance=60),
-            text_column("family", "family", importance=20),
+            text_column("family", "family", on_page=False),
         ),
         rows=tuple(rows),
     )
+
+
+_CONDITIONS = ("layout", "mode", "batch", "image_size", "algorithm")
+
+
+def _run_words(row: Mapping[str, Any]) -> str:
+    """The conditions of a row in one cell: ``amp_fp16, nhwc, eager, batch 256, 224 px``."""
+    batch, size = row.get("batch"), row.get("image_size")
+    words = (row["dtype"], row.get("layout"), row.get("mode"), f"batch {batch}" if batch else "",
+             f"{size} px" if size else "", row.get("algorithm"))  # fmt: skip
+    return ", ".join(str(word) for word in words if word)
 
 
 def unusable_table(validation: Validation) -> Table:

@@ -27,6 +27,7 @@ __all__ = [
     "require_matplotlib",
     "roofline",
     "style",
+    "svg_text",
 ]
 
 #: Of the panel, of letters and axes, and of what should step back.
@@ -95,8 +96,13 @@ def _drawn(width: float, height: float, draw: Any) -> str:
     with rc_context(style()):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return svg_text(figure)
+
+
+def svg_text(figure: Any) -> str:
+    """The figure as SVG text: the same bytes for the same figure. To be called under :func:`style`."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
 
 

@@ -10,7 +10,17 @@ from __future__ import annotations
 from costmodel.validate.baselines import BASELINES
 from costmodel.validate.cells import Flags
 from costmodel.validate.conditions import check_names
-from costmodel.validate.groups import ClassError, Group, by_class, by_family, by_owner, fail_budget, grouped, pooled
+from costmodel.validate.groups import (
+    ClassError,
+    Group,
+    as_one,
+    by_class,
+    by_family,
+    by_owner,
+    fail_budget,
+    grouped,
+    pooled,
+)
 from costmodel.validate.judged import Judged
 from costmodel.validate.not_modelled import NOT_MODELLED
 from costmodel.validate.reading import read_measured
@@ -31,6 +41,7 @@ __all__ = [
     "Score",
     "Unusable",
     "Validation",
+    "as_one",
     "by_class",
     "by_family",
     "by_owner",

@@ -10,7 +10,10 @@ from costmodel.validate.judged import Judged
 from costmodel.validate.rows import ModelRow, OperatorRow
 from costmodel.validate.statistics import Score, fitted_scale, score
 
-__all__ = ["ClassError", "Group", "by_class", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
+__all__ = ["ClassError", "Group", "as_one", "by_class", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
+
+#: Fewest rows of a setting whose FLOPs may be scaled to them: a scale fitted to one or two rows says nothing of FLOPs.
+LEAST_FITTED = 3
 
 _MODEL_KEYS = ("device", "dtype", "layout", "mode", "phase")
 
@@ -43,6 +46,11 @@ def grouped(judged: Iterable[Judged]) -> list[Group]:
     found = list(judged)
     scales = _scales(found)
     return [_group(_keys(rows[0]), rows, scales) for _, rows in _sorted(found, lambda item: item.row.group)]
+
+
+def as_one(judged: Sequence[Judged]) -> Group:
+    """All rows as one group; FLOPs keep the scales of the rows' own settings."""
+    return _group({}, judged, _scales(judged))
 
 
 def pooled(judged: Sequence[Judged]) -> list[Group]:
@@ -148,10 +156,12 @@ def _sorted(judged: Iterable[Judged], key: Callable[[Judged], tuple[Any, ...]]) 
 
 
 def _scales(judged: Iterable[Judged]) -> dict[tuple[str, ...], float]:
-    """The one scale of FLOPs for each setting, by the rows' group: coarser and finer tables take it from there."""
+    """The one scale of FLOPs for each setting of at least :data:`LEAST_FITTED` rows, by the rows' group: coarser and
+    finer tables take it from there."""
     return {
         key: fitted_scale([row.flops for row in rows], [row.measured_s for row in rows])
         for key, rows in _sorted(judged, lambda item: item.row.group)
+        if len(rows) >= LEAST_FITTED
     }
 
 
@@ -179,8 +189,16 @@ def _group(
         uncosted_share=sum(row.uncosted_share for row in rows) / count,
         owner=max(class_shares(rows).items(), key=lambda pair: pair[1], default=("", 0.0))[0],
         baselines={
-            "flops": score([scales[row.row.group] * row.flops for row in rows], measured),
+            **_scaled_flops(rows, scales),
             "roofline": score([row.roofline_s for row in rows], measured),
             "roofs_85": score([row.roofs_85_s for row in rows], measured),
         },
     )
+
+
+def _scaled_flops(rows: Sequence[Judged], scales: Mapping[tuple[str, ...], float]) -> dict[str, Score]:
+    """The score of scaled FLOPs on the rows whose setting has a scale; nothing where none has."""
+    fitted = [row for row in rows if row.row.group in scales]
+    if not fitted:
+        return {}
+    return {"flops": score([scales[r.row.group] * r.flops for r in fitted], [r.measured_s for r in fitted])}

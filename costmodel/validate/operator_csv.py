@@ -10,6 +10,9 @@ from costmodel.validate.rows import OperatorRow
 
 __all__ = ["operator_row"]
 
+#: Algorithms of cuDNN by their names in measured files. A file that cut a name off at the left is read as the whole.
+_ALGORITHMS = ("implicit_gemm", "implicit_precomp_gemm", "gemm", "direct", "fft", "fft_tiling", "winograd",
+               "winograd_nonfused")  # fmt: skip
 TIMINGS = ("eager_call", "kernel", "graph_replay")
 
 
@@ -33,9 +36,19 @@ def operator_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
         padding=_optional_sizes(record, "padding", least=0),
         groups=optional_size(record, "groups") or 1,
         latency_s=latency(record, "latency_us", 1e-6),
-        algorithm=(record.get("algorithm") or "").strip().lower(),
+        algorithm=_algorithm((record.get("algorithm") or "").strip().lower()),
         timing=timing,
     )
+
+
+def _algorithm(name: str) -> str:
+    """The name, or the only one of cuDNN's that ends so.
+
+    >>> _algorithm("licit_precomp_gemm"), _algorithm("gemm"), _algorithm("miopen_asm")
+    ('implicit_precomp_gemm', 'gemm', 'miopen_asm')
+    """
+    whole = [known for known in _ALGORITHMS if known.endswith(name)]
+    return whole[0] if name not in _ALGORITHMS and len(whole) == 1 else name
 
 
 def _sizes(record: Mapping[str, str], column: str, *, least: int) -> tuple[int, ...]:
