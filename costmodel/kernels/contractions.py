@@ -136,7 +136,7 @@ def _joinable(spec: TensorSpec) -> bool:
     return is_contiguous(spec) or is_channels_last(spec)
 
 
-@rule(*LINEAR, "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot")
+@rule(*LINEAR, "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot", "_int_mm")
 def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     """cuBLAS; a bias rides in the epilogue of ``addmm``, which ``linear`` takes for 2-d and contiguous 3-d inputs.
 

@@ -39,7 +39,7 @@ BLOCKED_GROUP_CHANNELS = 8
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution"}
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-_PRODUCTS = LINEAR | {"addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot"}
+_PRODUCTS = LINEAR | {"addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot", "_int_mm"}
 _ATTENTION = {"scaled_dot_product_attention", "flex_attention"}
 
 

@@ -66,7 +66,7 @@ FP32_LAYERS = frozenset({"timm.models.efficientvit_mit.LiteMLA"})
 
 
 #: Run on integers, whatever the dtype of the operands: inputs are quantized inside.
-_INT8 = frozenset({"quantized.linear_dynamic", "quantized.linear_relu_dynamic"})
+_INT8 = frozenset({"aten._int_mm", "quantized.linear_dynamic", "quantized.linear_relu_dynamic"})
 
 
 @dataclass(frozen=True, slots=True)

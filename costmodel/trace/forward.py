@@ -22,6 +22,7 @@ from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.raw import RawTrace
 from costmodel.trace.recorder import Recorder
+from costmodel.trace.subclasses import on_meta, parts
 from costmodel.trace.substrate import MetaSubstrate, NeedsValue
 from costmodel.trace.values import KNOWN_ELEMENTS
 
@@ -70,7 +71,7 @@ def _stand_ins(module: nn.Module) -> dict[int, Any]:
                 dtype=parameter.dtype,  # type: ignore[arg-type]
             )
             continue
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        memo[id(parameter)] = on_meta(parameter)
     for buffer in module.buffers():
         if isinstance(buffer, UninitializedBuffer):
             memo[id(buffer)] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
@@ -164,7 +165,8 @@ def record(
             if value is not None and value.shape == leaf.shape:
                 substrate.values.give(leaf, value.clone())
         for name, parameter in module.named_parameters():
-            recorder.add(parameter, "parameter", name)
+            for part, tensor in parts(name, parameter):
+                recorder.add(tensor, "parameter", part)
         _adopt_buffers(module, substrate)
         for name, buffer in module.named_buffers():
             recorder.add(buffer, "buffer", name)

@@ -25,6 +25,7 @@ from costmodel.trace.higher_order import run_higher_order
 from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex, dtype_name, indices_in, tensors_in
 from costmodel.trace.schema import Schema, schema_of
 from costmodel.trace.special import run_special, special_bytes
+from costmodel.trace.subclasses import are_wrappers
 from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
 
 __all__ = ["Recorder"]
@@ -111,6 +112,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if types and are_wrappers(types):
+            return NotImplemented  # the subclass runs it, as operators on its parts that come by here
         if isinstance(func, HigherOrderOperator):
             return run_higher_order(self, func, args, kwargs)
         schema = schema_of(func)

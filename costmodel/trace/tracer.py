@@ -23,6 +23,7 @@ from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
 from costmodel.trace.points import spread
 from costmodel.trace.raw import RawTrace, TensorIndex
 from costmodel.trace.special import packed_weights, special_bytes
+from costmodel.trace.subclasses import parts
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
@@ -315,7 +316,7 @@ def _stays(sizes: Mapping[str, int], names: Sequence[str], why: str, reason: Exc
 
 def _bytes_by_dtype(tensors: Iterable[torch.Tensor]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for tensor in tensors:
+    for _, tensor in (part for whole in tensors for part in parts("", whole)):
         dtype = str(tensor.dtype).removeprefix("torch.").removeprefix("q")  # qint8 is stored as int8
         found[dtype] = found.get(dtype, 0) + special_bytes(tensor)
     return found

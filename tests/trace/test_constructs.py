@@ -327,6 +327,47 @@ def test_dynamically_quantized_layers_read_a_byte_a_weight():
     assert any("CPUs alone" in note for note in analysis.at(hw="a100").record.notes)
 
 
+class Int8Weight(torch.Tensor):
+    """A weight kept as integers and a scale a row, which a linear layer widens: a small copy of what torchao makes."""
+
+    @staticmethod
+    def __new__(cls, integers: torch.Tensor, scale: torch.Tensor) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, integers.shape, dtype=scale.dtype, device=integers.device)
+
+    def __init__(self, integers: torch.Tensor, scale: torch.Tensor) -> None:
+        self.integers, self.scale = integers, scale
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["integers", "scale"], None
+
+    @classmethod
+    def __tensor_unflatten__(cls, inner: dict[str, torch.Tensor], *_: Any) -> Any:
+        return cls(inner["integers"], inner["scale"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].integers, args[0].scale)
+        if func is torch.ops.aten.linear.default:
+            x, weight, *bias = args
+            return torch.nn.functional.linear(x, weight.integers.to(x.dtype) * weight.scale, *bias)
+        raise NotImplementedError(func)
+
+
+def test_weights_that_are_subclasses_run_as_what_they_are_made_of():
+    module = nn.Linear(64, 32)
+    module.weight = nn.Parameter(
+        Int8Weight(torch.zeros(32, 64, dtype=torch.int8), torch.ones(32, 1)), requires_grad=False
+    )
+    analysis = analyzed(module, torch.zeros(2, 64))
+    assert [node.op for node in analysis.record.nodes] == ["aten._to_copy", "aten.mul", "aten.linear"]
+    assert analysis.totals.macs == 2 * 64 * 32
+    assert analysis.totals.params == 64 * 32 + 32
+    assert analysis.record.parameter_bytes_of == {"int8": 64 * 32, "float32": 4 * (32 + 32)}
+    assert isinstance(module.weight, Int8Weight)
+    assert not module.weight.integers.is_meta
+
+
 @pytest.mark.parametrize("layout", ["coo", "csr"])
 def test_a_sparse_product_does_the_work_of_what_is_stored(layout):
     matrix = torch.zeros(6, 5)
