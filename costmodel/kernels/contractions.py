@@ -61,7 +61,7 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
     packed = _packed_groups(groups, weight.shape[1])
     depthwise = algorithm == "direct_depthwise"
     shape = Convolution(
-        Product(pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed)),  # type: ignore[arg-type]
+        Product(pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed), weight.itemsize),  # type: ignore[arg-type]
         Window.of_call(operator.arguments),
         _depthwise_kernel(operator, weight) if depthwise else None,
     )
@@ -158,7 +158,9 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
         if not _gemm_ready(factor):
             yield copy_kernel(operator.op, factor)
     fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
-    kernel = contraction(operator, "gemm" if batch == 1 else "batched_gemm", shape=Product(rows, n, k, batch))  # type: ignore[arg-type]
+    kernel = contraction(
+        operator, "gemm" if batch == 1 else "batched_gemm", shape=Product(rows, n, k, batch, second.itemsize)
+    )  # type: ignore[arg-type]
     if not fused:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
@@ -236,7 +238,7 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
     if widened:
         for operand in (query, key, value):
             yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
-    yield _scores_product(operator, Product(length, keys, width, batch), size, widened)
+    yield _scores_product(operator, Product(length, keys, width, batch, size), size, widened)
     flops: int = operator.cost.vector_flops  # type: ignore[assignment]
     softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
     yield replace(softmax, access="softmax", shape=Rows(keys), vector_flops=flops)
@@ -244,7 +246,7 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
         yield _pass(operator, "elementwise", scores * size, scores, scores)
         yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
         yield _pass(operator, "elementwise", scores * size, scores * size, scores)
-    yield _scores_product(operator, Product(length, deep, keys, batch), size, widened)  # type: ignore[arg-type]
+    yield _scores_product(operator, Product(length, deep, keys, batch, size), size, widened)  # type: ignore[arg-type]
     if widened:
         yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
 

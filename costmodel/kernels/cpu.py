@@ -97,7 +97,7 @@ def _convolution_kernel(operator: Operator, weight: TensorSpec) -> Kernel:
     """The convolution itself; as a matrix product it has pixels x output channels x window."""
     out, groups = operator.out, operator.arguments.get("groups", 1)
     pixels: int = out.numel // out.shape[1]  # type: ignore[assignment]
-    shape = Convolution(Product(pixels, weight.shape[0] // groups, product(weight.shape[1:]), groups))  # type: ignore[arg-type]
+    shape = Convolution(Product(pixels, weight.shape[0] // groups, product(weight.shape[1:]), groups, weight.itemsize))  # type: ignore[arg-type]
     algorithm = algorithm_of(operator.op, operator.arguments)
     if algorithm == "grouped_implicit_gemm" and weight.shape[1] < BLOCKED_GROUP_CHANNELS:
         algorithm = "im2col_gemm"
@@ -136,7 +136,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     m = max(out.numel // max(n * batch, 1), 1)
     k = operator.cost.matrix_flops // max(2 * m * n * batch, 1)
     algorithm = "gemm" if batch == 1 else "batched_gemm"
-    yield _contraction(operator, algorithm, Product(m, n, k, batch))  # type: ignore[arg-type]
+    yield _contraction(operator, algorithm, Product(m, n, k, batch, second.itemsize))  # type: ignore[arg-type]
 
 
 def _gemm_ready(spec: TensorSpec) -> bool:

@@ -31,17 +31,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """``batch`` matrix products of A[m, k] and B[k, n]."""
+    """``batch`` matrix products of A[m, k] and B[k, n], whose elements take ``item_bytes`` each in memory."""
 
     m: int
     n: int
     k: int
     batch: int = 1
+    item_bytes: int = 4
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of all of them."""
         return self.m * self.n * self.k * self.batch
+
+    @property
+    def weight_bytes(self) -> int:
+        """B of B[k, n], the weight of a linear layer."""
+        return self.n * self.k * self.item_bytes
 
     @property
     def is_vector(self) -> bool:

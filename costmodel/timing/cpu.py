@@ -33,7 +33,6 @@ from costmodel.timing.timeline import KernelSeconds, Timeline
 __all__ = ["CpuMachine", "cpu_kernel_time", "cpu_step_times", "cpu_timeline",
            "of_measured_peak"]  # fmt: skip
 
-_ITEMSIZE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 #: Standard deviation of a step's time over the prediction [1]: timm's compiled models on one machine scatter by about
 #: this, and so do repeated measurements on a shared guest (90th percentile 15 to 26 %).
 SPREAD = 0.17
@@ -207,11 +206,7 @@ def _matrix_product(kernel: Kernel, context: _Context) -> KernelSeconds:
     c, machine = context.constants, context.machine
     product = product_of(kernel.shape) or Product(1, 0, 0)
     m = product.m
-    stored = (
-        min(product.n * product.k * _ITEMSIZE_BYTES.get(kernel.dtype, 4), kernel.bytes_read)
-        if kernel.algorithm == "gemm"
-        else 0
-    )
+    stored = min(product.weight_bytes, kernel.bytes_read) if kernel.algorithm == "gemm" else 0
     share = c.vector_weight_share if m <= 4 else c.weight_share
     memory = machine.memory_s(stored, context.weights_missing, c) / share
     memory += context.activations_s(kernel.bytes - stored) / c.pack_share

@@ -118,7 +118,7 @@ def work_of(kernel: Kernel) -> Work:
         own = kernel.bytes if kernel.access == "channels_last" else 0  # else the reorders around it carry them
         return Work(start, kernel.matrix_flops, own, faulted_bytes=faulted)
     if kernel.algorithm == "gemm" and isinstance(shape, Product):
-        weights = min(shape.n * shape.k * 4, kernel.bytes_read)
+        weights = min(shape.weight_bytes, kernel.bytes_read)
         if shape.m <= FEW_ROWS:
             return Work(start, weight_bytes=weights, faulted_bytes=faulted)
         return Work(start, kernel.matrix_flops, kernel.bytes - weights, weights, faulted_bytes=faulted)

@@ -75,7 +75,7 @@ def test_a_3x3_convolution_in_nchw_under_autocast(kernels):
     assert [(k.algorithm, k.bytes_read, k.bytes_written) for k in run] == expected
     assert run[4].matrix_flops == 2 * Y * C * 9
     assert (run[4].engine, run[4].dtype) == ("matrix", "fp16")
-    assert run[4].shape.product == Product(N * SIDE * SIDE, K, C * 9)
+    assert run[4].shape.product == Product(N * SIDE * SIDE, K, C * 9, item_bytes=2)
     assert sum(k.vector_flops for k in run) == Y  # one addition of the bias for each output
 
 
@@ -86,7 +86,7 @@ def test_channels_last_needs_no_conversion(kernels):
 def test_a_1x1_convolution_is_a_matrix_product_on_nchw_as_it_lies(kernels):
     run = kernels(nn.Conv2d(C, K, 1, bias=False), IMAGE)
     assert algorithms(run) == ["gemm"]
-    assert run[0].shape.product == Product(N * SIDE * SIDE, K, C)
+    assert run[0].shape.product == Product(N * SIDE * SIDE, K, C, item_bytes=2)
 
 
 def test_a_strided_1x1_convolution_is_no_plain_product(kernels):
@@ -159,7 +159,7 @@ def test_grouped_convolution_does_the_multiplications_of_its_groups(kernels):
 def test_linear_of_a_contiguous_input_has_its_bias_in_the_epilogue(kernels, shape):
     (kernel,) = kernels(nn.Linear(16, 24), torch.empty(shape))
     rows = 6 * (len(shape) == 2) + 12 * (len(shape) == 3)
-    assert kernel.shape == Product(rows, 24, 16)
+    assert kernel.shape == Product(rows, 24, 16, item_bytes=2)
     assert kernel.matrix_flops == 2 * rows * 24 * 16
     assert kernel.vector_flops == rows * 24
     assert (kernel.bytes_read, kernel.bytes_written) == (2 * (rows * 16 + 24 * 16 + 24), 2 * rows * 24)
@@ -182,7 +182,7 @@ def test_a_transposed_factor_is_taken_as_it_lies(kernels):
 
 def test_batched_product(kernels):
     (kernel,) = kernels(Applied(torch.bmm), torch.empty(3, 5, 4), torch.empty(3, 4, 7))
-    assert kernel.shape == Product(5, 7, 4, 3)
+    assert kernel.shape == Product(5, 7, 4, 3, item_bytes=2)
     assert kernel.matrix_flops == 2 * 3 * 5 * 7 * 4
 
 

@@ -181,3 +181,23 @@ def test_estimates_add_up_and_name_their_bound() -> None:
     found = cpu_timeline(plan, graph, I9)
     assert [e.bound for e in found] == ["compute", "memory", "launch"]
     assert sum(e.latency_s for e in found) == pytest.approx(sum(t.seconds() for t in cpu_step_times(plan, graph, I9)))
+
+
+@given(m=st.integers(5, 2048), n=st.integers(1, 2048), k=st.integers(1, 4096))
+def test_half_the_width_takes_half_the_traffic_of_a_product(m: int, n: int, k: int) -> None:
+    """Lanes that multiply in fp32 read weights and activations of half precision as they lie."""
+
+    def memory_s(width: int) -> float:
+        read, written = width * (m * k + k * n), width * m * n
+        return cpu_kernel_time(
+            Kernel(op="aten.linear", algorithm="gemm", shape=Product(m, n, k, item_bytes=width), bytes_read=read,
+                   bytes_written=written, matrix_flops=2 * m * n * k), BIG_CACHE).memory_s  # fmt: skip
+
+    assert memory_s(4) == pytest.approx(2 * memory_s(2))
+
+
+#: Caches that hold everything.
+BIG_CACHE = dataclasses.replace(
+    I9, name="i9 with a large cache",
+    memory=tuple(dataclasses.replace(x, capacity_bytes=1e12) if x.name == "l3" else x for x in I9.memory),
+)  # fmt: skip
