@@ -7,11 +7,11 @@ touched since the kernel that wrote it began, against the capacity of L2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.plan import KernelPlan
+from costmodel.kernels.plan import KernelPlan, Launch, Read
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.gpu import gpu_model
 from costmodel.timing.timeline import Slot, Timeline
@@ -93,26 +93,26 @@ class Step:
         earlier: list[tuple[float, int]] = []  # kernels of the same operator: touched when each began, what it wrote
         taken = 0.0  # B that these have read
         shares: list[float] = []
-        call: tuple[Any, ...] = ()
-        for launch in self.plan.launches:
-            kernel = self.plan.kernels[launch.kernel]
-            read, written = kernel.bytes_read, kernel.bytes_written
+        moved = [(kernel.bytes_read, kernel.bytes_written) for kernel in self.plan.kernels]
+        for kernel, reads, again, writes in _flow(self.plan, self.graph):
+            read, written = moved[kernel]
             hits = 0.0
-            for storage, spec in launch.reads:
-                left = reach - (touched - began_at[storage]) if storage in began_at else 0.0
+            for storage, spec in reads:
+                left = reach - (touched - began_at[storage])
                 if left > 0:
                     hits += self._bytes(storage, spec) * min(left / fade, 1.0)
-            if call == (launch.nodes, launch.writes):
+            if again:
                 hits = max(hits - taken, 0.0)
                 for began, result in earlier:
                     left = reach - (touched - began)
                     if left > 0:
                         hits += result * min(left / fade, 1.0)
-            else:
-                call, taken = (launch.nodes, launch.writes), 0.0
+            elif earlier:
+                taken = 0.0
                 earlier.clear()
             shares.append(1 - min(hits, read) / (read + written) * gain if hits else 1.0)
-            began_at.update(dict.fromkeys(launch.writes, touched))
+            for storage in writes:
+                began_at[storage] = touched
             earlier.append((touched, written))
             taken += read
             touched += read + written
@@ -125,6 +125,38 @@ class Step:
             return stored
         nbytes: float = self.graph.specs[spec].nbytes  # type: ignore[assignment]
         return nbytes * stored / (traced[storage].nbytes or 1)
+
+
+class _Flow(NamedTuple):
+    """What of a launch decides its hits: its kernel, the reads of what the step wrote before, whether it belongs to
+    the same operator as the launch before it, and what it writes."""
+
+    kernel: int
+    reads: tuple[Read, ...]
+    again: bool
+    writes: tuple[int, ...]
+
+
+def _flow(plan: KernelPlan, graph: OpGraph) -> list[_Flow]:
+    """The data flow by launch; sizes do not matter, so that it is kept for the launches of a plan."""
+    kept: dict[int, tuple[tuple[Launch, ...], list[_Flow]]] = graph.memo.setdefault("data flow", {})
+    known = kept.get(id(plan.launches))
+    if known is None or known[0] is not plan.launches:
+        known = kept[id(plan.launches)] = (plan.launches, _find_flow(plan.launches))
+    return known[1]
+
+
+def _find_flow(launches: Sequence[Launch]) -> list[_Flow]:
+    written: set[int] = set()
+    found: list[_Flow] = []
+    before: Launch | None = None
+    for launch in launches:
+        again = before is not None and (before.nodes, before.writes) == (launch.nodes, launch.writes)
+        reads = tuple(read for read in launch.reads if read.storage in written)
+        found.append(_Flow(launch.kernel, reads, again, launch.writes))
+        written.update(launch.writes)
+        before = launch
+    return found
 
 
 def gpu_timeline(
