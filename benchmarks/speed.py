@@ -4,7 +4,7 @@
 
 Each figure is the median of interleaved repetitions on the same machine, so that only ratios are compared.
 Then: re-evaluating a traced model at another batch and machine, and a whole cached command against
-``python -c "import torch"``.
+``python -c "import torch"``. The last lines hold each against its aim; exit status 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+CACHED_COMMAND = "costmodel analyze resnet50 --hw t4, cached"
 MODELS = ("resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224")
 
 
@@ -96,32 +97,46 @@ def whole_command(repeats: int) -> dict[str, float]:
         return interleaved(
             {
                 "import torch": run(python, "-c", "import torch"),
-                "costmodel analyze resnet50 --hw t4, cached": run(
-                    python, "-m", "costmodel", "analyze", "resnet50", "--hw", "t4"
-                ),
+                CACHED_COMMAND: run(python, "-m", "costmodel", "analyze", "resnet50", "--hw", "t4"),
             },
             repeats,
         )
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
+    analyzed, again = [], []
     for name in arguments.models:
         times = model_times(name, arguments.repeats)
         ours = times["analyze"]
         ratios = ", ".join(
             f"{ours / seconds:.2f} x {who} ({seconds:.3f} s)" for who, seconds in times.items() if who != "analyze"
         )
+        analyzed.append(ours / times["FlopCounterMode"])
         print(f"{name}: analyze {ours:.3f} s = {ratios}", flush=True)
     for name in arguments.models:
-        print(f"{name}: another batch and machine in {1e3 * reevaluation(name, 20):.2f} ms", flush=True)
+        again.append(1e3 * reevaluation(name, 40))
+        print(f"{name}: another batch and machine in {again[-1]:.2f} ms", flush=True)
     commands = whole_command(arguments.repeats)
     for name, seconds in commands.items():
         print(f"{name}: {seconds:.3f} s = {seconds / commands['import torch']:.2f} x import torch")
+    cached = commands[CACHED_COMMAND] / commands["import torch"]
+    reached = [
+        held("analyze, of FlopCounterMode, at most", max(analyzed), 1.5),
+        held("re-evaluation in ms, at most", max(again), 1.0),
+        held("a cached command, of import torch, at most", cached, 0.2),
+    ]
+    return 0 if all(reached) else 1
+
+
+def held(what: str, found: float, aim: float) -> bool:
+    """Print a figure beside its aim, and say whether it is reached."""
+    print(f"{what}: {found:.2f} (aim {aim}) {'reached' if found <= aim else 'MISSED'}")
+    return found <= aim
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -101,8 +101,8 @@ class Analysis:
 
     @cached_property
     def symbolic(self) -> OpGraph:
-        """The graph with sympy expressions for sizes."""
-        return self.record.symbolic()
+        """The graph with sympy expressions for sizes; of a special case, the general one."""
+        return (self.record.general or self.record).symbolic()
 
     @cached_property
     def costs(self) -> GraphCosts:

@@ -212,7 +212,8 @@ def load_trace(
             if entry.graph.device not in ("", device):
                 continue
             if entry.graph.serves(batch, sizes, verified=checked):
-                return entry
+                general = next((other.graph for other in untried.values()), None)
+                return replace(entry, graph=replace(entry.graph, general=general)) if general else entry
             if entry.graph.serves(batch, sizes, verified=False):
                 untried[cache.key(request, parts)] = entry
     if use_cache == "only":
@@ -228,6 +229,9 @@ def load_trace(
     entry = _traced(loaded, ("batch",) if untried else symbols, at, layout, device, checked, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific
+        if entry.graph.general is not None:
+            *_, open_parts = _by_device(entry.graph.device, parts)
+            cache.write(cache.key(request, open_parts), replace(entry, graph=entry.graph.general), _files(request))
         if untried or "batch" not in entry.graph.symbols:
             parts = {**specific, "batch": batch}
         *_, parts = _by_device(entry.graph.device, parts)
@@ -304,7 +308,7 @@ def _traced(
     graph = trace(
         loaded, symbols=symbols, sizes=sizes, layout=layout, device=device, checked=checked, progress=progress
     )
-    forms = closed_forms(cost_graph(graph.symbolic())) if set(symbols) - {"batch"} else {}
+    forms = closed_forms(cost_graph((graph.general or graph).symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
 

@@ -175,6 +175,8 @@ class OpGraph:
     """The batch that the sizes are for, where it is a number and not a symbol."""
     domain: Domain | None = None
     """Where a run of the model made the very calls that this graph says; None where nobody kept a list."""
+    general: OpGraph | None = field(default=None, compare=False, repr=False)
+    """Where this graph is a special case (a batch of one that copies less, say): the one that leaves sizes open."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What others derived from the structure alone; shared by every binding of the same graph."""
 
@@ -199,6 +201,7 @@ class OpGraph:
             device=self.device,
             batch=self.batch,
             domain=self.domain,
+            general=self.general,
             memo=self.memo,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from costmodel.errors import InputError
@@ -45,7 +45,15 @@ class Traces:
     """
 
     def __init__(self, name: str, first: Trace, retrace: Retrace | None) -> None:
-        self.name, self.retrace, self.made = name, retrace, [first]
+        self.name, self.retrace = name, retrace
+        self.made: list[Trace] = []
+        self._keep(first)
+
+    def _keep(self, trace: Trace) -> None:
+        """Put ``trace`` first, and last the general one that it is a special case of."""
+        self.made.insert(0, trace)
+        if trace.record.general is not None:
+            self.made.append(replace(trace, record=trace.record.general))
 
     def serving(self, execution: Execution, asked: Mapping[str, int], device: str, *, now: Execution) -> Trace:
         """A trace in the execution's layout that holds at its batch, at these sizes and on this kind of device, made
@@ -65,7 +73,7 @@ class Traces:
             checked_size(name, size)
         graph, closed_forms = self.retrace(batch, asked, layout, device)
         trace = Trace(graph, closed_forms, batch, dict(asked), layout)
-        self.made.insert(0, trace)
+        self._keep(trace)
         return trace
 
     def _refuse(self, execution: Execution, asked: Mapping[str, int], now: Execution) -> NoReturn:

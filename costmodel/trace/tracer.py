@@ -96,6 +96,7 @@ class _Tracer:
         self.notes: list[str] = []
         self._turned: dict[str, bool] = {}  # assumptions that the model raised an error on
         self._asked: RawTrace | None = None
+        self._general: OpGraph | None = None  # one that leaves sizes open, and does not hold at those asked for
         self._batch_explodes = False  # whether the number of operators was seen to grow with the batch
 
     def trace(self, symbols: Collection[str], checked: bool) -> OpGraph:
@@ -105,7 +106,7 @@ class _Tracer:
         graph = self._open_sizes(spatial, "batch" in wanted, checked) if spatial else None
         if graph is None and "batch" in wanted and not self._batch_explodes:
             graph = self._open_batch(checked)
-        return graph or self._concrete()
+        return graph or replace(self._concrete(), general=self._general)
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -190,6 +191,7 @@ class _Tracer:
         if why is None:
             return replace(graph, domain=(graph.domain or Domain()).also(sizes))
         self.notes.append(f"{_stay(sizes)}: {why}")
+        self._general = self._general or graph
         return None
 
     # -- batch ---------------------------------------------------------------------------------

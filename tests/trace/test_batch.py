@@ -122,6 +122,18 @@ def test_a_batch_of_one_is_what_a_trace_at_one_says(forward, traced_at):
         assert [n.op for n in open_batch.at(batch=batch).bound.nodes] == [n.op for n in there.bound.nodes]
 
 
+def test_a_batch_of_one_that_is_special_keeps_the_general_graph_beside_it(tmp_path, monkeypatch):
+    """Closed forms stay forms in the batch, and other batches are answered without running the model again."""
+    monkeypatch.setenv("COSTMODEL_CACHE_DIR", str(tmp_path))
+    for _ in range(2):  # traced, and then from the cache
+        one = costmodel.analyze("torchvision:vit_b_16", hw="a100")
+        assert "batch" not in one.record.symbols
+        assert {s.name for s in one.costs.total.macs.free_symbols} == {"batch"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("costmodel.trace.tracer.record", None)  # calling it would fail
+            assert one.at(batch=8).totals.macs == 8 * one.totals.macs
+
+
 @given(data=st.data())
 def test_viewable_is_what_torch_says(data):
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
