@@ -18,6 +18,7 @@ from costmodel.sources.building import building, reason, to_meta
 from costmodel.sources.loaded import LoadedModel
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
+from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def load(request: str, options: Options) -> LoadedModel:
     """
     place, _, attribute = request.rpartition(":") if not request.endswith(".py") else (request, "", "")
     make_importable()  # the code may import torchvision or timm
+    make_torchaudio_importable()
     namespace = _import(place)
     made, notes = _run(_attribute(namespace, attribute, place), request, namespace.__file__)
     module, inputs = _unpack(made, request)

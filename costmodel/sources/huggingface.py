@@ -12,6 +12,7 @@ from costmodel.errors import InputError, ModelError, UnknownModelError, libraria
 from costmodel.sources.building import building, offline, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
+from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_masks import assume_plain_input
 
@@ -29,6 +30,7 @@ def _transformers() -> Any:
     if find_spec("transformers") is None:
         raise ModelError(librarian("hf: models need transformers", do="pip install 'costmodel[hf]'"))
     make_importable()  # its image models import torchvision
+    make_torchaudio_importable()  # and it imports torchaudio itself
     with offline():
         import transformers
     assume_plain_input()

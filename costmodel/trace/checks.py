@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import linecache
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,13 +108,13 @@ class Checks:
 
     def turn_for(self, error: BaseException) -> tuple[str, bool] | None:
         """The assumption to turn round, where ``error`` was raised by the function that asked for it last."""
-        trace = error.__traceback__
         last = self._last
-        if last is None or last.name in self.turned or trace is None:
+        if last is None or last.name in self.turned:
             return None
-        while trace.tb_next is not None:
-            trace = trace.tb_next
-        code = trace.tb_frame.f_code
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if not _is_between(frame)]
+        if not frames:
+            return None
+        code = frames[-1].f_code
         return (last.name, not last.answer) if (code.co_filename, code.co_name) == last.code else None
 
     @property
@@ -144,9 +145,14 @@ def _is_fold(op: str, behind: Sequence[str]) -> bool:
 def _asking_frame() -> FrameType | None:
     """The innermost frame that is not of the tracer, nor of torch's own way to it."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and (frame.f_code.co_filename.startswith(_OURS) or _is_plumbing(frame)):
+    while frame is not None and _is_between(frame):
         frame = frame.f_back
     return frame
+
+
+def _is_between(frame: FrameType) -> bool:
+    """Whether a frame is of the tracer or of torch's way to it: a composite operator's own checks are raised there."""
+    return frame.f_code.co_filename.startswith(_OURS) or _is_plumbing(frame)
 
 
 def _is_plumbing(frame: FrameType) -> bool:
