@@ -51,3 +51,17 @@ def test_what_is_never_stored_has_no_bytes():
 def test_compiled_resnet_needs_no_more_than_eager(dtype):
     eager = costmodel.analyze("resnet50", hw="a100", dtype=dtype)
     assert eager.at(mode="compile").memory.activation_bytes <= eager.memory.activation_bytes
+
+
+def test_on_a_cpu_too_a_fused_loop_stores_its_end_alone():
+    """A chain of nine: the input and the result. Between two convolutions: what the loop reads and what it writes."""
+    chain = nn.Sequential(*(nn.Tanh() for _ in range(9)))
+    found = costmodel.analyze(chain, torch.empty(1, 1000), hw="xeon-6148", mode="compile")
+    assert found.memory.peak_bytes == ROW + ROW
+    block = nn.Sequential(
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Hardtanh(), nn.Conv2d(8, 8, 3, padding=1)
+    )
+    found = costmodel.analyze(block.eval(), torch.empty(1, 8, 16, 16), hw="xeon-6148", mode="compile")
+    assert found.memory.activation_bytes == 2 * MAP
+    eager = found.at(mode="eager")
+    assert found.memory.activation_bytes <= eager.memory.activation_bytes

@@ -11,7 +11,7 @@ that makes it; weights, inputs and results of library calls are cast by loops of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -261,29 +261,43 @@ class _Inductor:
     def _plan(self) -> KernelPlan:
         steps = {**self.external, **{start: (self._kernel(loop),) for start, loop in self.loops.items()}}
         kernels: dict[Kernel, int] = {}
-        launches = []
+        launches: list[Launch] = []
         for start in sorted(steps):
-            nodes = tuple(sorted(self.loops[start].nodes)) if start in self.loops else (start,)
+            loop = self.loops.get(start)
+            nodes = (start,) if loop is None else tuple(sorted(loop.nodes))
             reads, writes = storages_of(self.graph, nodes)
+            if loop is not None:
+                reads = tuple(read for read in reads if read.storage in loop.reads)
+                writes = tuple(self._stored(loop))
             launches += [Launch(kernels.setdefault(k, len(kernels)), nodes, reads, writes) for k in steps[start]]
-        return KernelPlan(
-            tuple(kernels), tuple(launches), stored_bytes(self.graph, storage_scale(self.graph, self.types))
-        )
+        return KernelPlan(tuple(kernels), tuple(launches), self._storage_bytes(launches))
 
-    def _kernel(self, loop: _Loop) -> Kernel:
-        """One loop nest: outside operands read once, results that others read written once."""
+    def _storage_bytes(self, launches: Sequence[Launch]) -> tuple[float, ...]:
+        """B of each storage; 0 for results that no kernel stores."""
+        touched = {storage for launch in launches for storage in (*launch.writes, *(r.storage for r in launch.reads))}
+        made = {self.graph.tensors[t].storage for node in self.graph.nodes for t in node.outputs}
+        gone = made - touched - self.results
+        nbytes = stored_bytes(self.graph, storage_scale(self.graph, self.types))
+        return tuple(0.0 if storage in gone else n for storage, n in enumerate(nbytes))
+
+    def _stored(self, loop: _Loop) -> dict[int, int]:
+        """B of what a loop stores, by storage: what others read or the graph puts out, or its only result."""
         inside: dict[int, int] = {}
         for node in loop.nodes:
             for storage in {self.graph.tensors[t].storage for t in self.graph.nodes[node].inputs}:
                 inside[storage] = inside.get(storage, 0) + 1
         kept = {s: b for s, b in loop.writes.items() if s in self.results or self.readers.get(s, 0) != inside.get(s, 0)}
+        return kept or loop.writes
+
+    def _kernel(self, loop: _Loop) -> Kernel:
+        """One loop nest: outside operands read once, results that others read written once."""
         last = self.graph.nodes[max(loop.nodes)].op
         return Kernel(
             op=last,
             algorithm="fused_pool" if loop.window_reads else "fused_loop",
             vector_flops=loop.vector_flops,
             bytes_read=sum(loop.reads.values()),
-            bytes_written=sum((kept or loop.writes).values()),
+            bytes_written=sum(self._stored(loop).values()),
             elements=loop.elements,
             shape=Loop(loop.lane_cycles, loop.window_reads),
             access="strided" if loop.strided else "elementwise",
