@@ -17,11 +17,11 @@ from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution
 from costmodel.graph import Assumption, OpGraph
 from costmodel.hardware import HardwareProfile, load
-from costmodel.host import host_of
+from costmodel.host import HostProfile, span_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.memory import Footprint, footprint
 from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
-from costmodel.timing import Timeline, step_interval, step_timeline
+from costmodel.timing import HostLatencies, Timeline, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Analysis:
         )
         sizes.pop("batch", None)
         self.execution = replace(execution, sizes=sizes)
-        self.engine, self.host = engine_of(execution.engine), host_of(execution.host, hardware)
+        self.engine, self.host_span = engine_of(execution.engine), span_of(execution.host, hardware)
         self._closed_forms = closed_forms
         self._asked = dict(asked or {})
         self._traces = Traces(
@@ -148,10 +148,52 @@ class Analysis:
         """The kernels of one step and their launches in program order."""
         return self.engine.lower(self.bound, self.execution, self.hardware)
 
+    @property
+    def host(self) -> HostProfile:
+        """The host that is assumed to issue the step."""
+        return self.host_span.assumed
+
     @cached_property
     def issued(self) -> list[float]:
         """For each launch, when the host has issued it: seconds since the step began."""
-        return self.engine.issued(self.plan, self.bound, self.execution, self.host)
+        return self._issued_by(self.host)
+
+    def _issued_by(self, host: HostProfile) -> list[float]:
+        issued = self.engine.issued(self.plan, self.bound, self.execution, host)
+        copied_s = self.input_copy_s(host)
+        return [copied_s + seconds for seconds in issued] if copied_s else issued
+
+    def latency_under(self, host: HostProfile) -> float:
+        """Seconds of the same step issued by another host."""
+        issued = self._issued_by(host)
+        if self.bound.synchronizing:  # then the host itself waits for the device now and then
+            return step_timeline(self.plan, self.bound, self.hardware, issued).latency_s
+        return self.timeline.latency_if_issued(issued)
+
+    def input_copy_s(self, host: HostProfile) -> float:
+        """Seconds that the host copies inputs to the device, during which it issues nothing; 0 where they lie there."""
+        if self.execution.inputs != "host" or not host.slowdown:
+            return 0.0
+        return self.input_bytes / host.copy_bytes_per_s
+
+    @property
+    def input_bytes(self) -> float:
+        """B of the inputs in this run."""
+        storages = {self.bound.tensors[index].storage for index in self.bound.inputs}
+        return sum(self.plan.storage_bytes[storage] for storage in storages)
+
+    @cached_property
+    def host_latencies(self) -> HostLatencies:
+        """Seconds of the step under the quickest host that it may run with, the one assumed, and the slowest.
+
+        A host of which only the kind is known is the quickest or slowest of that kind, one that was named is itself;
+        either way its own times scatter (:attr:`~costmodel.host.HostProfile.spread`).
+        """
+        quickest, slowest = self.host_span.bounds
+        if quickest.slowdown == slowest.slowdown:
+            return HostLatencies(self.latency, self.latency, self.latency)
+        low, high = map(self.latency_under, (quickest, slowest))
+        return HostLatencies(min(low, self.latency), self.latency, max(high, self.latency))
 
     @cached_property
     def run_costs(self) -> list[Cost]:
@@ -174,7 +216,8 @@ class Analysis:
     def totals(self) -> Totals:
         """Sums over one step."""
         calibration = self.hardware.calibration
-        interval = step_interval(self.plan, self.timeline, calibration.unrest if calibration else 0.0)
+        unrest = calibration.unrest if calibration else 0.0
+        interval = step_interval(self.plan, self.timeline, unrest, self.host_latencies)
         return totals_of(self._works, self.bound, self.timeline, self.memory, interval)
 
     @cached_property

@@ -18,6 +18,7 @@ from costmodel.errors import InputError, TraceError
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
+from costmodel.host import host_of
 from costmodel.presented import Analysis
 from costmodel.symbols import checked_size
 
@@ -49,6 +50,9 @@ def analyze(
     dtype: str = "fp32",
     layout: str = "nchw",
     mode: str = "eager",
+    host: str = "usual",
+    inputs_on: str = "device",
+    train_mode: bool = False,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
     use_cache: bool | Literal["only"] = True,
@@ -61,6 +65,8 @@ def analyze(
     ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own.
     ``assume`` answers questions about values that nobody knows before a run, by the line that asks:
     ``{"net.py:12": False}``; all answers that were taken are in ``Analysis.assumed``.
+    ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
+    the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
 
@@ -68,18 +74,32 @@ def analyze(
     4089184256
     """
     hardware = load(hw) if isinstance(hw, str) else hw
-    execution = Execution.of(batch=1 if batch is None else batch, dtype=dtype, layout=layout, mode=mode)
-    engine_of(mode)  # an unknown word is told before a long trace
+    execution = Execution.of(
+        batch=1 if batch is None else batch,
+        dtype=dtype,
+        layout=layout,
+        mode=mode,
+        host=host,
+        inputs=inputs_on,
+        train_mode=train_mode,
+    )
+    engine_of(mode), host_of(host, hardware)  # unknown words are told before a long trace
     sizes = input_sizes(image_size, seq_len, batch, input_shape)
     traces: Traces
     if isinstance(model, str):
         if inputs is not None:
             raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
         traces = _NamedTraces(
-            model, symbols, input_shape=input_shape, assume=assume, use_cache=use_cache, progress=progress
+            model,
+            symbols,
+            input_shape=input_shape,
+            assume=assume,
+            use_cache=use_cache,
+            train_mode=train_mode,
+            progress=progress,
         )
     else:
-        traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
+        traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, train_mode, progress)
     return _analysis(traces, hardware, execution, batch, sizes)
 
 
@@ -188,6 +208,7 @@ def load_trace(
     assume: Mapping[str, bool | int | float] | None = None,
     use_cache: bool | Literal["only"] = True,
     checked: bool = False,
+    train_mode: bool = False,
     progress: Progress | None = None,
 ) -> CachedTrace:
     """The traced graph of a named model, from the cache where it serves, else traced and stored.
@@ -195,13 +216,15 @@ def load_trace(
     ``batch`` None is the model's own. ``device`` is the kind of device that the model sees, "cuda" or "cpu": entries of
     models that asked for it are kept apart. ``checked``: a run at this batch and these sizes agrees with the graph; a
     cached graph whose open sizes were not yet tried there is run there once, and remembers it. Otherwise the sizes
-    that the model leaves open are open, whether or not another path is taken at some of them.
+    that the model leaves open are open, whether or not another path is taken at some of them. ``train_mode``: the
+    forward pass of a module in train mode.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
     sizes = dict(sizes or {})
     options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
     if assume:
         options["assume"] = dict(assume)
+    options |= {"train_mode": True} if train_mode else {}
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
     untried: dict[str, CachedTrace] = {}
     if use_cache:
@@ -220,6 +243,7 @@ def load_trace(
         raise TraceError(f"the cache has no trace of {request} in {layout}")
     loaded = _loaded(request, sizes, input_shape, batch)
     loaded.assume = dict(assume or {})
+    loaded.train_mode = train_mode
     at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
     for key, entry in untried.items():
         tried = _tried(entry, loaded, at, layout, device)
@@ -322,12 +346,14 @@ class _ModuleTraces:
         input_shape: Sequence[int] | None,
         symbols: Sequence[str],
         assume: Mapping[str, bool | int | float] | None,
+        train_mode: bool,
         progress: Progress | None,
     ) -> None:
         from costmodel.sources import from_module
 
         self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
         self.loaded.assume = dict(assume or {})
+        self.loaded.train_mode = train_mode
         self.symbols, self.progress = symbols, progress
         self.last: dict[str, CachedTrace] = {}
 

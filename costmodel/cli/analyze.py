@@ -17,7 +17,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
-    common.add_execution(parser)
+    common.add_execution(parser, several_modes=True)
     parser.add_argument(
         "--by", choices=("op", "module", "type", "stage", "phase"), default="op", help="rows of the table (default: op)"
     )
@@ -39,6 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Analyze, report, and say by the exit status whether ``--strict`` held."""
     from costmodel.api import ALL_SYMBOLS, analyze
+    from costmodel.engines import engine_names, engine_of
     from costmodel.errors import InputError
     from costmodel.hardware import load
     from costmodel.report import check_writable, write
@@ -48,19 +49,24 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--hw names no machine\n  `costmodel hw list` shows them")
     if arguments.output:
         check_writable(arguments.output)
+    modes = arguments.mode
+    if not modes:
+        raise InputError(f"--mode names no mode\n  there are: {', '.join(engine_names())}")
     first = analyze(
         arguments.model,
         hw=machines[0],
-        **common.conditions(arguments),
+        **{**common.conditions(arguments), "mode": modes[0]},
         symbols=_symbols(arguments.symbols, ALL_SYMBOLS),
         use_cache=not arguments.no_cache,
         progress=common.progress(arguments.model),
     )
     common.clear_progress()
-    analyses = [first, *(first.at(hw=machine) for machine in machines[1:])]
+    for mode in modes:
+        engine_of(mode)
+    analyses = [first.at(hw=machine, mode=mode) for machine in machines for mode in modes]
     top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
     write(
-        analyses if len(analyses) > 1 else first,
+        analyses if len(analyses) > 1 else analyses[0],
         arguments.format,
         arguments.output,
         by=arguments.by,

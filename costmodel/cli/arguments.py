@@ -100,7 +100,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
 
 
-def add_execution(parser: argparse.ArgumentParser) -> None:
+def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = False) -> None:
     """The conditions of a run."""
     parser.add_argument(
         "--batch", type=positive, metavar="N", help="samples a step (default: that of the model's own inputs, else 1)"
@@ -110,12 +110,20 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     modes = ", ".join(f"{name}: {engine_of(name).help}" for name in engine_names())
-    parser.add_argument("--mode", choices=engine_names(), default="eager", help=f"{modes} (default: eager)")
+    if several_modes:
+        parser.add_argument("--mode", type=words, default=("eager",), metavar="WORD[,WORD...]",
+                            help=f"{modes} (default: eager)")  # fmt: skip
+    else:
+        parser.add_argument("--mode", choices=engine_names(), default="eager", help=f"{modes} (default: eager)")
+    parser.add_argument(
+        "--host", default="usual", metavar="NAME",
+        help="the computer that issues the work, or its file (default: the machine's usual one; costmodel hw list)",
+    )  # fmt: skip
 
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
-    names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode")
+    names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode", "host")
     return {**{name: getattr(arguments, name) for name in names}, "assume": answers(arguments)}
 
 

@@ -37,6 +37,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="a further condition of the runs, such as fast_norm=no; may be repeated, a row's own column wins",
     )  # fmt: skip
     parser.add_argument(
+        "--host", action="append", default=[], metavar="[DEVICE=]NAME",
+        help="the host of rows of DEVICE, or of all others, or its file (default: each machine's usual one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fit-host", action="store_true", help="find one host for each device from its eager rows, and say which"
+    )
+    parser.add_argument(
         "--limit", type=common.positive, metavar="N", help="judge a random sample of N rows, from every group"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sample (default: 0)")
@@ -81,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         seed=arguments.seed,
         jobs=arguments.jobs,
+        hosts=_hosts(arguments.host, machines),
+        fit_host=arguments.fit_host,
         progress=_progress(),
     )
     common.clear_progress()
@@ -111,6 +120,20 @@ def _machines(texts: list[str]) -> dict[str, HardwareProfile]:
 
     pairs = [text.rpartition("=") for text in texts]
     return {device: load(file) for device, _, file in pairs}
+
+
+def _hosts(texts: list[str], machines: dict[str, HardwareProfile]) -> dict[str, str]:
+    """``DEVICE=NAME`` by the device's proper name; a NAME alone under "". Raises InputError for an unknown host."""
+    from costmodel.hardware import load
+    from costmodel.host import host_of
+
+    found = {}
+    for text in texts:
+        device, _, name = text.rpartition("=")
+        machine = machines.get(device) or (load(device) if device else load("a100"))
+        host_of(name, machine)
+        found[machine.name if device else ""] = name
+    return found
 
 
 def _percent(text: str) -> float:

@@ -11,7 +11,7 @@ from costmodel.engines.registry import register
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.host import HostProfile, by_node
+from costmodel.host import HostProfile, costs_of, operators
 from costmodel.kernels import KernelPlan, eager_plan
 
 __all__ = ["Eager"]
@@ -38,4 +38,5 @@ class Eager(Engine):
 
     def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """The host pays for every node, views too, one after the other."""
-        return by_node(plan, host.through_s([node.op for node in graph.nodes]))
+        autocast = execution.precision.autocast is not None
+        return operators(plan, graph, host, costs_of(execution.software), autocast)

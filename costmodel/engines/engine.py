@@ -35,6 +35,7 @@ class Engine(ABC):
     ``help``             a few words for the command line
     ``spellings``        other words for it in files of measurements
     ``fuses_pointwise``  whether element-wise operators share kernels: a node may then have none of its own
+    ``captures``         whether it replays a device's launches, and so needs one beside the host
     ``idle_word``        what a row says of such a node
     ``advice``           a trouble (one of :data:`TROUBLES`) -> what would help; nothing where this engine has no answer
     ``compile_options``  keyword arguments of ``torch.compile`` that make a model run so here; None without a compiler
@@ -45,6 +46,7 @@ class Engine(ABC):
     help: ClassVar[str]
     spellings: ClassVar[tuple[str, ...]] = ()
     fuses_pointwise: ClassVar[bool] = False
+    captures: ClassVar[bool] = False
     idle_word: ClassVar[str] = "view"
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType({})
     compile_options: ClassVar[Mapping[str, Any] | None] = None

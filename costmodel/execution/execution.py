@@ -12,10 +12,12 @@ from costmodel.execution.layout import LAYOUTS
 from costmodel.execution.phase import Phase
 from costmodel.execution.precision import Precision
 from costmodel.execution.software import Software
-from costmodel.execution.words import chosen
+from costmodel.execution.words import chosen, truth
 
 __all__ = ["USUAL_HOST", "Execution"]
 
+#: Where inputs may lie when a step begins.
+INPUTS = ("device", "host")
 #: The host that a machine is usually met with.
 USUAL_HOST = "usual"
 
@@ -31,6 +33,9 @@ class Execution:
     ``engine``      what lowers the graph and issues its kernels, by the word that ``mode=`` takes
     ``host``        the computer that issues, by name; engines and hosts have rooms above and are looked up there
     ``phase``       what the run is for
+    ``inputs``      where the inputs lie when the step begins: on the ``device``, or in ordinary (pageable) memory of
+                    the ``host``, from where the step copies them
+    ``train_mode``  the module is in train mode, whatever the phase: batch norms take and update statistics
     ``software``    releases and switches
 
     :meth:`of` and :meth:`changed` take words, as a command line or a file has them.
@@ -44,10 +49,13 @@ class Execution:
     engine: str = "eager"
     host: str = USUAL_HOST
     phase: Phase = Phase.INFERENCE
+    inputs: str = "device"
+    train_mode: bool = False
     software: Software = field(default_factory=Software)
 
     def __post_init__(self) -> None:
         chosen("layout", self.layout, LAYOUTS)
+        chosen("place of inputs", self.inputs, INPUTS)
         object.__setattr__(self, "phase", Phase.of(self.phase))
         for name, kind in (("precision", Precision), ("software", Software)):
             if not isinstance(getattr(self, name), kind):
@@ -58,8 +66,9 @@ class Execution:
 
     @classmethod
     def of(cls, **words: Any) -> Execution:
-        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``, and
-        the names of :class:`~costmodel.execution.Software`; what is not said has its default.
+        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``,
+        ``inputs``, ``train_mode``, and the names of :class:`~costmodel.execution.Software`; what is not said has its
+        default.
 
         >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
         >>> run.precision.autocast, run.engine, run.software.torch
@@ -108,5 +117,7 @@ _PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "mode": ("engine", _as_is),
         "host": ("host", _as_is),
         "phase": ("phase", _as_is),
+        "inputs": ("inputs", _as_is),
+        "train_mode": ("train_mode", truth),
     }
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from costmodel.errors import InputError
+from costmodel.execution.words import truth
 
 __all__ = ["Software"]
 
@@ -55,12 +56,10 @@ class Software:
         return tuple(int(p) for p in parts[: len(release)] if p.isdigit()) >= release
 
 
-_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
 def _value(name: str, text: Any, default: Any) -> Any:
     if not isinstance(default, bool) or not isinstance(text, str):
         return text
-    if text.lower() not in _TRUTH:
-        raise InputError(f"{name}: {text!r} is no {type(default).__name__}")
-    return _TRUTH[text.lower()]
+    try:
+        return truth(text)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error

@@ -23,7 +23,17 @@ from costmodel.hardware.profile import HardwareProfile
 from costmodel.hardware.read import parse_toml, read_profile, read_raw
 from costmodel.hardware.schema import Problem
 
-__all__ = ["SEARCH_PATH_VARIABLE", "CatalogueRow", "aliases", "catalogue", "check", "find", "load", "names"]
+__all__ = [
+    "SEARCH_PATH_VARIABLE",
+    "CatalogueRow",
+    "aliases",
+    "catalogue",
+    "check",
+    "directories",
+    "find",
+    "load",
+    "names",
+]
 
 SEARCH_PATH_VARIABLE = "COSTMODEL_HW_PATH"
 
@@ -35,7 +45,7 @@ def shipped_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "hw_profiles"
 
 
-def _directories() -> list[Path]:
+def directories() -> list[Path]:
     """All directories with hardware files, the user's first."""
     users = [Path(part).expanduser() for part in os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep) if part]
     for directory in users:
@@ -47,7 +57,7 @@ def _directories() -> list[Path]:
 def _files() -> dict[str, Path]:
     """Name -> file, the first of a name winning; sorted by name."""
     found: dict[str, Path] = {}
-    for directory in _directories():
+    for directory in directories():
         for path in directory.glob("*.toml"):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
@@ -113,7 +123,7 @@ def find(name_or_path: str | Path) -> Path:
             raise UnknownHardwareError(librarian(f"there is no hardware profile {asked!r}", do=_do()))
         return path
     if re.fullmatch(r"[\w.+-]+", asked):
-        for directory in _directories():
+        for directory in directories():
             if (path := directory / f"{asked}.toml").is_file():
                 return path
     return _find_by_alias(asked)

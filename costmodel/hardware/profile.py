@@ -179,6 +179,9 @@ class HardwareProfile:
     generation: Generation = field(hash=False)
     board: str = ""  # of BOARDS; empty where nothing depends on it
     cores: tuple[CoreGroup, ...] = ()  # of a CPU, by kind, the fastest first
+    usual_host: str = ""  # name of the host that it is usually met with; empty where the file names none
+    met_with: tuple[str, ...] = ()  # names of the quickest and slowest hosts that it is met with
+    measured_slowdown: float | None = None  # of its own host over the reference core, by ``costmodel calibrate`` [1]
     calibration: Calibration | None = field(default=None, hash=False)  # measured by ``costmodel calibrate``
 
     @property

@@ -100,6 +100,9 @@ def _profile(raw: Raw, path: Path) -> HardwareProfile:
         generation=of,
         board=board_of(raw),
         cores=_core_groups(raw, of) if isinstance(of, CpuGeneration) else (),
+        usual_host=raw.get("host", {}).get("usual", ""),
+        met_with=tuple(raw.get("host", {}).get("met_with", ())),
+        measured_slowdown=raw.get("host", {}).get("slowdown"),
         calibration=calibration_from(raw["calibration"]) if "calibration" in raw else None,
     )
 

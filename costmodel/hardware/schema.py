@@ -45,11 +45,12 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "limits": _LIMITS,
     "power": {"tdp": "W"},
     "overheads": _OVERHEADS,
+    "host": {"usual": "text", "met_with": "texts", "slowdown": "number"},
     "calibration": _CALIBRATION,
 }
 #: The same for people, in one line.
 _TABLE_NAMES = (
-    "units, matrix.DTYPE, vector.DTYPE, memory.dram, memory.l1, memory.l2, memory.l3, limits, power, overheads, "
+    "units, matrix.DTYPE, vector.DTYPE, memory.dram, memory.l1, memory.l2, memory.l3, limits, power, overheads, host, "
     f"calibration, calibration.KIND, sources; DTYPE is one of {', '.join(DTYPES)}, or such as fp16_acc16"
 )
 _REQUIRED: Mapping[str, tuple[str, ...]] = {

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from costmodel.host.issue import by_launch, by_node
-from costmodel.host.profile import INSTANT, HostProfile, host_names, host_of
+from costmodel.host.catalogue import HostSpan, host_names, host_of, hosts, read_host, span_of
+from costmodel.host.costs import HostCosts, costs_of
+from costmodel.host.issue import captured, compiled, operators
+from costmodel.host.profile import INSTANT, HostProfile
 
-__all__ = ["INSTANT", "HostProfile", "by_launch", "by_node", "host_names", "host_of"]
+__all__ = [
+    "INSTANT",
+    "HostCosts",
+    "HostProfile",
+    "HostSpan",
+    "captured",
+    "compiled",
+    "costs_of",
+    "host_names",
+    "host_of",
+    "hosts",
+    "operators",
+    "read_host",
+    "span_of",
+]

@@ -1,29 +1,116 @@
 """When the host has issued each launch of a step, seconds since the step began. Three ways make up every engine.
 
-:func:`by_node`    a program calls operators one after the other, each of which launches what it needs
-:func:`by_launch`  generated code launches kernel after kernel
-a list of one time  the step was captured: one call issues all of it
+:func:`operators`  a program calls operators one after the other, each of which launches what it needs
+:func:`compiled`   generated code launches kernel after kernel and calls libraries between them
+:func:`captured`   the step was captured: one call issues all of it
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-from costmodel.kernels.plan import KernelPlan
+from costmodel.graph import OpGraph
+from costmodel.host.costs import CapturedCosts, HostCosts, class_of
+from costmodel.host.profile import HostProfile
+from costmodel.kernels.plan import Kernel, KernelPlan
 
-__all__ = ["by_launch", "by_node"]
-
-
-def by_node(plan: KernelPlan, done_s: Sequence[float]) -> list[float]:
-    """``done_s[n]`` is when the host is through with node ``n``; a launch is out with the last node that it serves."""
-    return [done_s[launch.nodes[-1]] for launch in plan.launches]
+__all__ = ["captured", "compiled", "operators"]
 
 
-def by_launch(plan: KernelPlan, launch_s: float, before_s: float = 0.0) -> list[float]:
-    """Launches every ``launch_s``, after ``before_s`` of preparation.
+def operators(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: HostCosts, autocast: bool) -> list[float]:
+    """Every node in program order, views too; a launch is out when the node that it serves is through.
 
-    >>> from costmodel.kernels.plan import Launch
-    >>> by_launch(KernelPlan((), (Launch(0, (0,)), Launch(0, (1,)))), 1.0, before_s=10.0)
-    [11.0, 12.0]
+    What a node launches beyond its first kernel costs a launch, a cast that autocast inserts an operator.
     """
-    return [before_s + (i + 1) * launch_s for i in range(len(plan.launches))]
+    if not host.slowdown:
+        return [0.0] * len(plan.launches)
+    base = _base(graph, costs)
+    further = [0.0] * len(base)
+    started = [False] * len(base)
+    look = costs.autocast if autocast else 0.0
+    for launch in plan.launches:
+        kernel, node = plan.kernels[launch.kernel], launch.nodes[-1]
+        if kernel.algorithm == "cast" and graph.nodes[node].op != kernel.op:
+            further[node] += costs.cast
+        elif started[node]:
+            further[node] += costs.launch * kernel.count
+        else:
+            started[node] = True
+            further[node] += look + costs.launch * (kernel.count - 1)
+            if kernel.algorithm == "direct_depthwise":
+                further[node] += costs.classes["native_convolution"] - costs.classes["convolution"]
+    unit = host.seconds(1.0)
+    done = list(accumulate(unit * (own + more) for own, more in zip(base, further, strict=True)))
+    return [done[launch.nodes[-1]] for launch in plan.launches]
+
+
+def _base(graph: OpGraph, costs: HostCosts) -> Sequence[float]:
+    """µs on the reference core of each node by itself: class, result, and the modules called on the way to it."""
+    key = ("host costs", costs)
+    known: Sequence[float] | None = graph.memo.get(key)
+    if known is None:
+        found, path = [], ""
+        for node in graph.nodes:
+            kind = class_of(node.op)
+            if kind == "normalization" and writes_statistics(graph, node.call):
+                kind = "statistics"
+            makes = 0 if node.in_place or kind == "view" else len(node.outputs)
+            called = _called(path, node.module)
+            found.append(costs.classes[kind] + costs.allocation * min(makes, 1) + costs.module * called)
+            path = node.module
+        known = graph.memo[key] = tuple(found)
+    return known
+
+
+def _called(before: str, now: str) -> int:
+    """How many modules are entered between two operators: names in the path of the second that the first lacks.
+
+    >>> _called("layer1.0.conv1", "layer1.0.bn1"), _called("layer1.0.bn1", "layer1.1.conv1"), _called("a", "a")
+    (1, 2, 0)
+    """
+    if before == now or not now:
+        return 0
+    left, right = before.split("."), now.split(".")
+    shared = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    return len(right) - shared
+
+
+def writes_statistics(graph: OpGraph, call: int) -> bool:
+    """Whether a call is a batch norm that takes the batch's statistics and updates its running ones."""
+    arguments = graph.calls[call]
+    return arguments.op == "aten.batch_norm" and dict(arguments.arguments).get("training") is True
+
+
+def compiled(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: HostCosts) -> list[float]:
+    """Guards once, then each generated kernel and each call of a library in turn."""
+    if not host.slowdown:
+        return [host.guards_s] * len(plan.launches)
+    done = host.guards_s + host.seconds(costs.compiled.call)
+    issued = []
+    for launch in plan.launches:
+        done += host.seconds(_call(plan.kernels[launch.kernel], costs))
+        issued.append(done + host.seconds(costs.compiled.statistics * _statistics(graph, launch.nodes)))
+        done = issued[-1]
+    return issued
+
+
+def _call(kernel: Kernel, costs: HostCosts) -> float:
+    """µs on the reference core of one launch out of generated code."""
+    if kernel.op.startswith("aten.conv"):
+        return costs.compiled.convolution if kernel.matrix_flops else costs.compiled.generated
+    if not kernel.matrix_flops:
+        return costs.compiled.generated
+    return costs.compiled.product if kernel.algorithm in ("gemm", "batched_gemm") else costs.compiled.other
+
+
+def _statistics(graph: OpGraph, nodes: Sequence[int]) -> int:
+    return sum(writes_statistics(graph, graph.nodes[node].call) for node in nodes)
+
+
+def captured(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: CapturedCosts) -> list[float]:
+    """One call, then a kernel every ``gap_us`` at most, whatever the host."""
+    nodes = sum(writes_statistics(graph, node.call) for node in graph.nodes)
+    begun = host.guards_s + host.seconds(costs.call + costs.statistics * nodes)
+    gap = costs.gap_us * 1e-6 if host.slowdown else 0.0
+    return [begun + gap * i for i in range(len(plan.launches))]

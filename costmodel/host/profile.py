@@ -1,19 +1,14 @@
-"""HostProfile: what a host takes for the things that an engine asks of it."""
+"""HostProfile: one computer that issues steps to a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from types import MappingProxyType
 
-from costmodel.errors import InputError, librarian, near_matches
-from costmodel.execution.execution import USUAL_HOST
-from costmodel.hardware import HardwareProfile
-from costmodel.host.operators import host_weight
+__all__ = ["INSTANT", "ITSELF", "HostProfile"]
 
-__all__ = ["INSTANT", "HostProfile", "host_names", "host_of"]
-
+#: Rate of copies from pageable memory to a device [B/s]: three of four hosts of torchvision's classifiers at batch 12
+#: have 3 to 4 GB/s (``benchmarks/fit_hosts.py``).
+USUAL_COPY = 3.5e9
 #: Host time of a compiled step on a CPU before its first kernel: guards and the checks of the inputs [s], as timm's
 #: compiled models spend it on an i9-10940X, whatever their size.
 _CPU_GUARDS_S = 0.7e-3
@@ -21,64 +16,39 @@ _CPU_GUARDS_S = 0.7e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostProfile:
-    """One host, in seconds.
+    """One host, as far as a step depends on it.
 
-    ``dispatch_s``  of the lightest call that reaches the device; operators and launches are multiples of it. 0 where
-                    the host itself computes: there a call's time is part of its kernels' fixed time.
-    ``guards_s``    of a compiled step before its first launch: guards, checks of the inputs. Known for CPUs alone.
+    ``slowdown``  how long PyTorch's code takes on one of its cores, over the reference core [1]; 0: no time at all
+    ``spread``    one standard deviation of its host times, over them [1]: governor, neighbours, Python, driver
+    ``pageable_copy_bytes_per_s``  rate at which it copies ordinary (pageable) memory to a device; None where unknown
+    ``guards_s``  of a compiled step before its first launch, where the host itself computes [s]
     """
 
     name: str
-    dispatch_s: float
+    title: str = ""
+    cpu: str = ""
+    slowdown: float = 1.0
+    spread: float = 0.15
+    pageable_copy_bytes_per_s: float | None = None
     guards_s: float = 0.0
-
-    def operator_s(self, op: str) -> float:
-        """Seconds of one eager call of ``op`` from Python, with everything that it launches."""
-        return host_weight(op) * self.dispatch_s
-
-    def through_s(self, ops: Sequence[str]) -> list[float]:
-        """When the host is through with each of these eager calls, made one after the other; seconds from the first.
-
-        >>> HostProfile(name="h", dispatch_s=1e-6).through_s(["aten.relu", "aten.view"])
-        [2.4e-06, 3e-06]
-        """
-        weights = {op: host_weight(op) for op in set(ops)}
-        return [weight * self.dispatch_s for weight in accumulate(weights[op] for op in ops)]
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
-    def launch_s(self) -> float:
-        """Seconds of one launch from generated code."""
-        return self.dispatch_s
+    def copy_bytes_per_s(self) -> float:
+        """Rate at which it copies pageable memory to a device [B/s]; :data:`USUAL_COPY` where its own is not known."""
+        return self.pageable_copy_bytes_per_s or USUAL_COPY
+
+    def seconds(self, reference_us: float) -> float:
+        """Seconds that this host takes for what takes ``reference_us`` µs on the reference core.
+
+        >>> HostProfile(name="slow", slowdown=2.0).seconds(1e6)
+        2.0
+        """
+        return self.slowdown * reference_us * 1e-6
 
 
 #: A host that takes no time: what is left of a step is the device's.
-INSTANT = HostProfile(name="instant", dispatch_s=0.0)
-
-
-def _usual(hardware: HardwareProfile) -> HostProfile:
-    if hardware.family.issues_ahead:
-        return HostProfile(name=USUAL_HOST, dispatch_s=hardware.overheads.dispatch_s)
-    return HostProfile(name=USUAL_HOST, dispatch_s=0.0, guards_s=_CPU_GUARDS_S)
-
-
-_HOSTS: Mapping[str, Callable[[HardwareProfile], HostProfile]] = MappingProxyType(
-    {USUAL_HOST: _usual, INSTANT.name: lambda hardware: INSTANT}
-)
-
-
-def host_names() -> tuple[str, ...]:
-    """Hosts that a run can name: the machine's usual one, and one that takes no time."""
-    return tuple(_HOSTS)
-
-
-def host_of(name: str, hardware: HardwareProfile) -> HostProfile:
-    """The host of this name beside a machine. Raises InputError for an unknown one.
-
-    >>> from costmodel.hardware import load
-    >>> host_of("usual", load("a100")).dispatch_s, host_of("instant", load("a100")).dispatch_s
-    (5e-06, 0.0)
-    """
-    if name not in _HOSTS:
-        near = near_matches(str(name), _HOSTS)
-        raise InputError(librarian(f"there is no host {name!r}", there_is=host_names(), near=near))
-    return _HOSTS[name](hardware)
+INSTANT = HostProfile(name="instant", title="a host that takes no time", slowdown=0.0, spread=0.0)
+#: Where the host itself computes, a call's time is part of its kernels' fixed time.
+ITSELF = HostProfile(name="itself", title="the CPU itself", slowdown=0.0, spread=0.0, guards_s=_CPU_GUARDS_S)

@@ -106,8 +106,16 @@ def _group_norm(operator: Operator) -> Iterator[Kernel]:
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
 def _batch_norm(operator: Operator) -> Iterator[Kernel]:
-    """One kernel, with the channel's statistics: ``batch_norm_transform_input`` in native/cuda/Normalization.cuh."""
-    yield operator.kernel("normalization", count=1)
+    """One kernel with the channel's statistics, ``batch_norm_transform_input`` in native/cuda/Normalization.cuh; in
+    training one before it makes them, ``batch_norm_collect_statistics``, which reads the input once more."""
+    if operator.arguments.get("training"):
+        x = operator.input
+        moments = 8 * x.shape[1]  # a mean and a variance in fp32
+        yield Kernel(operator.op, "normalization", access="reduction", bytes_read=x.nbytes, bytes_written=moments,
+                     vector_flops=4 * x.numel, elements=x.shape[1])  # type: ignore[arg-type]  # fmt: skip
+        yield operator.kernel("normalization", vector_flops=2 * x.numel, count=1)
+    else:
+        yield operator.kernel("normalization", count=1)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from costmodel.execution import Software
 from costmodel.hardware import cuda_identity, cuda_memory
+from costmodel.host import costs_of
 from costmodel.measure.latency import check_device, stopwatch
 from costmodel.measure.profile_text import toml_text
 
@@ -161,8 +163,7 @@ def cuda_profile_text(
     }  # fmt: skip
     if l2 := int(getattr(facts, "L2_cache_size", 0)):
         tables["memory.l2"] = {"capacity": f"{l2 / 2**20:g} MiB"}
-    tables["overheads"] = {
-        "kernel_fixed_cycles": round(fixed_s * clock_hz), "dispatch": f"{dispatch_s * 1e6:.4g} µs",
-        "sync": f"{sync_s * 1e6:.4g} µs",
-    }  # fmt: skip
+    tables["overheads"] = {"kernel_fixed_cycles": round(fixed_s * clock_hz), "sync": f"{sync_s * 1e6:.4g} µs"}
+    reference_s = costs_of(Software()).classes["pointwise"] * 1e-6
+    tables["host"] = {"slowdown": float(f"{dispatch_s / reference_s:.3g}")}
     return toml_text(tables, source=source, heading=f"{facts.name}, as measured by `{command}` on {day}.")

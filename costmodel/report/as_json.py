@@ -56,7 +56,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": _model(analysis.model),
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
-        "execution": _execution(analysis.execution),
+        "execution": _execution(analysis),
         "totals": {key: getattr(analysis.totals, key) for key in _TOTALS},
         "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
         "closed_forms": dict(analysis.closed_forms or {}),
@@ -98,8 +98,16 @@ def _model(model: Any) -> dict[str, Any]:
     }
 
 
-def _execution(execution: Any) -> dict[str, Any]:
-    return {"batch": execution.batch, "sizes": dict(execution.sizes), **execution.words}
+def _execution(analysis: Any) -> dict[str, Any]:
+    """How it runs; ``host`` is the one that was assumed, ``host_span`` those that the interval reaches over."""
+    execution, span = analysis.execution, analysis.host_span
+    return {
+        "batch": execution.batch,
+        "sizes": dict(execution.sizes),
+        **execution.words,
+        "host": span.assumed.name,
+        "host_span": [span.quickest.name, span.slowest.name],
+    }
 
 
 def assumed_json(assumption: Any) -> dict[str, Any]:

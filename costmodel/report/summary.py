@@ -52,13 +52,15 @@ def analysis_document(
 
 
 def machines_document(analyses: Sequence[Any]) -> Document:
-    """One model on several machines, fastest first."""
+    """One model on several machines or in several modes, fastest first."""
     rows = sorted(map(_machine_record, analyses), key=lambda row: row["latency_s"])
     fastest = rows[0]["latency_s"] if rows else 0.0
     rows = [{**row, "times_fastest": row["latency_s"] / fastest if fastest else 1.0} for row in rows]
     first = analyses[0]
+    machines, modes = ({row[key] for row in rows} for key in ("hardware", "mode"))
+    where = f"{len(machines)} machines" if len(machines) > 1 else first.hardware.title
     return Document(
-        f"{first.model.name} on {len(rows)} machines",
+        f"{first.model.name} on {where}" + (f" in {len(modes)} modes" if len(modes) > 1 else ""),
         (
             Paragraph(conditions(first)),
             _machines_table(rows),
@@ -71,6 +73,7 @@ def _machine_record(analysis: Any) -> dict[str, Any]:
     totals = analysis.totals
     return {
         "hardware": analysis.hardware.name,
+        "mode": analysis.execution.engine,
         "latency_s": totals.latency_s,
         "latency_low_s": totals.latency_low_s,
         "latency_high_s": totals.latency_high_s,
@@ -95,6 +98,9 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
         title="Fastest first",
         columns=(
             text_column("hardware", "machine", shortest=14, importance=99),
+            replace(
+                text_column("mode", "mode", shortest=15, importance=99), on_page=len({row["mode"] for row in rows}) > 1
+            ),
             latency,
             Column(
                 key="interval_s",
@@ -122,9 +128,18 @@ def conditions(analysis: Any) -> str:
     """What was asked, in one line: source, inputs, execution."""
     execution = analysis.execution
     inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
-    how = (f"batch {execution.batch}", *execution.words.values())
+    how = (f"batch {execution.batch}", *execution.words.values(), *_host(analysis))
     parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(how)]
     return "; ".join([*filter(None, parts), *analysis.model.notes])
+
+
+def _host(analysis: Any) -> Iterator[str]:
+    """Which host issues the step, where that takes time, and between which the interval reaches."""
+    span = analysis.host_span
+    if not span.assumed.slowdown:
+        return
+    between = "" if span.is_named else f" (assumed; met with {span.quickest.name} to {span.slowest.name})"
+    yield f"host {span.assumed.name}{between}"
 
 
 def _latency(analysis: Any) -> tuple[str, str]:

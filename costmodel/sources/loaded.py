@@ -94,6 +94,7 @@ class LoadedModel:
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
     ``assume`` holds the caller's answers to questions about values, by the line that asks.
+    ``train_mode``: its forward pass is run as ``module.train()`` would.
     """
 
     name: str
@@ -107,6 +108,7 @@ class LoadedModel:
     fixed_batch: int | None = None
     built_for_size: bool = False
     assume: dict[str, bool | int | float] = field(default_factory=dict)
+    train_mode: bool = False
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:

@@ -9,7 +9,7 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.families import KERNEL_TIME, STEP_TIMELINE
-from costmodel.timing.interval import step_interval
+from costmodel.timing.interval import HostLatencies, step_interval
 from costmodel.timing.roofline import Estimate, estimate_kernel
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
@@ -18,6 +18,7 @@ __all__ = [
     "KERNEL_TIME",
     "Constants",
     "Estimate",
+    "HostLatencies",
     "KernelSeconds",
     "Slot",
     "Timeline",

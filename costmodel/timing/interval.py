@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from costmodel.kernels import KernelPlan
-from costmodel.timing.timeline import Slot
+from costmodel.timing.timeline import Slot, Timeline
 
-__all__ = ["COVERAGE_SIGMAS", "step_interval"]
+__all__ = ["COVERAGE_SIGMAS", "HostLatencies", "step_interval"]
 
 #: Half the width of an interval that holds 90 % of a normal distribution, in standard deviations.
 COVERAGE_SIGMAS = 1.645
@@ -20,13 +21,31 @@ SHARED_SPREAD = 0.04
 SHAPE_SPREAD = 0.09
 
 
-def step_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float = 0.0) -> tuple[float, float]:
+class HostLatencies(NamedTuple):
+    """Seconds of one step under the hosts that it may run with: the quickest, the one assumed, the slowest."""
+
+    quickest: float
+    assumed: float
+    slowest: float
+
+
+def step_interval(
+    plan: KernelPlan, timeline: Timeline, unrest: float = 0.0, hosts: HostLatencies | None = None
+) -> tuple[float, float]:
     """(low, high) [s] that should hold nine of ten measurements.
 
     Kernels of one algorithm have an error in common, and each shape has one of its own; errors of different algorithms
     and of different shapes are taken to be independent. ``unrest`` is a relative spread [1] that all kernels share
-    besides: that of the timings which a machine was calibrated with.
+    besides: that of the timings which a machine was calibrated with. ``hosts`` says how far the step moves with the
+    host, whose error is not the kernels'.
     """
+    low, high = _device_interval(plan, timeline, unrest)
+    if hosts is None or not hosts.assumed:
+        return low, high
+    return low * hosts.quickest / hosts.assumed, high * hosts.slowest / hosts.assumed
+
+
+def _device_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float) -> tuple[float, float]:
     latency, by_algorithm, by_shape = 0.0, dict[str, float](), [0.0] * len(plan.kernels)
     for launch, slot in zip(plan.launches, slots, strict=True):
         algorithm = plan.kernels[launch.kernel].algorithm

@@ -122,6 +122,17 @@ class Timeline(Sequence[Slot]):
         """Seconds that the device idles until the host has issued the next launch."""
         return math.fsum(slot.waited_s for slot in self.slots)
 
+    def latency_if_issued(self, issued_s: Sequence[float]) -> float:
+        """Seconds of the same launches under another host, who has issued launch i at ``issued_s[i]``.
+
+        A step ends no earlier than any launch is issued and all work from it on is done.
+        """
+        latest, rest = 0.0, 0.0
+        for slot, issued in zip(reversed(self.slots), reversed(issued_s), strict=True):
+            rest += slot.busy_s
+            latest = max(latest, issued + rest)
+        return latest
+
     @classmethod
     def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float) -> Timeline:
         """Launches of a device that issues its own work: each begins as the one before it ends."""

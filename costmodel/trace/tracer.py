@@ -117,6 +117,8 @@ class _Tracer:
         """One run. Where the model raises an error on what was assumed, it is made again with the other answer."""
         while True:
             module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
+            if self.loaded.train_mode:
+                module.train()
             args, kwargs = self.loaded.inputs(self._named(sizes))
             if self.layout == "nhwc":
                 args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))

@@ -7,28 +7,36 @@ from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution, Software
+from costmodel.execution.words import truth
 from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
 
-__all__ = ["assumed", "check_names", "execution_of"]
+__all__ = ["assumed", "check_names", "execution_of", "is_in_train_mode"]
+
+#: Columns that tell a row of timm's benchmark script in another format; the reader of its own files says "script".
+_OF_TIMMS_SCRIPT = {"gmacs", "mactivations"}
+#: Conditions of a run beside its software's that a row may state: where its inputs lay, and the mode of the module.
+_OF_THE_RUN = ("inputs", "train_mode")
 
 
 def assumed(row: ModelRow) -> dict[str, Any]:
     """Conditions that a row was measured under unless a column of it, or the user, says otherwise.
 
-    timm's own script keeps timm's normalization layers in the lower precision (``fast_norm``), allows TF32 in matrix
-    products, and folds branches that can be folded in its files of torch 2.9 and later (RepGhostNet and GhostNetV3 are
-    twice as fast there as in those of 2.4).
+    A row of timm's own script is known by what it prints beside the time (:data:`_OF_TIMMS_SCRIPT`). That script keeps
+    timm's normalization layers in the lower precision (``fast_norm``), allows TF32 in matrix products, and folds
+    branches that can be folded in its files of torch 2.9 and later (RepGhostNet and GhostNetV3 are twice as fast there
+    as in those of 2.4).
     """
     conditions: dict[str, Any] = {}
-    if row.request.startswith("timm:"):
+    by_timm = row.conditions.get("script") == "timm" or _OF_TIMMS_SCRIPT & set(row.conditions)
+    if row.request.startswith("timm:") and by_timm:
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
         conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
     return conditions
 
 
 def check_names(conditions: Mapping[str, str]) -> None:
-    """Raise InputError for a condition that is none of the software's; all others are columns of a row."""
-    known = Software.names()
+    """Raise InputError for a condition that is none of these; all others are columns of a row."""
+    known = (*_OF_THE_RUN, *Software.names())
     for name in conditions:
         if name not in known:
             raise InputError(
@@ -51,5 +59,11 @@ def execution_of(row: MeasuredRow, graph_symbols: Mapping[str, Any]) -> Executio
         layout=row.layout,
         mode=row.mode,
         phase=row.phase,
+        **{name: said[name] for name in _OF_THE_RUN if name in said},
         **Software.parsed(said),
     )
+
+
+def is_in_train_mode(row: ModelRow) -> bool:
+    """Whether the forward pass was that of a module in train mode."""
+    return truth(row.conditions.get("train_mode", False))

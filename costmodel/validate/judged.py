@@ -13,6 +13,7 @@ from costmodel.host import INSTANT
 from costmodel.kernels import Kernel
 from costmodel.validate.baselines import baselines_of
 from costmodel.validate.conditions import execution_of
+from costmodel.validate.fitted_hosts import HostCurve
 from costmodel.validate.host_time import call_time
 from costmodel.validate.operators import operator_graph
 from costmodel.validate.replay import replayed
@@ -27,7 +28,7 @@ class Judged:
 
     ``owner`` is the class of kernels that takes the largest share of the predicted time: where an error of the whole
     most likely comes from. ``time_shares`` are those of all classes, ``uncosted_share`` that of operators without a
-    formula.
+    formula. ``curve`` is the step under every host, where one is to be fitted.
     """
 
     row: MeasuredRow
@@ -39,6 +40,7 @@ class Judged:
     roofs_85_s: float
     uncosted_share: float = 0.0
     time_shares: Mapping[str, float] = field(default_factory=dict)
+    curve: HostCurve | None = None
 
     @property
     def measured_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from costmodel.validate.cells import Flags, checked_word, latency, optional_size, phase_word, size, text
 from costmodel.validate.published import stated
@@ -26,6 +27,17 @@ def image_sizes(record: Mapping[str, str], column: str = "image_size") -> dict[s
     return {} if image is None else {"height": image, "width": image}
 
 
+def _beside(model: str, file: str) -> str:
+    """A model of a Python file that lies beside the measurements, by its whole path.
+
+    >>> _beside("timm:resnet50", "timings.csv")
+    'timm:resnet50'
+    """
+    path, colon, name = model.rpartition(":")
+    beside = Path(file).parent / path
+    return f"{beside}{colon}{name}" if path.endswith(".py") and beside.is_file() else model
+
+
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
     """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``,
     ``params_m`` and ``gmacs`` (1e6 parameters and 1e9 MACs of one image: the network's), and any condition of a run by
@@ -42,7 +54,7 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
         file=file,
         line=line,
         model=model,
-        request=request_of(model),
+        request=request_of(_beside(model, file)),
         phase=phase_word(record, flags.phase),
         device=text(record, "device", flags.device),
         dtype=checked_word(record, "dtype", flags.dtype),

@@ -46,7 +46,7 @@ class ModelRow:
     @property
     def trace_key(self) -> tuple[object, ...]:
         """Rows of the same key share one traced graph."""
-        return (self.request, self.layout, tuple(sorted(self.sizes.items())))
+        return (self.request, self.layout, tuple(sorted(self.sizes.items())), self.conditions.get("train_mode", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHardwareError, UnknownModelError, librarian
 from costmodel.hardware import HardwareProfile, load
-from costmodel.validate.conditions import execution_of
+from costmodel.validate.conditions import execution_of, is_in_train_mode
+from costmodel.validate.fitted_hosts import FittedHost, fit_hosts, host_curve
 from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
 from costmodel.validate.published import OtherNetworkError, check_network
@@ -43,6 +44,14 @@ class Validation:
     unusable: tuple[Unusable, ...]
     not_sampled: int = 0
     seconds: float = 0.0
+    hosts: tuple[FittedHost, ...] = ()
+
+
+class _How(NamedTuple):
+    """What all rows are predicted with: hosts by device, and whether one is to be fitted."""
+
+    hosts: Mapping[str, str]
+    fit_host: bool
 
 
 def validate(
@@ -53,12 +62,16 @@ def validate(
     limit: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    hosts: Mapping[str, str] | None = None,
+    fit_host: bool = False,
     progress: Progress | None = None,
 ) -> Validation:
     """Predict every row of ``measured`` and put the prediction beside the measurement.
 
     ``trace`` loads the graph of a named model; it must be a module's function where ``jobs`` > 1. ``hardware`` gives
     profiles for devices that have none of their own, by the name in the rows; the key "" serves all such devices.
+    ``hosts`` names the host of a device, "" that of all others; ``fit_host`` finds one for each device from its eager
+    rows instead (:mod:`costmodel.validate.fitted_hosts`).
     ``limit`` judges a random sample of that many rows, drawn from each group in proportion.
     Raises InputError when no row can be judged.
     """
@@ -72,14 +85,19 @@ def validate(
     )
     chosen = sample([*models, *operators], limit, seed)
     judged: list[Judged] = []
-    for outcome in _outcomes(_tasks(chosen), trace, machines, jobs, progress, len(chosen)):
+    how = _How(hosts or {}, fit_host)
+    for outcome in _outcomes(_tasks(chosen), trace, machines, how, jobs, progress, len(chosen)):
         (judged if isinstance(outcome, Judged) else unusable).append(outcome)  # type: ignore[arg-type]
     everything = [*measured.unusable, *unusable]
     if not judged:
         raise InputError(_nothing(everything))
     judged.sort(key=lambda item: (item.row.file, item.row.line))
     everything.sort(key=lambda row: (row.file, row.line))
-    return Validation(tuple(judged), tuple(everything), len(rows) - len(chosen), time.perf_counter() - started)
+    fitted: list[FittedHost] = []
+    if fit_host:
+        judged, fitted = fit_hosts(judged)
+    seconds = time.perf_counter() - started
+    return Validation(tuple(judged), tuple(everything), len(rows) - len(chosen), seconds, tuple(fitted))
 
 
 def sample(rows: Sequence[MeasuredRow], limit: int | None, seed: int) -> list[MeasuredRow]:
@@ -161,12 +179,13 @@ def _outcomes(
     tasks: Sequence[list[MeasuredRow]],
     trace: TraceLoader,
     machines: _Machines,
+    how: _How,
     jobs: int,
     progress: Progress | None,
     count: int,
 ) -> Iterator[_Outcome]:
     done = 0
-    for outcomes in _run(tasks, trace, machines, min(jobs, len(tasks))):
+    for outcomes in _run(tasks, trace, machines, how, min(jobs, len(tasks))):
         done += len(outcomes)
         if progress is not None:
             progress(done, count)
@@ -174,16 +193,16 @@ def _outcomes(
 
 
 def _run(
-    tasks: Sequence[list[MeasuredRow]], trace: TraceLoader, machines: _Machines, jobs: int
+    tasks: Sequence[list[MeasuredRow]], trace: TraceLoader, machines: _Machines, how: _How, jobs: int
 ) -> Iterator[list[_Outcome]]:
     """Outcomes of each task as it is done: here, or in processes that start afresh (torch does not fork well)."""
     if jobs <= 1:
         for task in tasks:
-            yield _work(task, trace, _machines_of(task, machines))
+            yield _work(task, trace, _machines_of(task, machines), how)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: dict[Future[list[_Outcome]], list[MeasuredRow]] = {
-            pool.submit(_work, task, trace, _machines_of(task, machines)): task for task in tasks
+            pool.submit(_work, task, trace, _machines_of(task, machines), how): task for task in tasks
         }
         try:
             for future in as_completed(waiting):
@@ -205,32 +224,35 @@ def _result(future: Future[list[_Outcome]], task: list[MeasuredRow]) -> list[_Ou
     return [_reason(row, f"the process died: {type(error).__name__}") for row in task]
 
 
-def _work(rows: list[MeasuredRow], trace: TraceLoader, machines: _Machines) -> list[_Outcome]:
+def _work(rows: list[MeasuredRow], trace: TraceLoader, machines: _Machines, how: _How) -> list[_Outcome]:
     """Judge rows that share a trace, or operators."""
     models = [row for row in rows if isinstance(row, ModelRow)]
     operators = [row for row in rows if isinstance(row, OperatorRow)]
-    outcomes = _judge_models(models, trace, machines) if models else []
+    outcomes = _judge_models(models, trace, machines, how) if models else []
     return outcomes + [_outcome(row, partial(judge_operator, row, machines[row.device])) for row in operators]
 
 
-def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machines) -> list[_Outcome]:
+def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machines, how: _How) -> list[_Outcome]:
     """Rows of one trace, or of one for each batch where the graph cannot leave the batch open."""
     loaded = _guarded(partial(_load, rows[0], trace))
     if isinstance(loaded, str):
         return [_reason(row, loaded) for row in rows]
-    return [_outcome(row, partial(_judge_model, row, loaded, trace, machines[row.device])) for row in rows]
+    return [_outcome(row, partial(_judge_model, row, loaded, trace, machines[row.device], how)) for row in rows]
 
 
-def _judge_model(row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile) -> Judged:
+def _judge_model(
+    row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile, how: _How
+) -> Judged:
     folded = _folded(traced)
     if folded and execution_of(row, traced.graph.symbols).software.reparameterized:
         row = replace(row, request=folded)
         traced = _load(row, trace)
     if "batch" not in traced.graph.symbols:
         traced = _load(row, trace, batch=row.batch)
-    analysis = _analysis(row, traced, hardware)
+    analysis = _analysis(row, traced, hardware, how.hosts.get(row.device) or how.hosts.get(""))
     check_network(analysis, row.params, row.macs)
-    return judge(row, analysis)
+    judged = judge(row, analysis)
+    return replace(judged, curve=host_curve(analysis)) if how.fit_host else judged
 
 
 def _folded(traced: CachedTrace) -> str | None:
@@ -242,6 +264,7 @@ def _folded(traced: CachedTrace) -> str | None:
 def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
     """The graph of a row's model: one of timm's, or of any other source where timm has none of that name."""
     options |= {"symbols": ("batch",), "sizes": dict(row.sizes), "layout": row.layout}
+    options |= {"train_mode": True} if is_in_train_mode(row) else {}
     try:
         return trace(row.request, **options)
     except UnknownModelError:
@@ -250,13 +273,13 @@ def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
         return trace(row.model, **options)
 
 
-def _analysis(row: ModelRow, traced: CachedTrace, hardware: HardwareProfile) -> Analysis:
+def _analysis(row: ModelRow, traced: CachedTrace, hardware: HardwareProfile, host: str | None) -> Analysis:
     return Analysis(
         name=traced.name,
         source=traced.source,
         record=traced.graph,
         hardware=hardware,
-        execution=execution_of(row, traced.graph.symbols),
+        execution=execution_of(row, traced.graph.symbols).changed(host=host),
         closed_forms=traced.closed_forms,
     )
 

@@ -82,7 +82,7 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
         batch=batch,
         sizes=image_sizes(record, "infer_img_size"),
         latency_s=_step_time(record, batch),
-        conditions=flags.conditions,
+        conditions={"script": "timm", **flags.conditions},
         params=stated(record, "param_count", 1e6),
         macs=stated(record, "infer_gmacs", 1e9),
     )

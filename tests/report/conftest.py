@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from costmodel.execution import Execution
+from costmodel.host import HostProfile, HostSpan
 from costmodel.rows import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
@@ -57,6 +58,11 @@ class FakeAnalysis:
     @property
     def execution(self) -> Any:
         return Execution.of(batch=self.batch, sizes={"height": 224})
+
+    @property
+    def host_span(self) -> Any:
+        hosts = (HostProfile(name=name) for name in ("middling", "quick", "slow"))
+        return HostSpan(*hosts)
 
     @property
     def totals(self) -> Any:

@@ -14,7 +14,6 @@ from costmodel.engines import engine_of, lower
 from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
-from costmodel.host.operators import host_weight
 from costmodel.sources import from_module
 from costmodel.timing import step_interval, step_timeline
 from costmodel.timing.constants import CONSTANTS
@@ -55,14 +54,14 @@ def chain():
     return recorded(nn.Sequential(*(nn.ReLU() for _ in range(60))), torch.empty(2, 1000))
 
 
-def issued(plan, graph, hardware):
-    return engine_of("eager").issued(plan, graph, Execution(), host_of("usual", hardware))
+def issued(plan, graph, hardware, **words):
+    return engine_of("eager").issued(plan, graph, Execution.of(**words), host_of("usual", hardware))
 
 
 def step(record, batch, hardware=GPU, **conditions):
     graph = record.bind({"batch": batch})
     plan = lower(graph, Execution.of(batch=batch, **conditions), hardware)
-    return plan, graph, step_timeline(plan, graph, hardware, issued(plan, graph, hardware))
+    return plan, graph, step_timeline(plan, graph, hardware, issued(plan, graph, hardware, **conditions))
 
 
 def latency(record, batch, hardware=GPU, **conditions):
@@ -99,16 +98,16 @@ def test_the_step_ends_when_its_last_kernel_does(small, batch, dtype):
     plan, graph, estimates = step(small, batch, dtype=dtype)
     assert len(estimates) == len(plan.launches)
     whole = sum(e.latency_s for e in estimates)
-    host = sum(host_weight(node.op) for node in graph.nodes) * GPU.overheads.dispatch_s
+    host = issued(plan, graph, GPU, dtype=dtype)
     device = sum(min(e.latency_s, max(e.compute_s, e.memory_s)) for e in estimates)
     assert whole >= device
-    assert whole >= host - max(host_weight(n.op) for n in graph.nodes) * GPU.overheads.dispatch_s
+    assert whole >= host[-1]
     assert all(e.latency_s > 0 for e in estimates)
 
 
 def test_many_tiny_kernels_wait_for_the_host(chain):
     plan, graph, estimates = step(chain, 1)
-    host = sum(host_weight(node.op) for node in graph.nodes) * GPU.overheads.dispatch_s
+    host = issued(plan, graph, GPU)[-1]
     last = gpu_kernel_time(plan.kernels[plan.launches[-1].kernel], GPU).seconds()
     assert host < sum(e.latency_s for e in estimates) <= host + last
     assert {e.bound for e in estimates} == {"launch"}
@@ -116,16 +115,14 @@ def test_many_tiny_kernels_wait_for_the_host(chain):
 
 def test_long_kernels_hide_the_host(chain):
     plan, graph, estimates = step(chain, 100_000)  # 400 MB a tensor: about 1 ms each
-    first = host_weight(graph.nodes[0].op) * GPU.overheads.dispatch_s
+    first = issued(plan, graph, GPU)[0]
     alone = [gpu_kernel_time(plan.kernels[launch.kernel], GPU).seconds() for launch in plan.launches]
     assert sum(e.latency_s for e in estimates) == pytest.approx(first + sum(alone), rel=1e-9)
     assert {e.bound for e in estimates} == {"memory"}
 
 
 def test_a_host_twice_as_slow_doubles_the_step_that_it_holds_back(chain):
-    slow = dataclasses.replace(
-        GPU, overheads=dataclasses.replace(GPU.overheads, dispatch_s=2 * GPU.overheads.dispatch_s)
-    )
+    slow = dataclasses.replace(GPU, measured_slowdown=2 * host_of("usual", GPU).slowdown)
     assert latency(chain, 1, slow) == pytest.approx(2 * latency(chain, 1), rel=0.02)
     assert latency(chain, 100_000, slow) == pytest.approx(latency(chain, 100_000), rel=0.001)
 

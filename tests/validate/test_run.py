@@ -78,7 +78,8 @@ def test_a_graph_with_a_fixed_batch_is_traced_at_each_batch(tmp_path: Path) -> N
 @pytest.mark.parametrize(("torch", "folds"), [("2.4.0", False), ("2.9.1", True)])
 def test_timms_later_files_are_of_models_with_their_branches_folded(tmp_path: Path, torch: str, folds: bool) -> None:
     traces = FakeTraces()
-    validate(read_measured([write(tmp_path, MODEL_HEADER, model_row(model="two_branches", torch=torch))]), trace=traces)
+    row = model_row(model="two_branches", torch=torch) + ",0.1"
+    validate(read_measured([write(tmp_path, MODEL_HEADER + ",gmacs", row)]), trace=traces)
     asked = [request for request, _ in traces.requests]
     assert asked == ["timm:two_branches", "timm:two_branches+reparameterized"][: 1 + folds]
 
@@ -159,7 +160,7 @@ def test_conditions_reach_the_execution() -> None:
 def test_what_timms_own_script_does_is_assumed_of_timms_models(
     request_: str, torch: str, expected: tuple[bool, bool]
 ) -> None:
-    (row,) = rows_of(1, request=request_, torch=torch)
+    (row,) = rows_of(1, request=request_, torch=torch, conditions={"gmacs": "4.1"})
     execution = execution_of(row, {})
     assert (execution.software.fast_norm, execution.software.reparameterized) == expected
 

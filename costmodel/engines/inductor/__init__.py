@@ -14,7 +14,7 @@ from costmodel.engines.registry import register
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.host import HostProfile, by_launch
+from costmodel.host import HostProfile, compiled, costs_of
 from costmodel.kernels.plan import KernelPlan
 
 __all__ = ["Inductor"]
@@ -27,11 +27,11 @@ class Inductor(Engine):
     name = "compile"
     title = "compiled"
     help = "torch.compile"
-    spellings = ("compiled", "dynamo", "inductor")
+    spellings: ClassVar[tuple[str, ...]] = ("compiled", "dynamo", "inductor")
     fuses_pointwise = True
     idle_word = "fused"
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType(
-        {"host": Advice("CUDA graphs replay the step without the host (not evaluated)")}
+        {"host": Advice('mode="reduce-overhead" replays the step as a CUDA graph', "reduce-overhead")}
     )
     compile_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -42,5 +42,5 @@ class Inductor(Engine):
         return COMPILED_PLAN.of(hardware)(graph, execution, hardware)
 
     def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
-        """Guards once, then a launch for each kernel."""
-        return by_launch(plan, host.launch_s, before_s=host.guards_s)
+        """Guards once, then a launch for each generated kernel and a call for each of a library's."""
+        return compiled(plan, graph, host, costs_of(execution.software))

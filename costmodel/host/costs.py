@@ -1,0 +1,155 @@
+"""What PyTorch asks of the host for one operator, made of the parts that it is made of.
+
+All times are µs on the reference core, the host of an H100 in the public timings that the constants were set from; a
+host takes ``slowdown`` times as long for each of them. An operator's cost is a sum:
+
+    the calls of ``nn.Module`` that lead to it + its class (dispatcher, checks, descriptors, the launch)
+    + the allocation of its result + every further kernel that it launches
+
+Two releases of PyTorch apart the parts differ, so there is one table for each era (:func:`costs_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from costmodel.execution import Software
+from costmodel.formulas import is_free, lookup
+
+__all__ = ["CLASSES", "CapturedCosts", "CompiledCosts", "HostCosts", "class_of", "costs_of"]
+
+#: Classes of operators by what they ask of the host.
+CLASSES = (
+    "view", "pointwise", "movement", "concatenation", "reduction", "pooling", "normalization", "statistics", "product",
+    "attention", "convolution", "native_convolution", "recurrent",
+)  # fmt: skip
+
+#: Sheet of an operator's formula -> its class.
+_BY_SHEET = {
+    "pointwise": "pointwise",
+    "movement": "movement",
+    "reduction": "reduction",
+    "pooling": "pooling",
+    "resampling": "reduction",
+    "normalization": "normalization",
+    "einsum": "product",
+    "attention": "attention",
+    "contraction": "product",
+    "convolution": "convolution",
+    "recurrent": "recurrent",
+}
+_BY_OP = {"aten.cat": "concatenation", "aten.stack": "concatenation", "aten.dropout": "view"}
+
+
+def class_of(op: str) -> str:
+    """The class of an operator, one of :data:`CLASSES`; an unknown one is as dear as a pointwise one.
+
+    >>> class_of("aten.conv2d"), class_of("aten.view"), class_of("aten.cat")
+    ('convolution', 'view', 'concatenation')
+    """
+    if is_free(op):
+        return "view"
+    if op in _BY_OP:
+        return _BY_OP[op]
+    formula = lookup(op)
+    return _BY_SHEET.get("" if formula is None else formula.__module__.rpartition(".")[2], "pointwise")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledCosts:
+    """A step compiled by TorchInductor, µs on the reference core.
+
+    ``call``         the call itself: guards, AOTAutograd's and Inductor's wrappers
+    ``generated``    one generated kernel: Triton's launcher
+    ``product``, ``convolution``, ``other``   one call of a library from the wrapper, through ATen
+    ``statistics``   besides, for a batch norm that updates its running statistics: three buffers written back
+    """
+
+    call: float = 54.0
+    generated: float = 7.0
+    product: float = 6.0
+    convolution: float = 20.6
+    other: float = 7.0
+    statistics: float = 28.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedCosts:
+    """A step that was captured as a CUDA graph.
+
+    ``call``         guards, copies of the inputs and the launch of the graph, µs on the reference core
+    ``statistics``   besides, for a batch norm that updates its running statistics, µs on the reference core
+    ``gap_us``       between two kernels of the graph, on the device whatever the host [µs]
+    """
+
+    call: float
+    statistics: float
+    gap_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # a table is itself alone: the key of what is kept by it
+class HostCosts:
+    """Host time by part, in µs on the reference core.
+
+    ``module``       one call of an ``nn.Module``, from Python
+    ``allocation``   one result in the caching allocator
+    ``launch``       one further kernel of an operator; the first is part of the class
+    ``cast``         one cast that autocast inserts: an operator of its own inside the dispatcher
+    ``autocast``     one look of autocast at an operator's arguments, and into its cache of cast weights
+    ``classes``      one operator, by class
+    """
+
+    module: float
+    allocation: float
+    launch: float
+    cast: float
+    autocast: float
+    classes: Mapping[str, float]
+    compiled: CompiledCosts = CompiledCosts()
+    reduce_overhead: CapturedCosts = CapturedCosts(call=53.0, statistics=15.6, gap_us=1.7)
+    cudagraph: CapturedCosts = CapturedCosts(call=53.0, statistics=25.3, gap_us=0.5)
+
+
+#: PyTorch 2: set from KernelBench's public timings with 2.5 on six pairs of device and host, one slowdown a pair
+#: (``benchmarks/fit_hosts.py``).
+MODERN = HostCosts(
+    module=0.8,
+    allocation=0.8,
+    launch=2.0,
+    cast=5.0,
+    autocast=0.5,
+    classes=MappingProxyType(
+        {
+            "view": 2.6, "pointwise": 4.0, "movement": 4.5, "concatenation": 5.3, "reduction": 6.5, "pooling": 6.5,
+            "normalization": 12.7, "statistics": 20.4, "product": 12.0, "attention": 14.0, "convolution": 17.6,
+            "native_convolution": 11.0, "recurrent": 60.0,
+        }
+    ),
+)  # fmt: skip
+
+#: PyTorch 1: kinds are closer together; set from torchvision's classifiers at batch 12 on three hosts.
+OLD = HostCosts(
+    module=1.0,
+    allocation=1.5,
+    launch=9.0,
+    cast=11.0,
+    autocast=1.0,
+    classes=MappingProxyType(
+        {
+            "view": 3.6, "pointwise": 13.0, "movement": 13.0, "concatenation": 18.9, "reduction": 13.0, "pooling": 13.0,
+            "normalization": 15.7, "statistics": 24.0, "product": 16.0, "attention": 16.0, "convolution": 20.6,
+            "native_convolution": 7.5, "recurrent": 80.0,
+        }
+    ),
+)  # fmt: skip
+
+
+def costs_of(software: Software) -> HostCosts:
+    """The table of a release of PyTorch; one that is not named counts as the latest.
+
+    >>> costs_of(Software(torch="1.7.0")) is OLD, costs_of(Software()) is MODERN
+    (True, True)
+    """
+    return MODERN if software.at_least_torch(2, 0) else OLD
