@@ -79,7 +79,7 @@ def test_a_graph_with_a_fixed_batch_is_traced_at_each_batch(tmp_path: Path) -> N
 def test_timms_later_files_are_of_models_with_their_branches_folded(tmp_path: Path, torch: str, folds: bool) -> None:
     traces = FakeTraces()
     row = model_row(model="two_branches", torch=torch) + ",0.1"
-    validate(read_measured([write(tmp_path, MODEL_HEADER + ",gmacs", row)]), trace=traces)
+    validate(read_measured([write(tmp_path, MODEL_HEADER + ",mactivations", row)]), trace=traces)
     asked = [request for request, _ in traces.requests]
     assert asked == ["timm:two_branches", "timm:two_branches+reparameterized"][: 1 + folds]
 
