@@ -23,10 +23,15 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from costmodel.devices import GpuGeneration, generation
+
 __all__ = ["KINDS", "DeviceKind"]
 
 #: Words that torch has for kinds of devices: AMD's GPUs answer to ``cuda`` as well.
 KINDS = ("cuda", "cpu")
+
+#: The generation whose compute capability a model is told: a trace serves every GPU.
+ASSUMED_GENERATION = "ampere"
 
 _META = torch.device("meta")
 _CURRENT: ContextVar[DeviceKind | None] = ContextVar("the kind of device that this thread traces for", default=None)
@@ -258,6 +263,24 @@ def _uncompiled(original: Any) -> Any:
     return compile
 
 
+def _capability(original: Any) -> Any:
+    """Code that chooses kernels by the compute capability gets those of one generation, and a note says which."""
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        kind = _CURRENT.get()
+        if kind is None or kind.name != "cuda":
+            return original(*args, **kwargs)
+        kind.asked = True
+        assumed = generation(ASSUMED_GENERATION)
+        capability = next(iter(assumed.capabilities)) if isinstance(assumed, GpuGeneration) else "0.0"
+        note = f"the model chooses by the GPU's compute capability: {capability} is assumed, whichever is analyzed"
+        if note not in kind.notes:
+            kind.notes.append(note)
+        return tuple(map(int, capability.split(".")))
+
+    return answer
+
+
 _AUTOCAST: Any = torch.amp.autocast_mode.autocast
 _REPLACED = _Replaced(
     [
@@ -265,6 +288,7 @@ _REPLACED = _Replaced(
         (torch.cuda, "device_count", _answered(lambda kind: int(kind.name == "cuda"))),
         (torch.cuda, "current_device", _answered(lambda kind: 0)),
         (torch.cuda, "is_bf16_supported", _answered(lambda kind: kind.name == "cuda")),
+        (torch.cuda, "get_device_capability", _capability),
         (torch.cuda, "synchronize", _answered(lambda kind: None)),
         (torch.cuda, "empty_cache", _answered(lambda kind: None)),
         (_AUTOCAST, "__enter__", _entering),

@@ -4,7 +4,7 @@ The recorder is a ``TorchDispatchMode`` under ``torch.inference_mode``. There, a
 composite operators reach the mode whole, so that ``linear``, ``conv2d``, ``batch_norm``, ``layer_norm`` or
 ``scaled_dot_product_attention`` are one node each (:data:`KEPT_WHOLE`), while composites without a meaning of
 their own (``reshape``, ``flatten``, ``dropout``, ...) are decomposed into what they really do.
-Nothing is patched and no hook is placed on the user's module.
+No hook is placed on the user's module. What it asks of the device is answered by :mod:`costmodel.trace.device_kind`.
 """
 
 from __future__ import annotations

@@ -77,6 +77,15 @@ def test_ways_to_name_a_device(forward, hw):
     assert analyzed(Calls(forward, head=nn.Linear(8, 4)), torch.zeros(2, 8), hw=hw).totals.macs == 2 * 8 * 4
 
 
+def test_a_choice_by_compute_capability_is_said():
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x) if torch.cuda.get_device_capability(x.device) >= (8, 0) else x
+
+    analysis = analyzed(Calls(forward, head=nn.Linear(8, 4)), torch.zeros(2, 8))
+    assert analysis.totals.macs == 2 * 8 * 4
+    assert any("compute capability" in note for note in analysis.record.notes)
+
+
 def test_torch_answers_as_before_once_the_trace_is_made():
     before = torch.cuda.is_available, torch.compile, torch.autocast.__enter__
     said = torch.cuda.is_available()
@@ -247,6 +256,25 @@ def test_data_parallel_is_taken_off():
     analysis = analyzed(nn.DataParallel(nn.Linear(8, 8)), torch.zeros(2, 8))
     assert analysis.totals.macs == 2 * 8 * 8
     assert any("DataParallel" in note for note in analysis.record.notes)
+
+
+def test_a_distributed_module_is_taken_off(tmp_path):
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        analysis = analyzed(nn.parallel.DistributedDataParallel(nn.Linear(8, 8)), torch.zeros(2, 8))
+    finally:
+        dist.destroy_process_group()
+    assert analysis.totals.macs == 2 * 8 * 8
+    assert any("DistributedDataParallel" in note for note in analysis.record.notes)
+
+
+def test_a_wrapper_inside_a_model_keeps_its_place():
+    module = nn.Sequential(nn.DataParallel(nn.Linear(8, 8)), nn.Linear(8, 4))
+    analysis = analyzed(module, torch.zeros(2, 8))
+    assert analysis.totals.macs == 2 * (8 * 8 + 8 * 4)
+    assert [node.module for node in analysis.record.nodes] == ["0.module", "1"]
 
 
 def test_compiled_modules_are_taken_off():
