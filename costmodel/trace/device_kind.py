@@ -24,6 +24,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from costmodel.devices import GpuGeneration, generation
+from costmodel.trace.raw import tensors_in
 
 __all__ = ["KINDS", "DeviceKind"]
 
@@ -158,6 +159,22 @@ def _cpu(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return args[0].to(kind.home("cpu")) if kind.name == "cpu" else func(*args, **kwargs)
 
 
+def _from_data(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``torch.tensor(data, device=...)`` and its kin: made in the host's memory, then copied, as torch does.
+
+    Made on meta at once, a tensor would lose the data that it is made of.
+    """
+    device = kind.home(kwargs.get("device"))
+    if func is _TENSOR.new_tensor:
+        like, *args_of_data = args
+        device, kwargs = device or like.device, {"dtype": like.dtype, **kwargs}
+        args, func = tuple(args_of_data), torch.tensor
+    data = args[0] if args else kwargs.get("data")
+    if device is None or device.type != "meta" or any(True for _ in tensors_in(data)):
+        return func(*args, **{**kwargs, "device": device})
+    return func(*args, **{**kwargs, "device": torch.device("cpu")}).to(device)
+
+
 def _is_left_aligned(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What nn.TransformerEncoder asks before it leaves padding out: it is counted, as if the mask forbade it."""
     if not any(t.is_meta for t in args if isinstance(t, torch.Tensor)):
@@ -181,6 +198,9 @@ _ANSWERS: dict[Any, _Answer] = {
     _TENSOR.to: _to,
     _TENSOR.cuda: _cuda,
     _TENSOR.cpu: _cpu,
+    _TENSOR.new_tensor: _from_data,
+    torch.tensor: _from_data,
+    torch.as_tensor: _from_data,
     torch._nested_tensor_from_mask_left_aligned: _is_left_aligned,
 }
 

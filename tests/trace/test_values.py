@@ -52,6 +52,35 @@ def test_synchronizations_are_kept_by_the_cache():
     assert from_json(to_json(graph)) == graph
 
 
+CONSTANTS = {
+    "tensor": lambda x: torch.tensor([1, 3], device=x.device),
+    "as_tensor": lambda x: torch.as_tensor([1, 3], device=x.device),
+    "new_tensor": lambda x: x.new_tensor([1, 3]),
+    "new_tensor_of_a_type": lambda x: x.new_tensor([1, 3], dtype=torch.long),
+    "host": lambda x: torch.tensor([1, 3]),
+}
+
+
+class FirstColumns(nn.Module):
+    """As many columns as a constant of the forward pass says, and each as often as another does."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.head, self.constant = nn.Linear(8, 2), constant
+
+    def forward(self, x):
+        constant = self.constant(x)
+        return self.head(x)[:, : int(constant[0]) + 1].repeat_interleave(constant.long(), dim=1)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_made_in_the_forward_pass_keeps_its_data(name):
+    constant = CONSTANTS[name]
+    assert constant(torch.zeros(2)).tolist() == [1, 3]
+    graph = traced(FirstColumns(constant), torch.zeros(2, 8)).bind({"batch": 5})
+    assert graph.specs[graph.tensors[graph.outputs[0]].spec].shape == (5, 1 + 3)
+
+
 class Anchors(nn.Module):
     """A grid for each map, and the stride of each, from a tensor that is neither parameter nor buffer."""
 
