@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from costmodel.kernels import KernelPlan
+from costmodel.kernels import Kernel, KernelPlan
 from costmodel.timing.timeline import Slot, Timeline
 
 __all__ = ["COVERAGE_SIGMAS", "HostLatencies", "step_interval"]
@@ -46,14 +46,15 @@ def step_interval(
 
 
 def _device_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float) -> tuple[float, float]:
-    latency, by_algorithm, by_shape = 0.0, dict[str, float](), [0.0] * len(plan.kernels)
+    latency, by_algorithm, by_shape = 0.0, dict[str, float](), dict[Kernel, float]()
     for launch, slot in zip(plan.launches, slots, strict=True):
-        algorithm = plan.kernels[launch.kernel].algorithm
+        kernel = plan.kernels[launch.kernel]
+        algorithm = kernel.algorithm
         latency += slot.latency_s
         by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + slot.spread_s
-        by_shape[launch.kernel] += SHAPE_SPREAD * slot.latency_s
+        by_shape[kernel] = by_shape.get(kernel, 0.0) + SHAPE_SPREAD * slot.latency_s
     if not latency:
         return 0.0, 0.0
-    spread = math.hypot(SHARED_SPREAD * latency, unrest * latency, *by_algorithm.values(), *by_shape) / latency
+    spread = math.hypot(SHARED_SPREAD * latency, unrest * latency, *by_algorithm.values(), *by_shape.values()) / latency
     factor = math.exp(COVERAGE_SIGMAS * spread)
     return latency / factor, latency * factor

@@ -15,7 +15,7 @@ from typing import Any
 
 from costmodel.trace.raw import RawNode, RawTensor, RawTrace, TensorIndex
 
-__all__ = ["may_differ_at_one", "viewable"]
+__all__ = ["makes_constants_of_the_batch", "may_differ_at_one", "viewable"]
 
 _COPIES = {"aten.clone", "aten._to_copy", "aten.contiguous"}
 _VIEWS = {"aten.view", "aten._unsafe_view"}
@@ -32,6 +32,20 @@ def may_differ_at_one(run: RawTrace, prime: int) -> bool:
             return True
         if node.op in _SQUEEZES and _squeezes_a_batch(run, node, prime):
             return True
+    return False
+
+
+def makes_constants_of_the_batch(run: RawTrace, prime: int) -> bool:
+    """Whether the model makes tensors of the batch's size out of nothing. At a prime they are too large to be made in
+    the host's memory, and moving them to the device, which is a copy at an ordinary batch, does not show."""
+    made: set[int] = {
+        i for i, tensor in enumerate(run.tensors) if tensor.role == "constant" and tensor.producer is None
+    }
+    for node in run.nodes:
+        if all(operand.index in made for operand in _references(list(node.arguments.values()))):
+            made.update(result.index for result in node.outputs)
+            if any(size and size % prime == 0 for result in node.outputs for size in run.tensors[result.index].shape):
+                return True
     return False
 
 

@@ -12,8 +12,9 @@ from torch.utils import _pytree as pytree
 from costmodel.domain import Domain, Symbol, any_batch
 from costmodel.errors import InputError, TraceError, librarian, near_matches
 from costmodel.graph import OpGraph
+from costmodel.symbols import LARGEST_SIZE
 from costmodel.trace.agree import difference
-from costmodel.trace.batch_of_one import may_differ_at_one
+from costmodel.trace.batch_of_one import makes_constants_of_the_batch, may_differ_at_one
 from costmodel.trace.build import GraphBuilder, same_structure
 from costmodel.trace.checks import Checks
 from costmodel.trace.forward import ForwardError, meta_copy, record
@@ -296,6 +297,8 @@ class _Tracer:
             if name == "batch":
                 special = (may_differ_at_one(run, point["batch"]) for run, point in zip(runs, points, strict=True))
                 between[name] = any_batch(one=not doubtful and not any(special))
+                if any(makes_constants_of_the_batch(r, p["batch"]) for r, p in zip(runs, points, strict=True)):
+                    between[name] = (LARGEST_SIZE, LARGEST_SIZE)  # a run at an ordinary batch must decide
             else:
                 between[name] = (min(p[name] for p in points), max(p[name] for p in points))
                 if self.loaded.built_for_size:  # what runs elsewhere is another module

@@ -14,7 +14,7 @@ from costmodel.timing.interval import COVERAGE_SIGMAS, SHAPE_SPREAD, SHARED_SPRE
 
 
 def plan_of(*algorithms):
-    kernels = tuple(Kernel(op="op", algorithm=name) for name in algorithms)
+    kernels = tuple(Kernel(op="op", algorithm=name, bytes_read=i) for i, name in enumerate(algorithms))
     return KernelPlan(kernels, tuple(Launch(i, (i,)) for i in range(len(kernels))))
 
 
@@ -74,3 +74,10 @@ def test_a_rarer_algorithm_widens_the_interval():
 
 def test_a_step_of_views_takes_no_time():
     assert step_interval(KernelPlan((), ()), []) == (0.0, 0.0)
+
+
+def test_kernels_of_one_shape_are_one_shape_whatever_calls_made_them():
+    alike = (Kernel(op="op", algorithm="a"),) * 2
+    parts = [estimate(1.0, 0.1)] * 2
+    twice = KernelPlan(alike[:1], (Launch(0, (0,)), Launch(0, (1,))))
+    assert step_interval(KernelPlan(alike, (Launch(0, (0,)), Launch(1, (1,)))), parts) == step_interval(twice, parts)
