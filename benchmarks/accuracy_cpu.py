@@ -200,13 +200,14 @@ def report(hardware: HardwareProfile, store: Path) -> Document:
     blocks: list[Block] = [
         Paragraph(
             "Eager PyTorch on the CPU below, fp32, two threads, random weights: time of one step as predicted from a "
-            "trace and a profile that `costmodel calibrate` wrote, against measured time. Constants come from "
+            "trace and a profile that costmodel calibrate wrote, against measured time. Constants come from "
             "micro-benchmarks of single operators; none was fitted to a model. The structure of the time model was "
             "chosen with the development half of the models in view; the other half was scored, and its scores "
             "and two listings of its models were seen on the way, so it is no untouched set."
         ),
         KeyValues(tuple(_machine(hardware))),
         _scores(items),
+        Paragraph(_against_aims(_scores(items), _noise(items))),
         _noise(items),
         _models(items),
         Notes(_notes(items), title="How to read this"),
@@ -268,6 +269,21 @@ def _scores(items: Sequence[Judged]) -> Table:
     return Table(columns=columns, rows=tuple(rows), title="Errors")
 
 
+def _against_aims(scores: Table, noise: Table) -> str:
+    """Where the scores of all models meet their aims, and how large the repeat noise is beside the errors."""
+    whole = [row for row in scores.rows if row["half"] == "all"]
+    aims = {words: TARGETS[key] for key, (words, *_) in CONDITIONS.items()}
+    median = [row["condition"] for row in whole if row["median"] <= aims[row["condition"]][0]]
+    p90 = [row["condition"] for row in whole if row["p90"] <= aims[row["condition"]][1]]
+    errors = ", ".join(f"{100 * row['median']:.1f}" for row in whole)
+    repeats = ", ".join(f"{100 * row['repeat_median']:.1f}" for row in noise.rows)
+    return (
+        f"Over all models the median meets its aim in {len(median)} of {len(whole)} conditions, p90 in {len(p90)} "
+        f"({'; '.join(p90) or 'none'}). The repeat noise is of the size of the error: odd and even visits differ by "
+        f"{repeats} % at the median model, predictions err by {errors} %."
+    )
+
+
 def _noise(items: Sequence[Judged]) -> Table:
     rows = []
     for condition, (words, *_) in CONDITIONS.items():
@@ -319,7 +335,7 @@ def _notes(items: Sequence[Judged]) -> tuple[str, ...]:
         "The allocator is that of a process that has run for a while: one block of 32 MiB was freed before.",
         f"Not measured at 128 px, since they do not run at that size or were always disturbed: "
         f"{', '.join(name.partition(':')[2] for name in refused) or 'none'}.",
-        "Written by `python benchmarks/accuracy_cpu.py PROFILE --store FOLDER --report-only`.",
+        "Written by python benchmarks/accuracy_cpu.py PROFILE --store FOLDER --report-only.",
     )
 
 

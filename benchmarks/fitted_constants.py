@@ -17,12 +17,14 @@ HERE = Path(__file__).parent
 INTRODUCTION = """# Fitted constants, and what they are worth elsewhere
 
 The constants of the time model that no datasheet states were fitted to public measurements, by three scripts whose
-output this page keeps (`python benchmarks/fitted_constants.py`). Each block gives the constants as shipped and as each
-device alone would have them, and the error (median / 90th percentile, %) with the shipped constants, with constants
-fitted to the rows judged, and with constants **fitted to other devices or to other families of models** only: the last
-is what to expect of a machine or a network that nobody measured. The structure of the model (which kernels run, which
-effects exist) was found looking at these measurements; no split of them can test that. [accuracy.md](accuracy.md) holds
-the errors of every row.
+output this page keeps (`python benchmarks/fitted_constants.py`). The constants that costmodel ships are those of its
+source (`costmodel/timing`). Each block gives the best fit to all devices of the block together (**shared**), to each
+device alone (**own**) and to all others but one (**left out**), and the error (median / 90th percentile, %) with each
+of them and with the constants **shipped**, which are not always the shared ones: both errors stand side by side. "Left
+out" is what to expect of a machine or a network that nobody measured. The structure of the model (which kernels run,
+which effects exist) was found looking at these measurements; no split of them can test that. [accuracy.md](accuracy.md)
+holds the errors of every row; those here are of the rows that a fit takes, with the algorithm of a convolution as
+measured where a line says so.
 """
 
 FITS = (

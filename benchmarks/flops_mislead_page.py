@@ -242,15 +242,17 @@ def _conventions(
     return (
         f"the machine: {hardware.title}, {cores} cores used, last level cache "
         f"{last_level_cache_bytes() >> 20} MiB (shared with other guests of its host)",
-        f"predictions for it use the profile that `costmodel calibrate` wrote there: {_calibrated(hardware)}",
+        f"predictions for it use the profile that costmodel calibrate wrote there: {_calibrated(hardware)}",
         "a round calls every network once to warm its caches and twice timed, the networks in a new random order; "
         f"{rounds} rounds count, {disturbed} in which other processes used the cores do not; medians over rounds",
+        "moved: bytes that the kernels of the prediction read and write, on this CPU with its reorders into and out of "
+        "blocked layouts; so it differs from the traffic of the same networks on a GPU (shufflenetv2_guidelines.md)",
         f"noise: the medians of odd and even rounds are {format_percent(half)} apart at the median network and "
         f"{format_percent(noise)} at the 90th percentile; a pair counts where it differs by more than the latter",
         f"published: {PAPER}; speeds over the first row of each table, GTX 1080Ti and an ARM core; the paper's "
         "networks for ARM are narrower, so that only ratios compare, and its framework is not PyTorch",
         "fp32, row-major tensors, eager mode, batch 1, inference; 2 FLOPs for a MAC; no normalization in stacks",
-        "measured numbers are not the same twice: `python benchmarks/flops_mislead.py` measures and writes this page",
+        "measured numbers are not the same twice: python benchmarks/flops_mislead.py measures and writes this page",
     )
 
 

@@ -118,9 +118,11 @@ def roofline(
 ) -> str:
     """Achieved FLOP/s over arithmetic intensity, both logarithmic, under a machine's roofs.
 
-    The area of a dot is its share of the time; ``kinds`` orders the legend.
+    The area of a dot is its share of the time. ``kinds`` orders the legend, and gives each kind the colour that it has
+    in every figure of the same ``kinds``, shown there or not.
     """
-    colours = _colours([*kinds, *(dot.kind for dot in dots)])
+    shown = {dot.kind for dot in dots}
+    colours = {kind: c for kind, c in _colours([*kinds, *(dot.kind for dot in dots)]).items() if kind in shown}
     whole = sum(dot.seconds for dot in dots) or 1.0
 
     def draw(axes: Any) -> None:

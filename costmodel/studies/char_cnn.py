@@ -9,7 +9,7 @@ from costmodel.report.figures import bars
 from costmodel.studies.bench import Bench
 from costmodel.studies.claim_lines import Line, lines_table
 from costmodel.studies.registry import Report, study
-from costmodel.studies.tables import causes_table
+from costmodel.studies.tables import causes_table, peaks_note
 from costmodel.studies.words import percent, slower, times
 
 __all__ = ["lines", "report"]
@@ -19,6 +19,8 @@ VERSIONS = {
     "1x1 bottleneck": "char_cnn_bottleneck",
     "global average pooling": "char_cnn_gap",
 }
+#: Batches of an A100 at which the versions are compared for the title.
+BATCHES = tuple(2**n for n in range(13))
 PLACES = (("a100", 1), ("a100", 64), ("a100", 4096), ("epyc-7763", 1), ("epyc-7763", 64))
 
 
@@ -53,7 +55,7 @@ def report(bench: Bench) -> Report:
         _opening(bench),
         _table(bench),
         Document("The article's figures", (lines_table(lines(bench)),)),
-        Document("Batch 64 on an A100, by cause", (causes_table(splits),)),
+        Document("Batch 64 on an A100, by cause", (causes_table(splits), *peaks_note(splits))),
         _lengths(bench),
         Document(
             "Conventions", (Notes(("times are predicted, nothing was run", *many["fully connected"].conventions)),)
@@ -65,6 +67,7 @@ def report(bench: Bench) -> Report:
 def _opening(bench: Bench) -> Document:
     plain, narrow, pooled = (bench.analysis(name) for name in VERSIONS.values())
     head = sum(row.params for row in plain.rows() if row.name.startswith("head"))
+    many = [bench.analysis(name, batch=4096) for name in VERSIONS.values()]
     batch64 = [bench.analysis(name, batch=64) for name in VERSIONS.values()]
     text = (
         f"A small CNN that reads 300 characters has {plain.totals.params:,} parameters, "
@@ -76,12 +79,22 @@ def _opening(bench: Bench) -> Document:
         f"version is {slower(batch64[2].latency / batch64[0].latency)} than the largest: it starts "
         f"{batch64[2].totals.kernels} kernels instead of {batch64[0].totals.kernels}, and "
         f"{percent(bench.split(batch64[2]).seconds('host') / batch64[2].latency)} of its time the GPU waits for the "
-        "next one. A small network costs operators, not FLOPs."
+        f"next one; at batch 4096 it is {slower(many[2].latency / many[0].latency)}. "
+        "Where the host sets the pace, a small network costs operators, not FLOPs."
     )
     figure = Figure("figures/char_cnn.svg", "Time of the three versions at batch 64 on an A100, by cause")
     smaller = f"A character CNN made {plain.totals.params / pooled.totals.params:.0f} times smaller"
-    title = f"{smaller}, and no faster" if batch64[2].latency >= batch64[0].latency else smaller
+    title = f"{smaller}{_faster_from(bench)}"
     return Document(title, (Paragraph(text), figure))
+
+
+def _faster_from(bench: Bench) -> str:
+    """How the title goes on: from which batch on an A100 the smallest version is faster than the largest."""
+    largest, *_, smallest = VERSIONS.values()
+    wins = [b for b in BATCHES if bench.analysis(smallest, batch=b).latency < bench.analysis(largest, batch=b).latency]
+    if not wins:
+        return ", and no faster"
+    return f", and faster from batch {wins[0]:,} on" if wins[0] > 1 else ""
 
 
 def _table(bench: Bench) -> Document:

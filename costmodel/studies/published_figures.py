@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costmodel.report.document import Document, Figure, Notes, Paragraph
+from costmodel.report.document import Block, Document, Figure, Notes, Paragraph
 from costmodel.report.figures import pairs
 from costmodel.studies import char_cnn, section_a, section_b, section_d, speed_lines, vgg_vs_googlenet_stem
 from costmodel.studies.bench import Bench
@@ -38,31 +38,41 @@ def sections(bench: Bench) -> dict[str, list[Line]]:
 def report(bench: Bench) -> Report:
     """All claims, the corrected ones first."""
     found = sections(bench)
-    tables = [Document(title, (lines_table(lines),)) for title, lines in found.items()]
-    speed = Document(
-        "D: where FLOPs mislead", (Paragraph(SPEED), lines_table(speed_lines.lines(bench)), *section_d.passages(bench))
-    )
-    chapters = (_opening(found), *tables, speed, Document("Sources", (Notes(SOURCES),)))
+    tables = [Document(title, _lines(lines)) for title, lines in found.items()]
+    speeds = speed_lines.lines(bench)
+    speed = Document("D: where FLOPs mislead", (Paragraph(SPEED), *_lines(speeds), *section_d.passages(bench)))
+    chapters = (_opening(found, speeds), *tables, speed, Document("Sources", (Notes(SOURCES),)))
     return Report(chapters, {"published_figures.svg": _figure(bench)})
 
 
-def _opening(found: dict[str, list[Line]]) -> Document:
+def _lines(lines: list[Line]) -> tuple[Block, ...]:
+    """The claims as a table that fits a screen, and below it how each figure comes about."""
+    how = tuple(f"{line.number}: {line.derivation}" for line in lines if line.derivation)
+    return (lines_table(lines, derived=False), *[Notes(how, title="How")] * bool(how))
+
+
+def _opening(found: dict[str, list[Line]], speeds: list[Line]) -> Document:
     lines = [line for section in found.values() for line in section]
     counts = tally(lines)
     wrong = list({line.claim: line for line in lines if line.verdict == "corrected"}.values())
     text = (
         "The literature on efficient CNNs, and the lectures and articles that teach it, make the claims below. Of "
         f"{len(lines) - counts.get('counted', 0)} figures, {counts.get('agrees', 0)} come out of the analyzer as "
-        f"published and {len(wrong)} do not; for those the table says what was published, what is right, and how the "
-        "error came about. Every network is analyzed by its name, with a formula for each of its operators. The "
-        "most quoted one is SqueezeNet's: fifty times fewer weights than AlexNet, and not less work but "
+        f"published and {len(wrong)} do not; for those the table says what was published, what is right, and below it "
+        f"how the error came about. Of {len(speeds)} further claims, about speed (section D), the predictions bear out "
+        f"{tally(speeds).get('agrees', 0)} and differ from {tally(speeds).get('differs', 0)}. Every network "
+        "is analyzed by its name, with a formula for each of its operators. The most quoted one is SqueezeNet's: fifty "
+        "times fewer weights than AlexNet, and not less work but "
         f"{_squeezenet(lines)} as much."
     )
+    how = [Notes(tuple(f"{line.number}: {line.derivation}" for line in wrong), title="How the errors came about")]
     figure = Figure(
         "figures/published_figures.svg", "Parameters and MACs of six networks, in multiples of AlexNet's",
         "Weights and work are two things: SqueezeNet has a fiftieth of AlexNet's weights and more MACs.",
     )  # fmt: skip
-    return Document("Published figures, recomputed", (Paragraph(text), lines_table(wrong, "Corrected"), figure))
+    return Document(
+        "Published figures, recomputed", (Paragraph(text), lines_table(wrong, "Corrected", derived=False), *how, figure)
+    )
 
 
 def _squeezenet(lines: list[Line]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from costmodel.analysis import Analysis
+from costmodel.explain.case import Case
+from costmodel.explain.rules_run import batch_that_fills
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Document, Figure, Notes, Paragraph, Table
 from costmodel.report.figures import bars, lines
@@ -52,7 +54,7 @@ def _opening(bench: Bench, one: Analysis) -> Document:
     waits = found.seconds("host")
     text = (
         f"ResNet-50 is {macs(one.totals.macs)} a picture. At the {found.peak.dtype.upper()} peak of an A100 that is "
-        f"{seconds(alone)} of work; the first picture that PyTorch runs through it takes {seconds(one.latency)}, "
+        f"{seconds(alone)} of work; a step of PyTorch with one picture takes {seconds(one.latency)}, "
         f"{times(one.latency / alone)} as long, and for {percent(waits / one.latency)} of that the GPU waits for "
         f"Python. Run in {BEST} at batch {MANY}, a picture takes {seconds(best.latency / MANY)}, "
         f"{slower(best.latency / MANY / one.latency)}, and FLOPs account for "
@@ -111,17 +113,10 @@ def _settings(bench: Bench) -> Document:
 
 
 def _knee(bench: Bench) -> str:
-    """Where each line bends: the first batch at which the host no longer holds the device up."""
+    """Where each line bends: the first batch at which the host no longer holds the device up, as the finding has it."""
     bends = []
     for setting in SETTINGS:
-        free = next(
-            (
-                b
-                for b in BATCHES
-                if bench.split(_at(bench, setting, b)).seconds("host") < 0.1 * _at(bench, setting, b).latency
-            ),
-            None,
-        )
+        free = batch_that_fills(Case(_at(bench, setting, 1)))
         bends.append(f"batch {free} in {setting}" if free else f"no batch shown in {setting}")
     return "The host stops being the bottleneck at " + "; ".join(bends) + "."
 

@@ -12,10 +12,11 @@ from costmodel.explain.rule import Finding
 from costmodel.kernels import Kernel
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.compared import compared_document
-from costmodel.report.document import Block, Notes, Table
+from costmodel.report.document import Block, Notes, Paragraph, Table
 from costmodel.report.figures import Dot, Roof, roofline
 from costmodel.studies.bench import KINDS, busy, device_seconds, kind_of, rows_by_kind
-from costmodel.studies.words import seconds
+from costmodel.studies.words import listed, seconds
+from costmodel.units import format_quantity
 
 __all__ = [
     "bottleneck",
@@ -24,6 +25,7 @@ __all__ = [
     "findings_notes",
     "kinds_table",
     "networks_table",
+    "peaks_note",
     "roofline_of",
     "stages_table",
 ]
@@ -86,6 +88,23 @@ def stages_table(analysis: Analysis, title: str = "") -> Table:
         ),
         rows=tuple(rows),
     )
+
+
+def peaks_note(splits: Mapping[str, Split]) -> tuple[Block, ...]:
+    """What "FLOPs alone" are taken at, where that is not the same peak in all columns: those do not compare."""
+    peaks = {name: f"{found.peak.dtype} on {found.peak.engine} units" for name, found in splits.items()}
+    if len(set(peaks.values())) < 2:
+        return ()
+    words = "; ".join(
+        f"{listed([name for name in peaks if peaks[name] == peak])} at {peak} "
+        f"({format_quantity(next(splits[n].peak.flop_per_s for n in peaks if peaks[n] == peak), 'FLOP/s')})"
+        for peak in dict.fromkeys(peaks.values())
+    )
+    text = (
+        f"FLOPs alone are taken at the peak of the units that do most of a network's MACs: {words}. That row and "
+        '"other arithmetic units" compare within a column only; their sum compares across columns.'
+    )
+    return (Paragraph(text),)
 
 
 def causes_table(splits: Mapping[str, Split], title: str = "", *, least_share: float = 0.01) -> Table:
@@ -173,8 +192,7 @@ def roofline_of(analysis: Analysis, found: Split, title: str) -> str:
     roofs = [Roof(f"{found.peak.dtype} on {found.peak.engine} units", found.peak.flop_per_s)]
     if (found.peak.engine, found.peak.dtype) != ("vector", "fp32"):
         roofs.append(Roof("fp32 lanes", lanes.flop_per_s))
-    shown = [kind for kind in KINDS if any(dot.kind == kind for dot in dots)]
-    return roofline(dots, roofs, machine.dram_bytes_per_s, title, shown)
+    return roofline(dots, roofs, machine.dram_bytes_per_s, title, KINDS)
 
 
 def _dots(analysis: Analysis, found: Split) -> Iterator[Dot]:

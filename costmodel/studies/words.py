@@ -49,14 +49,14 @@ def more(ratio: float) -> str:
 
 
 def slower(ratio: float) -> str:
-    """How much slower or faster, from a ratio of times.
+    """How much slower or faster, from a ratio of times: slower by the time added, faster by the speed gained.
 
-    >>> slower(1.05), slower(0.5), slower(3.2)
-    ('5.0 % slower', '2.0 times faster', '3.2 times slower')
+    >>> slower(1.05), slower(0.5), slower(3.2), slower(0.8)    # 1 / 0.8 = 1.25 times the speed
+    ('5.0 % slower', '2.0 times faster', '3.2 times slower', '25.0 % faster')
     """
     if 0.67 < ratio < 1.5:
-        off = 100 * (ratio - 1)
-        return "as fast" if abs(off) < 0.05 else f"{abs(off):.1f} % {'slower' if off > 0 else 'faster'}"
+        off = 100 * (ratio - 1) if ratio > 1 else 100 * (1 / ratio - 1)
+        return "as fast" if off < 0.05 else f"{off:.1f} % {'slower' if ratio > 1 else 'faster'}"
     return f"{ratio:.1f} times slower" if ratio > 1 else f"{1 / ratio:.1f} times faster"
 
 

@@ -36,7 +36,7 @@ def _linked(page: str) -> str:
     >>> _linked("See resnet_abcd.md for more.")
     'See [resnet_abcd.md](resnet_abcd.md) for more.'
     """
-    others = "|".join((*names(), "accuracy"))
+    others = "|".join((*names(), "accuracy", "accuracy_cpu"))
     return re.sub(rf"(?<![\w/(\[])({others})\.md\b", r"[\1.md](\1.md)", page)
 
 
