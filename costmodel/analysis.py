@@ -127,6 +127,11 @@ class Analysis:
         return tuple(note for note in self.record.notes if " stays " in note)
 
     @property
+    def executed(self) -> str:
+        """With which weights and inputs the model was run on this machine; "" for a static trace."""
+        return self.record.executed
+
+    @property
     def assumed(self) -> tuple[Assumption, ...]:
         """What the trace took for answers to questions about values that nobody knows before a run."""
         return self.record.assumed

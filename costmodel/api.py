@@ -15,6 +15,7 @@ from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, TraceError
+from costmodel.executed import ExecutedTraces
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
@@ -55,6 +56,7 @@ def analyze(
     train_mode: bool = False,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
+    execute: bool = False,
     use_cache: bool | Literal["only"] = True,
     progress: Progress | None = None,
 ) -> Analysis:
@@ -65,6 +67,10 @@ def analyze(
     ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own.
     ``assume`` answers questions about values that nobody knows before a run, by the line that asks:
     ``{"net.py:12": False}``; all answers that were taken are in ``Analysis.assumed``.
+    ``execute`` runs one forward pass on this machine's CPU, for models of which values decide how much is computed:
+    with the module's own weights (random ones where it has none) and ``inputs``, which a named model takes here too,
+    and which may be the path of a file (``.pt`` or a picture); random ones where none are given. All numbers are then
+    for these inputs, and nothing is cached.
     ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
     the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
@@ -86,9 +92,16 @@ def analyze(
     engine_of(mode), host_of(host, hardware)  # unknown words are told before a long trace
     sizes = input_sizes(image_size, seq_len, batch, input_shape)
     traces: Traces
-    if isinstance(model, str):
+    if execute:
+        if assume:
+            raise InputError("a run finds its answers itself\n  give either assume or execute, not both")
+        traces = ExecutedTraces(model, inputs, input_shape=input_shape, train_mode=train_mode, progress=progress)
+    elif isinstance(model, str):
         if inputs is not None:
-            raise InputError("a named model brings its own inputs\n  use batch, image_size, input_shape or seq_len")
+            raise InputError(
+                "a named model brings its own inputs\n"
+                "  use batch, image_size, input_shape or seq_len; execute=True runs it on inputs of yours"
+            )
         traces = _NamedTraces(
             model,
             symbols,
@@ -122,7 +135,8 @@ def compare(
         raise InputError("no machine is named\n  `costmodel hw list` shows them")
     found = []
     for model in models:
-        first = analyze(model, None if isinstance(model, str) else inputs, hw=machines[0], **conditions)
+        own = None if isinstance(model, str) and not conditions.get("execute") else inputs
+        first = analyze(model, own, hw=machines[0], **conditions)
         found.append([first, *(first.at(hw=machine) for machine in machines[1:])])
     return Comparison(found)
 
@@ -294,22 +308,8 @@ def _loaded(
         request, image_size=image, seq_len=sizes.get("seq_len"), input_shape=tuple(input_shape) if input_shape else None
     )
     loaded.check(sizes)
-    _check_batch(loaded, batch)
+    loaded.check_batch(batch)
     return loaded
-
-
-def _check_batch(loaded: LoadedModel, batch: int | None) -> None:
-    own = loaded.fixed_batch or 1
-    if batch in (None, own) or "batch" in loaded.symbols:
-        return
-    if loaded.fixed_batch:
-        raise InputError(
-            f"{loaded.source} fixes the batch at {own}, {batch} is asked for\n"
-            "  export it with a free one: torch.export.export(model, args, dynamic_shapes=({0: Dim('batch')},)), with\n"
-            "  Dim of torch.export and an entry for each input; example inputs of batch 2 or more keep it free"
-        )
-    inputs = "; ".join(f"{t.name} ({', '.join(map(str, t.dims))})" for t in loaded.tensor_inputs)
-    raise InputError(f"{loaded.name} has no batch that could be {batch}\n  its inputs are: {inputs or 'none'}")
 
 
 def _files(request: str) -> dict[str, str]:
@@ -360,7 +360,7 @@ class _ModuleTraces:
     def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
         """A trace in ``layout``, on this kind of ``device``, that holds at ``batch`` (None: the inputs') and sizes."""
         self.loaded.check(sizes)
-        _check_batch(self.loaded, batch)
+        self.loaded.check_batch(batch)
         loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})
         at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}
         symbols, last = self.symbols, self.last.get(layout)

@@ -167,6 +167,8 @@ class OpGraph:
     notes: tuple[str, ...] = ()
     assumed: tuple[Assumption, ...] = ()
     """Answers that the trace took for questions about values."""
+    executed: str = ""
+    """With which weights and inputs the model was run on this machine; "" for a static trace."""
     layout: str = "nchw"
     """Memory format of images and weights in the traced run: strides follow from it."""
     device: str = ""
@@ -197,6 +199,7 @@ class OpGraph:
             buffer_bytes_of=self.buffer_bytes_of,
             notes=self.notes,
             assumed=self.assumed,
+            executed=self.executed,
             layout=self.layout,
             device=self.device,
             batch=self.batch,

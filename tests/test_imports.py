@@ -24,7 +24,7 @@ FLOORS = (
     {"explain", "comparison", "claims"},
     {"validate"},
     {"analysis"},
-    {"cache", "timing", "costing", "rows", "traces", "trace", "measure", "receptive_field"},
+    {"cache", "executed", "timing", "costing", "rows", "traces", "trace", "measure", "receptive_field"},
     {"engines"},
     {"host"},
     {"memory"},

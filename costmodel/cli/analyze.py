@@ -18,6 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
     common.add_execution(parser, several_modes=True)
+    common.add_run(parser)
     parser.add_argument(
         "--by", choices=("op", "module", "type", "stage", "phase"), default="op", help="rows of the table (default: op)"
     )
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model,
         hw=machines[0],
         **{**common.conditions(arguments), "mode": modes[0]},
+        **common.running(arguments),
         symbols=_symbols(arguments.symbols, ALL_SYMBOLS),
         use_cache=not arguments.no_cache,
         progress=common.progress(arguments.model),

@@ -15,11 +15,13 @@ __all__ = [
     "add_execution",
     "add_model",
     "add_output",
+    "add_run",
     "add_sizes",
     "answers",
     "conditions",
     "positive",
     "progress",
+    "running",
     "shape",
     "words",
 ]
@@ -119,6 +121,27 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
         "--host", default="usual", metavar="NAME",
         help="the computer that issues the work, or its file (default: the machine's usual one; costmodel hw list)",
     )  # fmt: skip
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Whether the model really runs, and on what."""
+    parser.add_argument(
+        "--execute",
+        action="store_true",
+        help="run one forward pass on this machine's CPU, where values decide how much is computed",
+    )
+    parser.add_argument(
+        "--input", metavar="FILE", help="what --execute runs on: a .pt of torch.save, or a picture (default: random)"
+    )
+
+
+def running(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_run` asked for, as :func:`costmodel.analyze` takes it. Raises InputError for --input alone."""
+    from costmodel.errors import InputError
+
+    if arguments.input and not arguments.execute:
+        raise InputError("--input is what a run takes\n  say --execute with it; a static analysis knows no values")
+    return {"execute": arguments.execute, "inputs": arguments.input}
 
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:

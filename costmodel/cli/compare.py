@@ -18,6 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
     common.add_execution(parser)
+    common.add_run(parser)
     common.add_output(parser)
     parser.set_defaults(run=run)
 
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.models,
         hw=arguments.hw,
         **common.conditions(arguments),
+        **common.running(arguments),
         symbols=ALL_SYMBOLS,
         use_cache=not arguments.no_cache,
         progress=common.progress("models"),

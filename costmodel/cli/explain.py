@@ -20,6 +20,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     common.add_model(parser)
     parser.add_argument("--hw", required=True, metavar="NAME", help="the machine, or the path of its profile")
     common.add_execution(parser)
+    common.add_run(parser)
     parser.add_argument(
         "--measured", metavar="FILE", help="what `costmodel measure -o FILE` wrote; its conditions are taken over"
     )
@@ -61,6 +62,7 @@ def _analyze(arguments: argparse.Namespace, layout: str, use_cache: Any) -> Anal
         arguments.model,
         hw=arguments.hw,
         **{**common.conditions(arguments), "layout": layout},
+        **common.running(arguments),
         symbols=ALL_SYMBOLS,
         use_cache=use_cache,
         progress=common.progress(arguments.model),
@@ -74,7 +76,7 @@ def _cached_channels_last(arguments: argparse.Namespace) -> Analysis | None:
     from costmodel.errors import CostmodelError
 
     try:
-        return None if arguments.no_cache else _analyze(arguments, "nhwc", use_cache="only")
+        return None if arguments.no_cache or arguments.execute else _analyze(arguments, "nhwc", use_cache="only")
     except CostmodelError:
         return None
 

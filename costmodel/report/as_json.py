@@ -66,6 +66,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         **({"groups": {"by": by, "rows": [record(row) for row in analysis.rows(by=by)]}} if by != "op" else {}),
         "findings": [finding_json(finding) for finding in analysis.findings],
         "assumed": [assumed_json(answer) for answer in analysis.assumed],
+        "executed": analysis.executed,
         "conventions": list(analysis.conventions),
     }
 

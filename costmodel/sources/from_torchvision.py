@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, ModelError, librarian
-from costmodel.sources.building import building, part_of, reason, to_meta
+from costmodel.sources.building import building, home, part_of, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
@@ -56,7 +56,7 @@ def load(request: str, options: Options) -> LoadedModel:
         raise unknown_model(name, "torchvision")
     whole = _whole(name, families[name] or "", options)
     if not part:
-        if whole.family and whole.family.startswith("detection."):
+        if whole.family and whole.family.startswith("detection.") and home() != "cpu":
             raise _data_dependent(name, whole.module)
         return whole
     return _part(whole, part, options)
@@ -66,6 +66,8 @@ def _whole(name: str, family: str, options: Options) -> LoadedModel:
     import torchvision
 
     module, default, notes = _create(name, options.image_size)
+    if family.startswith("detection."):
+        default = _detection_size(module)
     inputs, sizes = _inputs(family, module, options.image_size or default)
     return LoadedModel(
         name=name,
@@ -152,7 +154,8 @@ def _data_dependent(name: str, module: nn.Module) -> ModelError:
         librarian(
             f"torchvision:{name} cannot be analyzed whole: how many boxes it keeps depends on the picture",
             there_is=parts,
-            do=f"Take a part: torchvision:{name}.backbone takes images, any other part needs --input-shape.",
+            do="--execute (execute=True) runs it once on this machine's CPU, and analyzes what that run computes.\n"
+            f"Or take a part: torchvision:{name}.backbone takes images, any other part needs --input-shape.",
         )
     )
 

@@ -93,7 +93,8 @@ class LoadedModel:
     assumed, chosen or rebuilt. ``source`` names the library and its version, or the file. ``limits`` holds the largest
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
-    ``assume`` holds the caller's answers to questions about values, by the line that asks.
+    ``assume`` holds the caller's answers to questions about values, by the line that asks; ``random_weights`` says that
+    the module's weights were drawn by its source, not learnt.
     ``train_mode``: its forward pass is run as ``module.train()`` would.
     """
 
@@ -109,6 +110,7 @@ class LoadedModel:
     built_for_size: bool = False
     assume: dict[str, bool | int | float] = field(default_factory=dict)
     train_mode: bool = False
+    random_weights: bool = False
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:
@@ -142,6 +144,20 @@ class LoadedModel:
     def symbols(self) -> set[str]:
         """The names of the sizes that may be changed."""
         return {d for tensor in self.tensor_inputs for d in tensor.dims if isinstance(d, str)}
+
+    def check_batch(self, batch: int | None) -> None:
+        """Raise InputError where the batch is a number and another one is asked for."""
+        own = self.fixed_batch or 1
+        if batch in (None, own) or "batch" in self.symbols:
+            return
+        if self.fixed_batch:
+            raise InputError(
+                f"{self.source} fixes the batch at {own}, {batch} is asked for\n"
+                "  export it with a free one: torch.export.export(model, args, dynamic_shapes=({0: Dim('batch')},)),\n"
+                "  with Dim of torch.export and an entry for each input; example inputs of batch 2 or more keep it free"
+            )
+        inputs = "; ".join(f"{t.name} ({', '.join(map(str, t.dims))})" for t in self.tensor_inputs)
+        raise InputError(f"{self.name} has no batch that could be {batch}\n  its inputs are: {inputs or 'none'}")
 
     def check(self, sizes: Mapping[str, int]) -> None:
         """Raise InputError for a size that no input has; a batch of 1 is every model's."""

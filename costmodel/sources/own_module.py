@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, ModelError, librarian
+from costmodel.sources.building import home
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.wrappers import unwrapped
 
@@ -54,6 +56,13 @@ def from_module(
     template, sizes, notes = template_of(module, args, kwargs, name_sizes=name_sizes)
     source = f"{type(module).__module__}.{type(module).__qualname__}"
     return LoadedModel(title, source, module, template, sizes, around + notes)
+
+
+def with_inputs(loaded: LoadedModel, inputs: Any) -> LoadedModel:
+    """``loaded`` on inputs of the caller's, as :func:`from_module` takes them, instead of its own."""
+    args, kwargs = as_call(inputs)
+    template, sizes, notes = template_of(loaded.module, args, kwargs)
+    return replace(loaded, template=template, sizes=sizes, notes=[*loaded.notes, *notes])
 
 
 def _described(value: Any) -> str:
@@ -117,10 +126,13 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def _kept_value(tensor: torch.Tensor) -> torch.Tensor | None:
-    """The values of integers and masks, by which forward passes decide: lengths, indices, padding."""
+    """The values of integers and masks, by which forward passes decide: lengths, indices, padding. All values where the
+    module is to run (:func:`~costmodel.sources.building.real_weights`)."""
+    if tensor.is_meta:
+        return None
     numbers = tensor.dtype.is_floating_point or tensor.dtype.is_complex
-    plain = tensor.device.type == "cpu" and tensor.numel() <= VALUE_ELEMENTS
-    return tensor.detach().clone() if plain and not numbers else None
+    small = tensor.device.type == "cpu" and tensor.numel() <= VALUE_ELEMENTS
+    return tensor.detach().clone() if home() == "cpu" or (small and not numbers) else None
 
 
 class _Naming:

@@ -87,7 +87,7 @@ def _compiled_operators_load() -> bool:
 
 
 def _register_shapes(library: Any) -> None:
-    import torchvision.extension
+    import torchvision.ops  # noqa: F401
     from torchvision import _meta_registrations
 
     from costmodel.sources.torchvision_kernels import KERNELS
@@ -98,4 +98,6 @@ def _register_shapes(library: Any) -> None:
             library.impl(name, getattr(_meta_registrations, f"meta_{name}"), "Meta")
     for name, kernel in KERNELS.items():
         library.impl(name, kernel, "CPU")
-    torchvision.extension._has_ops = lambda: True
+    for name, module in list(sys.modules.items()):  # some took the function over by name
+        if name.startswith("torchvision.") and hasattr(module, "_has_ops"):
+            module._has_ops = lambda: True  # type: ignore[attr-defined]

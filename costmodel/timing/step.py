@@ -110,7 +110,7 @@ class Step:
             elif earlier:
                 taken = 0.0
                 earlier.clear()
-            shares.append(1 - min(hits, read) / (read + written) * gain if hits else 1.0)
+            shares.append(1 - min(hits, read) / (read + written) * gain if hits and read else 1.0)
             for storage in writes:
                 began_at[storage] = touched
             earlier.append((touched, written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from costmodel.trace.execute import execute
 from costmodel.trace.tracer import SYMBOLS, agrees, trace
 
-__all__ = ["SYMBOLS", "agrees", "trace"]
+__all__ = ["SYMBOLS", "agrees", "execute", "trace"]

@@ -44,9 +44,10 @@ class DeviceKind(TorchFunctionMode):
     ``asked``: whether the model looked at the kind, or said one. ``notes``: what it did that such a device would not.
     """
 
-    def __init__(self, name: str = "cuda") -> None:
+    def __init__(self, name: str = "cuda", lies_on: torch.device = _META) -> None:
+        """``lies_on``: where that device's tensors lie in the trace; on the CPU of an executed one they say so."""
         super().__init__()
-        self.name = name
+        self.name, self.lies_on = name, lies_on
         self.device = torch.device(name, 0) if name == "cuda" else torch.device(name)
         self.asked = False
         self.notes: list[str] = []
@@ -92,7 +93,7 @@ class DeviceKind(TorchFunctionMode):
             note = "the model asks for a CUDA device by name, which fails on this machine: analyzed as if it did not"
             if note not in self.notes:
                 self.notes.append(note)
-        return _META if asked.type in (self.name, "cuda") else asked
+        return self.lies_on if asked.type in (self.name, "cuda") else asked
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -21,6 +21,7 @@ from costmodel.trace.checks import Checks
 from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.raw import RawTrace
+from costmodel.trace.real import RealSubstrate
 from costmodel.trace.recorder import Recorder
 from costmodel.trace.subclasses import on_meta, parts
 from costmodel.trace.substrate import MetaSubstrate, NeedsValue
@@ -32,11 +33,12 @@ _PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
 
 
 class ForwardError(TraceError):
-    """A forward pass failed, or asked for values; ``why`` says it in one line."""
+    """A forward pass failed, or asked for values; ``why`` says it in one line, ``until`` is what had run by then."""
 
     def __init__(self, text: str, why: str) -> None:
         super().__init__(text)
         self.why = why
+        self.until: RawTrace | None = None
 
 
 def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
@@ -145,33 +147,42 @@ def record(
     guard: Guard | None = None,
     device: str = "cuda",
     checks: Checks | None = None,
+    real: RealSubstrate | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
     The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
-    ``values`` hold what those of the same shape contain.
-    Raises TraceError, naming the line of the model, when its forward fails or depends on values; what ``guard`` raises
-    goes through.
+    ``values`` hold what those of the same shape contain. With ``real``, module and inputs lie on the CPU and are
+    computed there. Raises TraceError, naming the line of the model, when its forward fails or depends on values; what
+    ``guard`` raises goes through.
     """
-    substrate = MetaSubstrate()
-    kind = DeviceKind(device)
-    recorder = Recorder(progress, guard, substrate, kind, checks)
+    meta = MetaSubstrate()
+    kind = DeviceKind(device) if real is None else DeviceKind(device, torch.device("cpu"))
+    recorder = Recorder(progress, guard, real or meta, kind, checks)
     with torch.inference_mode():
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for position, leaf in enumerate(leaves):
             name = names[position] if position < len(names) else f"input{position}"
             recorder.trace.inputs.append(recorder.add(leaf, "input", name))
             value = values[position] if position < len(values) else None
-            if value is not None and value.shape == leaf.shape:
-                substrate.values.give(leaf, value.clone())
+            if value is not None and value.shape == leaf.shape and leaf.is_meta:
+                meta.values.give(leaf, value.clone())
+        if real is None:
+            _adopt_buffers(module, meta)
         for name, parameter in module.named_parameters():
             for part, tensor in parts(name, parameter):
                 recorder.add(tensor, "parameter", part)
-        _adopt_buffers(module, substrate)
         for name, buffer in module.named_buffers():
             recorder.add(buffer, "buffer", name)
-        with _module_paths(module, recorder), kind.answering():
-            result = _forward(module, args, kwargs, recorder)
+        if real is not None:
+            for tensor in (*leaves, *module.parameters(), *module.buffers()):
+                real.place(tensor)
+        try:
+            with _module_paths(module, recorder), kind.answering():
+                result = _forward(module, args, kwargs, recorder)
+        except ForwardError as error:
+            error.until = recorder.trace
+            raise
         recorder.trace.assumed = recorder.checks.assumed
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
     recorder.trace.device = device if kind.asked else ""

@@ -63,7 +63,8 @@ class Recorder(TorchDispatchMode):
         self.checks = checks or Checks()
         self.modules: list[tuple[str, str]] = [("", "")]
         self._index: dict[int, int] = {}
-        self._alive: list[torch.Tensor] = []
+        self._identity, self._keep = self.substrate.identity, self.substrate.keep
+        self._kept: list[Any] = []  # what holds the identities of all tensors so far
         self._storages: dict[int, int] = {}
         self._last_write: dict[int, int] = {}
         self._made: dict[int, tuple[Any, Any]] = {}
@@ -73,19 +74,18 @@ class Recorder(TorchDispatchMode):
     # -- tensors -------------------------------------------------------------------------------
 
     def add(self, tensor: torch.Tensor, role: str, name: str = "", producer: int | None = None) -> int:
-        """Register a tensor and return its index. Keeps it alive, so that its identity stays its own."""
-        key = id(tensor)
+        """Register a tensor and return its index."""
         storage = self._storage(tensor, role)
         index = len(self.trace.tensors)
         shape, strides = tuple(tensor.shape), tensor.stride() if tensor.layout is torch.strided else ()
         self.trace.tensors.append(RawTensor(shape, strides, dtype_name(tensor.dtype), storage, producer, role, name))
-        self._index[key] = index
-        self._alive.append(tensor)
+        self._index[self._identity(tensor)] = index
+        self._kept.append(self._keep(tensor))
         return index
 
     def _storage(self, tensor: torch.Tensor, role: str) -> int:
         if tensor.layout is not torch.strided:
-            nbytes, key = special_bytes(tensor), -id(tensor)
+            nbytes, key = special_bytes(tensor), -self._identity(tensor)
         else:
             storage = tensor.untyped_storage()
             nbytes, key = storage.nbytes(), storage._cdata
@@ -96,14 +96,14 @@ class Recorder(TorchDispatchMode):
 
     def lookup(self, tensor: torch.Tensor) -> int:
         """Index of a tensor; one never seen before is a constant that the model brought along."""
-        index = self._index.get(id(tensor))
+        index = self._index.get(self._identity(tensor))
         if index is not None:
             return index
         original = self.substrate.original(tensor)
         if original is None:
             return self.add(tensor, "constant")
-        self._alive.append(tensor)
-        index = self._index[id(tensor)] = self.lookup(original)
+        self._kept.append(self._keep(tensor))
+        index = self._index[self._identity(tensor)] = self.lookup(original)
         return index
 
     # -- the mode ------------------------------------------------------------------------------

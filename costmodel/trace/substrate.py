@@ -72,6 +72,14 @@ class Substrate(Protocol):
         """What a tensor holds, or None where that is not known."""
         ...
 
+    def identity(self, tensor: torch.Tensor) -> int:
+        """A number that is this tensor's alone while what :meth:`keep` gave for it is held."""
+        ...
+
+    def keep(self, tensor: torch.Tensor) -> Any:
+        """What has to be held so that no other tensor gets the same identity."""
+        ...
+
     def original(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor of the host's memory that ``tensor`` is a copy of without being a result, if it is one."""
         ...
@@ -88,6 +96,11 @@ class MetaSubstrate:
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self.values.of(tensor)
+
+    identity = staticmethod(id)
+
+    def keep(self, tensor: torch.Tensor) -> Any:
+        return tensor  # without memory, it costs nothing to keep
 
     def original(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return self._hosts.get(id(tensor))

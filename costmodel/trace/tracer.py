@@ -29,7 +29,7 @@ from costmodel.trace.subclasses import parts
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
 
-__all__ = ["SYMBOLS", "agrees", "trace"]
+__all__ = ["SYMBOLS", "Tracer", "agrees", "channels_last", "trace"]
 
 #: Sizes that may be left open, in the order in which they are printed.
 SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
@@ -64,7 +64,7 @@ def trace(
     The module itself is not touched: every run is made on a copy without memory. Raises TraceError when the forward
     pass fails, InputError when the sizes do not fit.
     """
-    return _Tracer(loaded, dict(sizes or {}), layout, device, progress).trace(symbols, checked)
+    return Tracer(loaded, dict(sizes or {}), layout, device, progress).trace(symbols, checked)
 
 
 def agrees(
@@ -74,11 +74,13 @@ def agrees(
 
     Raises TraceError when the forward pass fails there, InputError when the sizes do not fit.
     """
-    tracer = _Tracer(loaded, dict(sizes), layout, device, None)
+    tracer = Tracer(loaded, dict(sizes), layout, device, None)
     return tracer.difference(graph, {name: tracer.sizes[name] for name in graph.symbols if name in tracer.sizes})
 
 
-class _Tracer:
+class Tracer:
+    """Chooses the runs of one model at given sizes, and builds its graph from them."""
+
     def __init__(
         self,
         loaded: LoadedModel,
@@ -95,6 +97,7 @@ class _Tracer:
         self.names = [leaf.name for leaf in loaded.tensor_inputs]
         self.values = [leaf.value for leaf in loaded.tensor_inputs]
         self.notes: list[str] = []
+        self.executed = ""  # with which weights and inputs the model really ran
         self._turned: dict[str, bool] = {}  # assumptions that the model raised an error on
         self._asked: RawTrace | None = None
         self._general: OpGraph | None = None  # one that leaves sizes open, and does not hold at those asked for
@@ -122,7 +125,7 @@ class _Tracer:
                 module.train()
             args, kwargs = self.loaded.inputs(self._named(sizes))
             if self.layout == "nhwc":
-                args, kwargs = pytree.tree_map(_channels_last, (args, kwargs))
+                args, kwargs = channels_last((args, kwargs))
             checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
             try:
                 run = record(
@@ -280,6 +283,7 @@ class _Tracer:
             buffer_bytes_of=_bytes_by_dtype(module.buffers()),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
             assumed=runs[0].assumed,
+            executed=self.executed,
             layout=self.layout,
             device=runs[0].device,
             batch=None if "batch" in symbols else self.sizes["batch"],
@@ -333,6 +337,11 @@ def _why(error: Exception) -> str:
     """An error in one line."""
     text: str = getattr(error, "why", "") or str(error).strip()
     return text.splitlines()[-1].strip() if text else ""
+
+
+def channels_last(tree: Any) -> Any:
+    """Images among inputs in channels_last."""
+    return pytree.tree_map(_channels_last, tree)
 
 
 def _channels_last(leaf: Any) -> Any:

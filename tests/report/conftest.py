@@ -41,6 +41,7 @@ class FakeAnalysis:
     closed_forms: Any = field(default_factory=dict)
     symbol_notes: tuple[str, ...] = ()
     assumed: tuple[Any, ...] = ()
+    executed: str = ""
     findings: tuple[Any, ...] = ()
     uncosted: tuple[Any, ...] = ()
     conventions: tuple[str, ...] = ("2 FLOPs per MAC", "padding positions are counted")
