@@ -89,6 +89,8 @@ def by_hand() -> dict[Any, Callable[..., int]]:
         aten.dot: lambda first, second, **_: 2 * math.prod(first),
         # |x - y|^2 as one product of x with (|x|^2, 1) and y with (1, |y|^2) beside it (aten/native/Distance.cpp)
         aten._euclidean_dist: lambda first, second, **_: 2 * math.prod(first[:-1]) * second[-2] * (first[-1] + 2),
+        # every row of (rows, in) times the matrix of its group in (groups, in, out)
+        aten._grouped_mm: lambda first, second, *_, **__: 2 * math.prod(first) * second[-1],
         aten.addbmm: lambda bias, first, second, **_: 2 * math.prod(first) * second[-1],
     }
     if hasattr(torch.ops.torchvision, "deform_conv2d"):

@@ -22,6 +22,8 @@ def run_on_meta(func: Any, schema: Schema, args: tuple[Any, ...], kwargs: dict[s
         return _attention_output(func, args, kwargs)
     if op in _RECURRENT:
         return _recurrent_output(op, args, packed=schema.names[1] == "batch_sizes")
+    if op == "aten._grouped_mm" and args[0].dtype != torch.bfloat16:
+        return _grouped_product(*args[:2], *args[2:3], **kwargs)
     known = _QUICK.get(op)
     if known is not None and not kwargs and args[0].is_contiguous():
         quick = known(*args)
@@ -62,6 +64,16 @@ def _attention_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return func(*args, **kwargs)
     batch, heads, length, _ = query.shape
     return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+
+
+def _grouped_product(
+    first: torch.Tensor, second: torch.Tensor, offs: torch.Tensor | None = None, **options: Any
+) -> torch.Tensor:
+    """A product a group. torch's meta kernel takes bfloat16 alone, devices every floating type (aten/native/cuda/
+    GroupedBlas.cpp); shapes as in torch/_meta_registrations.py, ``_create_grouped_mm_output_tensor``."""
+    groups = () if first.dim() != second.dim() else (first.shape[0] if offs is None else offs.shape[0],)
+    shape = (*groups, first.shape[-2], second.shape[-1])
+    return first.new_empty(shape, dtype=options.get("out_dtype") or first.dtype)
 
 
 # -- row-major operands: meta kernels written in Python take half of a trace for shapes that are known ----------------

@@ -370,3 +370,25 @@ def test_fusing_moves_no_more_bytes_than_eager_mode(graph: OpGraph) -> None:
     eager = lower(replace(graph, memo={}), Execution.of(batch=2), GPU)
     moved = [sum(p.kernels[launch.kernel].bytes for launch in p.launches) for p in (plan(graph), eager)]
     assert moved[0] <= moved[1]
+
+
+@pytest.mark.parametrize("hw", ["a100", "epyc-7763"])
+def test_an_operator_that_puts_out_a_number_is_lowered(hw: str) -> None:
+    torch = pytest.importorskip("torch")
+    from costmodel import analyze
+
+    class Asking(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(8, 4)
+            self.register_buffer("keep", torch.tensor(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.equal(x, x):
+                raise ValueError
+            return self.head(x).topk(int(self.keep)).values.relu()
+
+    analysis = analyze(Asking(), torch.zeros(2, 8), hw=hw, mode="compile")
+    asking = [node.op for node in analysis.record.nodes if not node.outputs]
+    assert asking == ["aten.equal", "aten._local_scalar_dense"]
+    assert analysis.totals.macs == 2 * 8 * 4 and analysis.latency > 0

@@ -57,3 +57,17 @@ def test_operands_that_do_not_fit_are_refused_as_torch_refuses_them(func, args):
     with torch.inference_mode(), pytest.raises(type(theirs.value)) as ours:
         stand_ins.run_on_meta(func, schema_of(func), args, {})
     assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "groups"), [((8, 16), (3, 16, 24), 3), ((8, 16), (16, 24), 3), ((3, 8, 16), (16, 24), 3)]
+)
+def test_a_grouped_product_has_the_shape_that_torch_gives_in_bfloat16(first, second, groups):
+    offs = torch.empty(groups, dtype=torch.int32, device="meta")
+    lower = [torch.empty(shape, dtype=torch.bfloat16, device="meta") for shape in (first, second)]
+    lower[1] = lower[1].transpose(-1, -2).contiguous().transpose(-1, -2)  # column-major, as its kernel wants
+    func = aten._grouped_mm.default
+    with torch.inference_mode():
+        theirs = func(*lower, offs)
+        ours = stand_ins.run_on_meta(func, schema_of(func), (*(t.float() for t in lower), offs), {})
+    assert (ours.shape, ours.dtype) == (theirs.shape, torch.float32)

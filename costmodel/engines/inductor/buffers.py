@@ -220,7 +220,8 @@ class _Lowering:
         self.buffer_of_node.update(dict.fromkeys(mine, len(buffers)))
         for value in writes:
             self.done.makers.setdefault(self.root(value), []).append(len(buffers))
-        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), self._asked_by(writes[0])))
+        asked_by = self._asked_by(writes[0]) if writes else self.current  # what puts out a number writes nothing
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by))
 
     def _asked_by(self, value: int) -> int:
         """The operator whose result a value is; of a cast, the operator that wants it."""

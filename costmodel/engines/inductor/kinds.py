@@ -35,6 +35,8 @@ def kind_of(graph: OpGraph, node: OpNode, channels_last: bool) -> str:
     name = node.op.rpartition(".")[2]
     if is_free(node.op):
         return "free"
+    if not node.outputs:
+        return "extern"  # it puts out a number, which only the host reads
     if name in _JOINS:
         return "cat"
     if name in _BATCH_NORMS:
