@@ -230,3 +230,56 @@ def test_a_run_from_the_command_line_takes_files(net, tmp_path, capsys):
 def test_what_cannot_be_run_is_said(net, options, said, capsys):
     assert main(["analyze", net, "--hw", "a100", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+class Routed(nn.Module):
+    """Tokens go to the expert that a gate picks: what each expert multiplies depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 2)
+        self.experts = nn.ModuleList(nn.Linear(8, width) for width in (8, 8))
+
+    def forward(self, x):
+        choice = self.gate(x).argmax(-1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            (mine,) = torch.where(choice == number)
+            out.index_copy_(0, mine, expert(x[mine]))
+        return out
+
+
+def test_routing_by_nonzero_sends_every_token_once():
+    graph = run(Routed(), torch.randn(10, 8))
+    assert macs(graph) == 10 * 8 * 2 + 10 * 8 * 8  # the gate, and one expert for each token
+    assert sum(node.op == "aten.nonzero" and node.synchronizes for node in graph.nodes) == 2
+
+
+class Adaptive(nn.Module):
+    """An ODE solver that halves its step until two estimates agree."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Linear(4, 4, bias=False)
+        nn.init.eye_(self.rate.weight)
+
+    def forward(self, x):
+        time, step = 0.0, 1.0
+        while time < 1.0:
+            slope = self.rate(x)
+            ahead = self.rate(x + step * slope)
+            if step > 0.25 and (ahead - slope).abs().max() * step > 0.2:
+                step /= 2
+                continue
+            x, time = x + step * (slope + ahead) / 2, time + step
+        return x
+
+
+def test_an_adaptive_solver_counts_the_steps_that_it_takes():
+    calls = []
+    module = Adaptive()
+    module.rate.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        module(torch.ones(2, 4))
+    plain = len(calls)
+    assert macs(run(module, torch.ones(2, 4))) == plain * 2 * 4 * 4 and plain > 4
