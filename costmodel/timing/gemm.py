@@ -202,12 +202,17 @@ def _memory_s(
     return (a_and_c * missing_a + b * missing_b) / hw.dram_rate(constants.stream_share)
 
 
+def _l2_rate(engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> float:
+    """The rate at which the kernels of an engine load from L2, all units together [B/s]."""
+    return hw.l2_bytes_per_s * constants.l2_share * engine.kernels.operand_rate
+
+
 @lru_cache(maxsize=256)
 def _tiles(
     hw: GemmMachine, engine: GemmEngine, batched: bool, row_reuse: float, constants: GemmConstants
 ) -> tuple[_Tile, ...]:
-    per_unit = hw.l2_bytes_per_s * constants.l2_share / engine.clock_hz / hw.unit_count  # L2 [B/clock]
     kernels = engine.kernels
+    per_unit = _l2_rate(engine, hw, constants) / engine.clock_hz / hw.unit_count  # [B/clock]
     shapes = kernels.batched_tiles if batched else kernels.tiles
     efficiency = kernels.batched_efficiency if batched else kernels.efficiency
     tiles = []
@@ -220,7 +225,8 @@ def _tiles(
         shared = max(loaded) / hw.multicast + min(loaded) if engine.matrix else sum(loaded)
         feed = engine.element_bytes * shared / per_unit
         # SGEMM keeps two blocks on a unit, so that one writes while the other multiplies.
-        epilogue = max(engine.element_bytes, 2) * rows * columns / constants.epilogue_bytes_per_cycle
+        written = kernels.result_rate * constants.epilogue_bytes_per_cycle
+        epilogue = max(engine.element_bytes, 2) * rows * columns / written
         tiles.append(
             _Tile(
                 rows=rows,
@@ -228,7 +234,7 @@ def _tiles(
                 multiply=multiply,
                 feed=feed,
                 epilogue=epilogue if engine.matrix else 0.0,
-                slowest=max(constants.k_latency_cycles, feed / constants.l2_unit_burst),
+                slowest=max(kernels.step_latency * constants.k_latency_cycles, feed / constants.l2_unit_burst),
                 has_half_rows=(rows // 2, columns) in shapes,
                 has_half_columns=(rows, columns // 2) in shapes,
             )
@@ -253,11 +259,11 @@ def _best(
     step = 32 if engine.matrix else 8  # depth of one stage [elements of k]
     whole_k = -(-k // step) * step
     toll = _row_toll(k, engine, hw, constants)
-    fixed = constants.fixed_cycles / hw.clock_hz
+    fixed = engine.kernels.start * constants.fixed_cycles / hw.clock_hz
     power, overlap = constants.feed_overlap, constants.memory_overlap
     most = 1 if batch > 1 else min(constants.split_max, -(-k // constants.split_min_k))
     most_count = _FILLS[-1] * units if most > 1 else 0  # beyond, tiles alone fill the units
-    split_fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
+    split_fixed = fixed + constants.split_fixed_cycles / hw.clock_hz
     best: _Run | None = None
     limit = math.inf  # seconds of the best
     for tile in _tiles(hw, engine, batch > 1, row_reuse, constants):
@@ -307,10 +313,10 @@ def _split(
     """The best split of k of one tile, where one beats ``limit`` seconds; ``whole_s`` is its compute time unsplit."""
     units, clock = hw.unit_count, engine.clock_hz
     power = constants.feed_overlap
-    fixed = (constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
+    fixed = (engine.kernels.start * constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
     if max(whole_s / most, memory_s) + fixed >= limit:
         return None
-    pass_s = 4.0 * m * n / (hw.l2_bytes_per_s * constants.l2_share)  # fp32 parts, once
+    pass_s = 4.0 * m * n / _l2_rate(engine, hw, constants)  # fp32 parts, once
     best: _Run | None = None
     tried = 1
     for fills in _FILLS:

@@ -43,12 +43,12 @@ def test_a_capability_means_one_generation(of: GpuGeneration) -> None:
 
 
 @pytest.mark.parametrize("of", GPUS, ids=lambda g: g.name)
-def test_tiles_are_powers_of_two_and_efficiencies_are_shares(of: GpuGeneration) -> None:
+def test_tiles_are_whole_instructions_and_efficiencies_are_shares(of: GpuGeneration) -> None:
     for kernels in (of.matrix_products, of.simt_products):
         assert kernels.tiles
         assert kernels.batched_tiles
         for tile in (*kernels.tiles, *kernels.batched_tiles):
-            assert all(edge & (edge - 1) == 0 and edge >= 8 for edge in tile)
+            assert all(edge % 8 == 0 and edge >= 8 for edge in tile)
         assert min(kernels.efficiency, kernels.batched_efficiency) > 0.5
         assert max(kernels.efficiency, kernels.batched_efficiency) < 1.07  # the feed of 128x128 takes 7 % of it
     assert (of.dense_fp16_flop_per_clock is None) == ("fp16" not in of.matrix_dtypes)
@@ -71,6 +71,25 @@ def test_a_table_by_family_has_all_families() -> None:
     table = ByFamily(**{name: name.upper() for name in FAMILIES})
     assert table[CUDA] == "CUDA"
     assert table.of(load("mi100")) == "ROCM"
+
+
+def test_how_kernels_differ_from_the_shared_constants_is_read_from_the_record() -> None:
+    """Each figure of a record moves the product that it bounds: launch, short tile, long square one."""
+    profile = load("h100-sxm-80gb")
+    kernels = generation("hopper").matrix_products
+
+    def seconds(m: int, n: int, k: int, **changed: float) -> float:
+        of = dataclasses.replace(profile.gpu, matrix_products=dataclasses.replace(kernels, **changed))
+        machine = GemmMachine.from_profile(dataclasses.replace(profile, generation=of))
+        return gemm_time(m, n, k, hw=machine, bytes_cold=False).seconds
+
+    tiny, narrow, wide, square = (16, 64, 64), (16, 64, 1024), (8192, 8192, 32), (8192, 8192, 8192)
+    twice = 2 * kernels.start
+    assert seconds(*tiny, start=twice) - seconds(*tiny) == pytest.approx(kernels.start * 4400 / 1.98e9)
+    assert seconds(*narrow, step_latency=4 * kernels.step_latency) > 1.2 * seconds(*narrow)
+    assert seconds(*wide, result_rate=kernels.result_rate / 2) > 1.2 * seconds(*wide)
+    assert seconds(*square, operand_rate=kernels.operand_rate / 4) > 1.5 * seconds(*square)
+    assert seconds(*square, efficiency=kernels.efficiency / 2) == pytest.approx(2 * seconds(*square), rel=0.1)
 
 
 def test_a_new_generation_is_one_record(monkeypatch: pytest.MonkeyPatch) -> None:

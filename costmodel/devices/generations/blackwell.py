@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
+from costmodel.devices.libraries import WGMMA
 
 GENERATION = GpuGeneration(
     name="blackwell",
@@ -13,8 +14,9 @@ GENERATION = GpuGeneration(
     dram="HBM",
     l2_bytes_per_clock=35.0,
     multicast=2,
+    matrix_products=WGMMA,
     assumptions=(
-        "matrix products have the tiles of Ampere's kernels",
+        "matrix products are those of Hopper's kernels",
         "the L2 is read as one",
     ),
 )

@@ -1,7 +1,8 @@
-"""NVIDIA Hopper (GH100: H100, H200): thread block clusters, whose units share reads."""
+"""NVIDIA Hopper (GH100: H100, H200): thread block clusters, whose units share reads, and products by warp groups."""
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
+from costmodel.devices.libraries import WGMMA
 
 GENERATION = GpuGeneration(
     name="hopper",
@@ -14,5 +15,5 @@ GENERATION = GpuGeneration(
     l2_bytes_per_clock=35.0,
     l2_copies=2,
     multicast=2,
-    assumptions=("matrix products have the tiles of Ampere's kernels",),
+    matrix_products=WGMMA,
 )
