@@ -63,7 +63,8 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {key: map_leaves(value, change) for key, value in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_leaves(value, change) for value in tree))
+        kind: Any = type(tree)
+        return kind._make(map_leaves(value, change) for value in tree)  # some check their fields when called
     if isinstance(tree, (list, tuple)):
         return type(tree)(map_leaves(value, change) for value in tree)
     return change(tree)

@@ -117,6 +117,8 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 
     if isinstance(tree, torch.Tensor):
         yield tree
+    elif isinstance(tree, torch.nn.utils.rnn.PackedSequence):
+        yield tree.data
     elif isinstance(tree, dict):
         for value in tree.values():
             yield from _tensors(value)
@@ -133,6 +135,13 @@ def _kept_value(tensor: torch.Tensor) -> torch.Tensor | None:
     numbers = tensor.dtype.is_floating_point or tensor.dtype.is_complex
     small = tensor.device.type == "cpu" and tensor.numel() <= VALUE_ELEMENTS
     return tensor.detach().clone() if home() == "cpu" or (small and not numbers) else None
+
+
+def _packed(name: str, sequence: Any) -> Any:
+    """A packed sequence, all sizes numbers; the samples of each step are counted in the host's memory."""
+    data = sequence.data
+    leaf = TensorInput(f"{name}.data", tuple(data.shape), str(data.dtype).removeprefix("torch."), _kept_value(data))
+    return type(sequence)._make((leaf, *sequence[1:]))
 
 
 class _Naming:
@@ -159,6 +168,8 @@ class _Naming:
             return TensorInput(name, self._dims(value), str(value.dtype).removeprefix("torch."), _kept_value(value))
         if isinstance(value, dict):
             return {key: self.walk(f"{name}.{key}", item) for key, item in value.items()}
+        if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+            return _packed(name, value)
         if isinstance(value, (list, tuple)):
             items = [self.walk(f"{name}.{i}", item) for i, item in enumerate(value)]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

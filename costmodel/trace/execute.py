@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from costmodel.errors import TraceError
 from costmodel.graph import OpGraph
@@ -117,11 +116,8 @@ class _Executed(Tracer):
         """The most that lies in memory at once, in B, until the model asks for a value."""
         module = meta_copy(self.loaded.module)
         args, kwargs = self.loaded.inputs(self._named({}))
-        on_meta = pytree.tree_map(
-            lambda leaf: leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs)
-        )
         try:
-            return _most_alive(record(module, *on_meta, names=self.names, device=self.device))
+            return _most_alive(record(module, args, kwargs, names=self.names, device=self.device))
         except ForwardError as error:
             return _most_alive(error.until) if error.until is not None else 0
 

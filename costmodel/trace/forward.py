@@ -20,7 +20,7 @@ from costmodel.errors import CostmodelError, TraceError
 from costmodel.trace.checks import Checks
 from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard, Stopped
-from costmodel.trace.raw import RawTrace
+from costmodel.trace.raw import RawTrace, tensors_in
 from costmodel.trace.real import RealSubstrate
 from costmodel.trace.recorder import Recorder
 from costmodel.trace.subclasses import on_meta, parts
@@ -160,7 +160,7 @@ def record(
     kind = DeviceKind(device) if real is None else DeviceKind(device, torch.device("cpu"))
     recorder = Recorder(progress, guard, real or meta, kind, checks)
     with torch.inference_mode():
-        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        leaves = list(tensors_in(pytree.tree_leaves((args, kwargs))))  # a packed sequence is a leaf of several
         for position, leaf in enumerate(leaves):
             name = names[position] if position < len(names) else f"input{position}"
             recorder.trace.inputs.append(recorder.add(leaf, "input", name))

@@ -201,3 +201,10 @@ def test_roles_do_not_depend_on_the_batch_of_the_trace():
     small = traced(Grid(), torch.zeros(2, 4), symbols=())
     large = trace(from_module(Grid(), (torch.zeros(2, 4),)), symbols=(), sizes={"batch": 100_000})
     assert [s.role for s in small.storages] == [s.role for s in large.storages]
+
+
+@pytest.mark.parametrize("execute", [False, True])
+def test_a_packed_sequence_is_an_input(execute):
+    packed = nn.utils.rnn.pack_padded_sequence(torch.rand(2, 5, 4), [5, 3], batch_first=True)
+    found = costmodel.analyze(nn.LSTM(4, 3, batch_first=True), (packed,), hw="a100", execute=execute)
+    assert found.totals.macs == (5 + 3) * 4 * 3 * (4 + 3)
