@@ -78,6 +78,16 @@ class GpuGeneration(Generation):
     simt_products: ProductKernels = CUBLAS_SIMT
     convolutions: ConvolutionKernels = CUDNN
 
+    @property
+    def torch_capability(self) -> tuple[int, ...]:
+        """What ``torch.cuda.get_device_capability`` answers on its first boards; empty where they have no such number.
+
+        >>> generation("ampere").torch_capability
+        (8, 0)
+        """
+        first = next(iter(self.capabilities), "")
+        return tuple(map(int, first.split("."))) if first.replace(".", "").isdigit() else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuGeneration(Generation):

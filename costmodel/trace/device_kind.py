@@ -31,7 +31,7 @@ __all__ = ["KINDS", "DeviceKind"]
 #: Words that torch has for kinds of devices: AMD's GPUs answer to ``cuda`` as well.
 KINDS = ("cuda", "cpu")
 
-#: The generation whose compute capability a model is told: a trace serves every GPU.
+#: The generation that a model is told it runs on, where it asks: a trace serves every GPU.
 ASSUMED_GENERATION = "ampere"
 
 _META = torch.device("meta")
@@ -285,19 +285,20 @@ def _uncompiled(original: Any) -> Any:
 
 
 def _capability(original: Any) -> Any:
-    """Code that chooses kernels by the compute capability gets those of one generation, and a note says which."""
+    """Code that chooses kernels by what a GPU can do gets those of one generation, and a note says which."""
 
     def answer(*args: Any, **kwargs: Any) -> Any:
         kind = _CURRENT.get()
         if kind is None or kind.name != "cuda":
             return original(*args, **kwargs)
         kind.asked = True
-        assumed = generation(ASSUMED_GENERATION)
-        capability = next(iter(assumed.capabilities)) if isinstance(assumed, GpuGeneration) else "0.0"
-        note = f"the model chooses by the GPU's compute capability: {capability} is assumed, whichever is analyzed"
+        told = generation(ASSUMED_GENERATION)
+        answered = told.torch_capability if isinstance(told, GpuGeneration) else ()
+        what = ".".join(map(str, answered))
+        note = f"the model asks what its GPU can do: that of {told.title} ({what}) is answered, whichever is analyzed"
         if note not in kind.notes:
             kind.notes.append(note)
-        return tuple(map(int, capability.split(".")))
+        return answered
 
     return answer
 

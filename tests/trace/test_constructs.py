@@ -83,7 +83,7 @@ def test_a_choice_by_compute_capability_is_said():
 
     analysis = analyzed(Calls(forward, head=nn.Linear(8, 4)), torch.zeros(2, 8))
     assert analysis.totals.macs == 2 * 8 * 4
-    assert any("compute capability" in note for note in analysis.record.notes)
+    assert any("asks what its GPU can do" in note and "(8.0)" in note for note in analysis.record.notes)
 
 
 def test_torch_answers_as_before_once_the_trace_is_made():
