@@ -55,3 +55,14 @@ class Outcome:
                     apart += 1
                     right += (a.measured_s < b.measured_s) == (a.cpu.latency < b.cpu.latency)
         return apart, right
+
+    def by_flops(self, noise: float) -> tuple[int, int]:
+        """(pairs that differ by more than ``noise`` in the order of their MACs, those of equal MACs among all)."""
+        right = equal = 0
+        for i, a in enumerate(self.results):
+            for b in self.results[i + 1 :]:
+                if abs(a.measured_s / b.measured_s - 1) > noise and abs(b.measured_s / a.measured_s - 1) > noise:
+                    macs = a.cpu.totals.macs, b.cpu.totals.macs
+                    equal += macs[0] == macs[1]
+                    right += macs[0] != macs[1] and (a.measured_s < b.measured_s) == (macs[0] < macs[1])
+        return right, equal
