@@ -137,7 +137,7 @@ def _panel_of(item: Judged) -> str:
 
 
 def _panel(axis: Any, title: str, items: Sequence[Judged], colours: Mapping[str, str]) -> None:
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     shown = _thinned(items, lambda item: (item.measured_s, item.predicted_s))
     for device, colour in colours.items():
@@ -152,6 +152,7 @@ def _panel(axis: Any, title: str, items: Sequence[Judged], colours: Mapping[str,
         axis.plot(ends, [factor * end for end in ends], color=GREY, linewidth=0.6, linestyle=":")
     axis.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)")
     for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         side.set_minor_formatter(NullFormatter())
     drawn = f"{len(shown):,} of {len(items):,} rows" if len(shown) < len(items) else f"{len(items):,} rows"
     axis.set_title(f"{title}: {drawn}", fontsize=9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from costmodel.report.accuracy import (
     CONVENTIONS,
@@ -23,7 +22,6 @@ from costmodel.validate import (
     Group,
     Judged,
     ModelRow,
-    OperatorRow,
     Validation,
     as_one,
     grouped,
@@ -62,6 +60,7 @@ def accuracy_pages(
     ``validations`` are by the stem of the measured file, ``refused`` sentences on files that could not be judged,
     ``figures`` (path from accuracy.md, caption) by stem, ``command`` what writes the pages.
     """
+    validations = dict(sorted(validations.items(), key=lambda pair: -_models(pair[1])))  # whole models first
     pages = {"accuracy.md": _linked(render_markdown(_first(validations, refused, figures, command)), up="")}
     for stem, validation in validations.items():
         page = Document(stem, tuple(_behind(stem, validation, figures.get(stem))))
@@ -99,8 +98,6 @@ def _first(
     if largest in figures and _models(validations[largest]):
         blocks.append(Figure(figures[largest][0], f"{largest}: predicted against measured time", figures[largest][1]))
     blocks += [groups_table(grouped(models), "Whole models, by machine and run")] * bool(models)
-    by_device = list(_operators([item for item in judged if isinstance(item.row, OperatorRow)]))
-    blocks += [groups_table(by_device, "Operators, by machine")] * bool(by_device)
     blocks += _left_out(validations, refused)
     blocks.append(Notes(tuple(_links(validations)), title="More"))
     blocks += [Paragraph("This page and those behind it are written by:"), Code(command)]
@@ -143,16 +140,6 @@ def _summary_table(summary: Sequence[tuple[str, Group]]) -> Table:
     return narrowed(Table(title="Summary", columns=columns, rows=rows))
 
 
-def _operators(judged: Sequence[Judged]) -> Iterable[Group]:
-    """Operators by machine and dtype, the element-wise ones together, rows at the floor left out."""
-    parts: dict[tuple[str, str, str], list[Judged]] = {}
-    for item in judged:
-        if not getattr(item.row, "at_floor", False):
-            parts.setdefault((item.row.device, item.row.dtype, _part(item)), []).append(item)
-    for (device, dtype, op), items in sorted(parts.items()):
-        yield replace(as_one(items), keys={"device": device, "dtype": dtype, "op": op})
-
-
 def _left_out(validations: Mapping[str, Validation], refused: Sequence[str]) -> Iterable[Block]:
     counts = Counter((row.reason, stem) for stem, v in validations.items() for row in v.unusable)
     counts += Counter({("not in the sample", s): v.not_sampled for s, v in validations.items() if v.not_sampled})
@@ -173,8 +160,8 @@ def _left_out(validations: Mapping[str, Validation], refused: Sequence[str]) -> 
 def _links(validations: Mapping[str, Validation]) -> Iterable[str]:
     for stem, validation in validations.items():
         yield (
-            f"{FOLDER}/{stem}.md: {len(validation.judged):,} rows by group, family and class of kernels, with their "
-            "baselines, and the rows furthest off"
+            f"{FOLDER}/{stem}.md: {len(validation.judged):,} rows by machine and group, by family and class of "
+            "kernels, with their baselines, and the rows furthest off"
         )
     yield f"{FOLDER}/not_modelled.md: what no prediction accounts for yet, and how everything here is counted"
     yield "accuracy_cpu.md: a CPU that costmodel calibrate measured, eager"
