@@ -76,7 +76,9 @@ class Analysis:
         self._closed_forms = closed_forms
         self._asked = dict(asked or {})
         self._traces = Traces(
-            name, Trace(record, closed_forms, execution.batch, self._asked, execution.layout), retrace
+            name,
+            Trace(record, closed_forms, execution.batch, self._asked, execution.layout, execution.train_mode),
+            retrace,
         )
         self._bound: OpGraph | None = None
 

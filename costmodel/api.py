@@ -35,8 +35,8 @@ ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len
 
 Progress = Callable[[int], None]
 
-#: (batch, sizes, layout, kind of device) -> a trace that holds there; batch None is the model's own.
-Traces = Callable[[int | None, Mapping[str, int], str, str], CachedTrace]
+#: (batch, sizes, layout, kind of device, in train mode) -> a trace that holds there; batch None is the model's own.
+Traces = Callable[[int | None, Mapping[str, int], str, str, bool], CachedTrace]
 
 
 def analyze(
@@ -95,7 +95,7 @@ def analyze(
     if execute:
         if assume:
             raise InputError("a run finds its answers itself\n  give either assume or execute, not both")
-        traces = ExecutedTraces(model, inputs, input_shape=input_shape, train_mode=train_mode, progress=progress)
+        traces = ExecutedTraces(model, inputs, input_shape=input_shape, progress=progress)
     elif isinstance(model, str):
         if inputs is not None:
             raise InputError(
@@ -108,11 +108,10 @@ def analyze(
             input_shape=input_shape,
             assume=assume,
             use_cache=use_cache,
-            train_mode=train_mode,
             progress=progress,
         )
     else:
-        traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, train_mode, progress)
+        traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
     return _analysis(traces, hardware, execution, batch, sizes)
 
 
@@ -172,12 +171,12 @@ def _analysis(
     """``batch`` None: the model's own."""
 
     def retrace(
-        batch: int, sizes: Mapping[str, int], layout: str, device: str
+        batch: int, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
     ) -> tuple[OpGraph, Mapping[str, str] | None]:
-        found = traces(batch, sizes, layout, device)
+        found = traces(batch, sizes, layout, device, train_mode)
         return found.graph, found.closed_forms or None
 
-    traced = traces(batch, sizes, execution.layout, hardware.family.torch_device)
+    traced = traces(batch, sizes, execution.layout, hardware.family.torch_device, execution.train_mode)
     symbols = traced.graph.symbols
     own = symbols["batch"].default if "batch" in symbols else traced.graph.batch or 1
     return Analysis(
@@ -195,18 +194,21 @@ def _analysis(
 
 
 class _NamedTraces:
-    """Traces of a named model, by :func:`load_trace`. All symbols are opened once in each layout: what has to be traced
-    again, because the first graph does not hold there, is traced at its sizes."""
+    """Traces of a named model, by :func:`load_trace`. All symbols are opened once in each layout and mode of
+    the module: what has to be traced again, because the first graph does not hold there, is traced at its sizes."""
 
     def __init__(self, request: str, symbols: Sequence[str], **options: Any) -> None:
         self.request, self.symbols, self.options = request, tuple(symbols), options
-        self.opened: set[tuple[str, str]] = set()
+        self.opened: set[tuple[str, str, bool]] = set()
 
-    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
-        again = (layout, device) in self.opened and not self.options["use_cache"]
+    def __call__(
+        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
+    ) -> CachedTrace:
+        again = (layout, device, train_mode) in self.opened and not self.options["use_cache"]
         at: dict[str, Any] = {"batch": batch, "sizes": sizes, "layout": layout, "device": device}
+        at["train_mode"] = train_mode
         at["symbols"] = tuple(set(self.symbols) & {"batch"}) if again else self.symbols
-        self.opened.add((layout, device))
+        self.opened.add((layout, device, train_mode))
         return load_trace(self.request, checked=True, **at, **self.options)
 
 
@@ -346,31 +348,31 @@ class _ModuleTraces:
         input_shape: Sequence[int] | None,
         symbols: Sequence[str],
         assume: Mapping[str, bool | int | float] | None,
-        train_mode: bool,
         progress: Progress | None,
     ) -> None:
         from costmodel.sources import from_module
 
         self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
         self.loaded.assume = dict(assume or {})
-        self.loaded.train_mode = train_mode
         self.symbols, self.progress = symbols, progress
-        self.last: dict[str, CachedTrace] = {}
+        self.last: dict[tuple[str, bool], CachedTrace] = {}
 
-    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
+    def __call__(
+        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
+    ) -> CachedTrace:
         """A trace in ``layout``, on this kind of ``device``, that holds at ``batch`` (None: the inputs') and sizes."""
         self.loaded.check(sizes)
         self.loaded.check_batch(batch)
-        loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})
+        loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes}, train_mode=train_mode)
         at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}
-        symbols, last = self.symbols, self.last.get(layout)
+        symbols, last = self.symbols, self.last.get((layout, train_mode))
         if last is not None and last.graph.device not in ("", device):
             last = None
         if last is not None and last.graph.serves(batch, sizes, verified=False):
             tried = _tried(last, loaded, at, layout, device)
             if tried is not None:
-                self.last[layout] = tried
+                self.last[layout, train_mode] = tried
                 return tried
             symbols = ("batch",)
-        self.last[layout] = _traced(loaded, symbols, at, layout, device, True, self.progress)
-        return self.last[layout]
+        self.last[layout, train_mode] = _traced(loaded, symbols, at, layout, device, True, self.progress)
+        return self.last[layout, train_mode]

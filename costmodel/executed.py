@@ -28,35 +28,38 @@ class ExecutedTraces:
         inputs: Any = None,
         *,
         input_shape: Sequence[int] | None = None,
-        train_mode: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.model, self.inputs, self.train_mode, self.progress = model, inputs, train_mode, progress
+        self.model, self.inputs, self.progress = model, inputs, progress
         self.input_shape = tuple(input_shape) if input_shape else None
         self._made: CachedTrace | None = None
-        self._at: tuple[int, dict[str, int], str] = (1, {}, "")
+        self._at: tuple[int, dict[str, int], str, bool] = (1, {}, "", False)
 
-    def __call__(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
+    def __call__(
+        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
+    ) -> CachedTrace:
         """The trace at ``batch`` (None: the inputs') and ``sizes``. The first call runs the model, for ``device``.
 
         Raises InputError where another call asks for other inputs than those that were run.
         """
         if self._made is None:
-            self._made = self._run(batch, sizes, layout, device)
-            self._at = (batch or self._made.graph.batch or 1, dict(sizes), layout)
-        elif (batch or self._at[0], dict(sizes), layout) != self._at:
+            self._made = self._run(batch, sizes, layout, device, train_mode)
+            self._at = (batch or self._made.graph.batch or 1, dict(sizes), layout, train_mode)
+        elif (batch or self._at[0], dict(sizes), layout, train_mode) != self._at:
             raise InputError(
                 f"{self._made.name} was run once, at batch {self._at[0]}: its numbers are for those inputs\n"
                 "  analyze it with execute=True (--execute) at what you ask for"
             )
         return self._made
 
-    def _run(self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str) -> CachedTrace:
+    def _run(
+        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
+    ) -> CachedTrace:
         from costmodel.sources.runnable import runnable
         from costmodel.trace import execute
 
         loaded = runnable(self.model, self.inputs, sizes, self.input_shape)
-        loaded.train_mode = self.train_mode
+        loaded.train_mode = train_mode
         loaded.check(sizes)
         loaded.check_batch(batch)
         at = {**loaded.sizes, **sizes, **({} if batch is None else {"batch": batch})}

@@ -13,19 +13,21 @@ from costmodel.symbols import checked_size
 
 __all__ = ["Retrace", "Trace", "Traces"]
 
-#: (batch, sizes asked for, layout, kind of device) -> the same model traced so that it holds there, its closed forms.
-Retrace = Callable[[int, Mapping[str, int], str, str], tuple[OpGraph, Mapping[str, str] | None]]
+#: (batch, sizes asked for, layout, kind of device, in train mode) -> the same model traced so that it holds there, and
+#: its closed forms.
+Retrace = Callable[[int, Mapping[str, int], str, str, bool], tuple[OpGraph, Mapping[str, str] | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A trace of the model, its closed forms, and the batch, the sizes and the layout that it was asked for at."""
+    """A trace of the model, its closed forms, and what it was asked for at (batch, sizes, layout, train mode)."""
 
     record: OpGraph
     closed_forms: Mapping[str, str] | None
     batch: int
     asked: Mapping[str, int]
     layout: str
+    train_mode: bool = False
 
     def fits(self, batch: int, asked: Mapping[str, int], *, verified: bool) -> bool:
         """Whether it answers for another batch and other sizes; sizes that it keeps as numbers must be those."""
@@ -56,23 +58,23 @@ class Traces:
             self.made.append(replace(trace, record=trace.record.general))
 
     def serving(self, execution: Execution, asked: Mapping[str, int], device: str, *, now: Execution) -> Trace:
-        """A trace in the execution's layout that holds at its batch, at these sizes and on this kind of device, made
-        anew where there is none.
+        """A trace in the execution's layout and train mode that holds at its batch, at these sizes and on this kind of
+        device, made anew where there is none.
 
         Raises InputError where none can be made because how the one of ``now`` was made is not known.
         """
-        layout, batch = execution.layout, execution.batch
+        layout, batch, train_mode = execution.layout, execution.batch, execution.train_mode
         for trace in self.made:
             here = self.retrace is None or trace.record.device in ("", device)
-            in_layout = trace.layout == layout
-            if in_layout and here and trace.fits(batch, asked, verified=self.retrace is not None):
+            alike = trace.layout == layout and trace.train_mode == train_mode
+            if alike and here and trace.fits(batch, asked, verified=self.retrace is not None):
                 return trace
         if self.retrace is None:
             self._refuse(execution, asked, now)
         for name, size in {"batch": batch, **asked}.items():
             checked_size(name, size)
-        graph, closed_forms = self.retrace(batch, asked, layout, device)
-        trace = Trace(graph, closed_forms, batch, dict(asked), layout)
+        graph, closed_forms = self.retrace(batch, asked, layout, device, train_mode)
+        trace = Trace(graph, closed_forms, batch, dict(asked), layout, train_mode)
         self._keep(trace)
         return trace
 
@@ -83,6 +85,11 @@ class Traces:
             raise InputError(
                 f"{self.name} was traced in {now.layout}, and how it was made is not known here\n"
                 f"  analyze(..., layout={layout!r}) traces it in {layout}"
+            )
+        if all(trace.train_mode != execution.train_mode for trace in self.made):
+            raise InputError(
+                f"{self.name} was traced with train_mode={now.train_mode}, and how it was made is not known here\n"
+                f"  analyze(..., train_mode={execution.train_mode}) traces the other"
             )
         if execution.batch != now.batch and "batch" not in record.symbols:
             raise InputError(f"the batch of {self.name} was traced as the number {now.batch} and cannot change")

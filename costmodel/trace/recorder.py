@@ -189,6 +189,8 @@ class Recorder(TorchDispatchMode):
         for name in schema.written:
             for index in indices_in(arguments.get(name)):
                 self._last_write[self.trace.tensors[index.index].storage] = number
+        for name in schema.out:
+            arguments.pop(name, None)  # its results, which are told as such
         outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in tensors_in(call.result)]
         module, kind = self.modules[-1]
         how = (bool(schema.written), after, call.synchronizes, self.device.autocast)

@@ -31,6 +31,7 @@ class Schema:
     ``op``         namespace and packet, without the underscore of in-place packets: ``aten.relu``
     ``names``      of its arguments, ``input`` for ``self``
     ``written``    arguments that it writes in place
+    ``out``        those of them that are places for its results (``torch.add(a, b, out=c)``): it reads nothing of them
     ``decompose``  whether it is a composite without a meaning of its own
     ``factory``    whether it makes a tensor out of none, on a device
     ``special``    whether it may be a call that the meta device cannot run: see :mod:`costmodel.trace.special`
@@ -40,6 +41,7 @@ class Schema:
     op: str
     names: tuple[str, ...]
     written: tuple[str, ...]
+    out: tuple[str, ...]
     decompose: bool
     factory: bool
     random: bool
@@ -66,6 +68,7 @@ def schema_of(overload: Any) -> Schema:
             op=f"{namespace}.{plain}",
             names=names,
             written=written,
+            out=tuple(name for name, a in zip(names, schema.arguments, strict=True) if a.is_out),
             decompose=composite and packet not in KEPT_WHOLE,
             factory=any(a.name == "device" for a in schema.arguments)
             and not any(_is_tensor_type(a) for a in schema.arguments),

@@ -188,6 +188,17 @@ def test_train_mode_takes_the_statistics_of_the_batch():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_at_another_train_mode_traces_the_module_again():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    usual = costmodel.analyze(model, torch.empty(4, 3, 16, 16), hw="a100")
+    trained = usual.at(train_mode=True)
+    (norm,) = (call for call in trained.bound.calls if call.op == "aten.batch_norm")
+    assert dict(norm.arguments)["training"] is True
+    assert any(node.op == "aten.add" for node in trained.bound.nodes)  # the count of batches that were seen
+    again = trained.at(train_mode=False)
+    assert [node.op for node in again.bound.nodes] == ["aten.conv2d", "aten.batch_norm", "aten.relu"]
+
+
 def test_a_host_that_nobody_named_widens_the_interval(net):
     usual, named = net, net.at(host=net.host.name)
     assert usual.latency == named.latency

@@ -247,3 +247,26 @@ def test_constants_repeated_for_the_batch_are_not_allocated():
 
     graph = trace(from_module(Grid(), torch.rand(2, 64)))
     assert set(graph.symbols) == {"batch"}
+
+
+class GivenPlaces(nn.Module):
+    """Results that are put where the caller says."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        place = torch.empty(4, 6)
+        torch.mm(x, y, out=place)
+        torch.add(place, 1.0, out=place)
+        torch.topk(place, 2, out=(values := torch.empty(4, 2), torch.empty(4, 2, dtype=torch.int64)))
+        return values
+
+
+def test_places_for_results_are_written_and_not_read():
+    graph = trace(from_module(GivenPlaces(), (torch.empty(4, 5), torch.empty(5, 6))))
+    made = [node for node in graph.nodes if node.op in ("aten.mm", "aten.add", "aten.topk")]
+    costs = cost_graph(graph)
+    mm, add, topk = (costs.of_call[node.call] for node in made)
+    assert (mm.macs, mm.bytes_read, mm.bytes_written) == (4 * 5 * 6, (4 * 5 + 5 * 6) * 4, 4 * 6 * 4)
+    assert (add.flops, add.bytes_read, add.bytes_written) == (24, 24 * 4, 24 * 4)
+    assert (topk.bytes_read, topk.bytes_written) == (24 * 4, 4 * 2 * (4 + 8))
+    index = graph.nodes.index(made[0])
+    assert index in graph.predecessors(graph.nodes.index(made[1]))  # what is read was written by the product
