@@ -17,12 +17,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 #: Library as pip calls it -> (module that says whether it is there, models).
 SAMPLE = {
-    "vit-pytorch": ("vit_pytorch", "vit.ViT simple_vit_with_fft.SimpleViT cct.CCT max_vit.MaxViT"),
+    "vit-pytorch": ("vit_pytorch", "vit.ViT simple_vit_with_fft.SimpleViT cct.CCT max_vit.MaxViT na_vit.NaViT"),
     "x-transformers": ("x_transformers", "decoder rotary alibi grouped_queries encoder_decoder"),
     "segmentation-models-pytorch": ("segmentation_models_pytorch", "Unet FPN DeepLabV3Plus Segformer"),
-    "torchdiffeq": ("torchdiffeq", "euler rk4"),
-    "torchvision": ("torchvision", "raft_small"),
-    "transformers": ("transformers", "mamba speech_wav2vec2 series_patchtst"),
+    "torchdiffeq": ("torchdiffeq", "euler rk4 dopri5"),
+    "torchvision": ("torchvision", "ssdlite320_mobilenet_v3_large"),
+    "transformers": ("transformers", "mamba longformer mixtral speech_wav2vec2 series_patchtst"),
+    "torch.distributions": ("torch", "categorical tanh_normal"),
     "packed": ("torch", "LSTM GRU"),
 }
 

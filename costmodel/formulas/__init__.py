@@ -7,6 +7,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     contraction,
     convolution,
     einsum,
+    factorization,
     movement,
     normalization,
     pointwise,

@@ -112,6 +112,8 @@ def cost_of(operator: str, arguments: Mapping[str, Any], out: Any) -> Cost | Non
     if function is None:
         return None
     names, takes_any = _PARAMETERS[operator]
+    if "out" in arguments:  # torch.cumsum(x, 0, out=y): where the result goes, not what is read
+        arguments = {name: value for name, value in arguments.items() if name != "out"}
     all_known = takes_any or arguments.keys() <= names
     wanted = arguments if all_known else {name: value for name, value in arguments.items() if name in names}
     try:

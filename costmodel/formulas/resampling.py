@@ -135,6 +135,12 @@ def im2col(input: TensorSpec, *, out: TensorSpec) -> Cost:
     return cost(0, (input,), out)
 
 
+@formula("aten.unfold_backward")
+def unfold_backward(grad_in: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Adds every element of overlapping windows to a line that starts as zeros (``istft``): 1 FLOP each."""
+    return cost(grad_in.numel, (grad_in,), out)
+
+
 @formula("aten.col2im")
 def col2im(input: TensorSpec, *, out: TensorSpec) -> Cost:
     """Adds every column element to the map, which starts as zeros: 1 FLOP each."""

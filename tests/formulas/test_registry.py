@@ -104,3 +104,8 @@ def test_a_formula_that_fails_names_operator_shapes_and_place() -> None:
 def test_a_missing_argument_is_a_failure_of_the_formula() -> None:
     with pytest.raises(FormulaError, match=r"aten\.embedding failed.*indices"):
         cost_of("aten.embedding", {"weight": f32(2, 3)}, f32(2, 3))
+
+
+def test_where_a_result_is_put_is_no_operand():
+    plain = cost_of("aten.cumsum", {"input": f32(4, 5), "dim": 1}, f32(4, 5))
+    assert cost_of("aten.cumsum", {"input": f32(4, 5), "dim": 1, "out": f32(4, 5)}, f32(4, 5)) == plain

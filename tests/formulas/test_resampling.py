@@ -263,3 +263,17 @@ def test_symbolic_and_numeric_agree(height: int, width: int) -> None:
 
     symbolic = at(symbol("height"), symbol("width"))
     assert [c.bind({"height": height, "width": width}) for c in symbolic] == at(height, width)
+
+
+def test_unfold_backward_adds_every_element_of_every_window() -> None:
+    windows = counting.array(3 * 4)  # 3 windows of 4, 2 apart, on a line of 8
+    line: list[Any] = [counting.Counted(0.0) for _ in range(8)]
+    with counting.counting() as tally:
+        for window in range(3):
+            for i in range(4):
+                line[2 * window + i] = line[2 * window + i] + windows[4 * window + i]
+    values = torch.tensor([w.value for w in windows], dtype=torch.float64).view(3, 4)
+    expected = torch.ops.aten.unfold_backward(values, [8], 0, 4, 2)
+    assert [x.value for x in line] == pytest.approx(expected.tolist())
+    arguments = {"grad_in": f32(3, 4), "input_sizes": [8], "dim": 0, "size": 4, "step": 2}
+    assert _cost("unfold_backward", arguments, f32(8)).vector_flops == tally.flops
