@@ -33,7 +33,7 @@ __all__ = ["FOLDER", "accuracy_pages"]
 FOLDER = "accuracy"
 
 INTRODUCTION = (
-    "Predictions held against every row of public measurements that costmodel can judge: {rows}. Whole models are "
+    "Predictions held against {which} of public measurements that costmodel can judge: {rows}. Whole models are "
     "predicted from their source and a machine's profile alone; nothing was run. Operators that were timed as eager "
     "calls show the time of a host that no profile knows: its floor, its lead over the device and its drift are read "
     "off the smallest calls of the same file, so these rows test kernels, not hosts. fitted_constants.md shows what a "
@@ -87,10 +87,11 @@ def _first(
     validations: Mapping[str, Validation], refused: Sequence[str], figures: Mapping[str, tuple[str, str]], command: str
 ) -> Document:
     judged = [item for validation in validations.values() for item in validation.judged]
+    which = "a sample of the rows" if any(v.not_sampled for v in validations.values()) else "every row"
     summary = [(name, group) for stem, v in validations.items() for name, group in _summary(stem, v.judged)]
     models = [item for item in judged if isinstance(item.row, ModelRow)]
     blocks: list[Block] = [
-        Paragraph(INTRODUCTION.format(rows=f"{len(judged):,} rows of {len(validations)} files")),
+        Paragraph(INTRODUCTION.format(which=which, rows=f"{len(judged):,} rows of {len(validations)} files")),
         Notes(READING, title="What the columns mean"),
         _summary_table(summary),
     ]

@@ -60,6 +60,7 @@ def test_the_first_page_is_one_page_and_says_what_columns_mean_before_it_shows_a
     first = pages["accuracy.md"]
     assert first.count("\n") < 120
     assert 0 < first.index("What the columns mean") < first.index("## Summary") < first.index("| measurements")
+    assert "a sample of the rows" in first  # seven were not
     assert "25 rows of 2 files" in first  # 13 networks and 12 operators
     assert "another network: MACs as built differ" in first and "not in the sample" in first
     assert "odd.csv: another format (a, b)" in first
