@@ -264,8 +264,8 @@ def pointwise(case: Case) -> Iterator[Finding]:
         rule="pointwise_against_window",
         nodes=case.names(nodes),
         seconds_at_stake=stake,
-        message=f"a GFLOP of 1x1 convolutions takes {format_seconds(1e9 * rates[True])}, of wider windows "
-        f"{format_seconds(1e9 * rates[False])}: {_why_slower(case, slower, copied)}; "
+        message=f"on 16 channels and more a GFLOP of 1x1 convolutions takes {format_seconds(1e9 * rates[True])}, of "
+        f"wider windows {format_seconds(1e9 * rates[False])}: {_why_slower(case, slower, copied)}; "
         f"{format_seconds(stake)} at equal rates",
         evidence={"pointwise_s_per_gflop": 1e9 * rates[True], "window_s_per_gflop": 1e9 * rates[False]},
     )

@@ -40,7 +40,7 @@ def elementwise(case: Case) -> Iterator[Finding]:
         nodes=case.names(nodes),
         seconds_at_stake=stake,
         message=f"{len(nodes):,} element-wise and normalizing operators ({listed(sorted(kinds), 3)}) have "
-        f"{format_percent(share)} of the FLOPs and {case.of_step(stake)}: "
+        f"{format_percent(share)} of the FLOPs and, their starts aside, {case.of_step(stake)}: "
         "they move bytes" + (f", {format_seconds(unfused)} of it intermediate results" if unfused else ""),
         evidence={"flop_share": share, "unfused_s": unfused},
         **_fused(case),
