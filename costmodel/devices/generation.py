@@ -25,6 +25,7 @@ from costmodel.devices.libraries import (
     ConvolutionKernels,
     CpuConvolutions,
     ProductKernels,
+    QuantizedProducts,
 )
 from costmodel.errors import ProfileError, librarian, near_matches
 
@@ -63,6 +64,7 @@ class GpuGeneration(Generation):
     ``row_reach_bytes``     row pitch at which address translation has taken half of its toll [B]; None: no toll.
     ``schedulers_per_unit`` warps issued a clock.
     ``matrix_products``, ``simt_products``, ``convolutions``   what its libraries run on matrix units and on FMA lanes.
+    ``quantized_products``  products of float8, int8 and narrow weights, where they were measured on it.
     """
 
     capabilities: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class GpuGeneration(Generation):
     matrix_products: ProductKernels = CUBLAS_MATRIX
     simt_products: ProductKernels = CUBLAS_SIMT
     convolutions: ConvolutionKernels = CUDNN
+    quantized_products: tuple[QuantizedProducts, ...] = ()
 
     @property
     def torch_capability(self) -> tuple[int, ...]:

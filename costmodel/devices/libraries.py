@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "CUBLAS_MATRIX",
@@ -12,12 +12,22 @@ __all__ = [
     "CUDNN",
     "CUDNN_BEFORE_AMPERE",
     "CUDNN_SIMT_TILES",
+    "FP8_MMA",
+    "FP8_MMA_BLOCK",
+    "FP8_MMA_CUTLASS",
+    "FP8_WGMMA",
+    "FP8_WGMMA_BLOCK",
+    "FP8_WGMMA_CUTLASS",
+    "INT4_WEIGHTS",
+    "INT8",
+    "INT8_WEIGHTS",
     "ONEDNN_AVX2",
     "ONEDNN_AVX512",
     "WGMMA",
     "ConvolutionKernels",
     "CpuConvolutions",
     "ProductKernels",
+    "QuantizedProducts",
     "Tiles",
 ]
 
@@ -37,7 +47,10 @@ class ProductKernels:
     How a generation's kernels differ from those that the shared constants describe (``GemmConstants`` of
     :mod:`costmodel.timing.gemm`), each over the figure there [1]: ``start`` the fixed time of a kernel,
     ``step_latency`` the least time of one element of k, ``operand_rate`` the rate at which operands come from L2,
-    ``result_rate`` the rate at which a unit writes a finished tile.
+    ``result_rate`` the rate at which a unit writes a finished tile, ``stream_rate`` that at which operands come from
+    DRAM, ``split_start`` the fixed time of a split. ``splits`` says whether the library has kernels that split k;
+    ``by_rows`` lists tiles by the most rows of A that they are taken for, in rising order, where a library chooses by
+    the rows alone.
     """
 
     tiles: Tiles
@@ -48,6 +61,30 @@ class ProductKernels:
     step_latency: float = 1.0
     operand_rate: float = 1.0
     result_rate: float = 1.0
+    stream_rate: float = 1.0
+    split_start: float = 1.0
+    splits: bool = True
+    by_rows: tuple[tuple[float, Tiles], ...] = ()
+
+    def tiles_for(self, rows: int, batch: int = 1) -> Tiles:
+        """The tiles that are tried for ``batch`` products of A[rows, k]."""
+        by_rows = next((tiles for most, tiles in self.by_rows if rows <= most), None)
+        return by_rows or (self.batched_tiles if batch > 1 else self.tiles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedProducts:
+    """Kernels of matrix products of narrow formats on matrix units.
+
+    ``name`` is the algorithm's; ``multiplies`` the dtype whose peak the units have in them; ``activation_bytes`` and
+    ``weight_bytes`` an element's in memory [B].
+    """
+
+    name: str
+    multiplies: str
+    activation_bytes: float
+    weight_bytes: float
+    kernels: ProductKernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +153,113 @@ WGMMA = ProductKernels(
     step_latency=0.355,
     operand_rate=1.88,
     result_rate=1.97,
+)
+#: float8 products of cuBLASLt on Hopper. Ratios fitted to 1,954 public rows of TensorRT-LLM on an H100 SXM, whose
+#: activations are quantized per tensor first; half the bytes halve the latency of an element of k.
+FP8_WGMMA = QuantizedProducts(
+    name="fp8_gemm",
+    multiplies="fp8",
+    activation_bytes=1,
+    weight_bytes=1,
+    kernels=replace(WGMMA, efficiency=0.76, batched_efficiency=0.76, start=1.7, step_latency=0.23, operand_rate=1.8),
+)
+#: Tiles that vLLM's CUTLASS kernels are compiled for, by the rows of A; no split of k.
+_CUTLASS_WGMMA = ((64, ((64, 64),)), (128, ((64, 128),)), (float("inf"), ((128, 128),)))
+_CUTLASS_MMA = (
+    (16, ((16, 64),)),
+    (32, ((32, 64),)),
+    (64, ((64, 64),)),
+    (128, ((64, 64), (64, 128))),
+    (256, ((128, 64), (64, 128))),
+    (float("inf"), ((128, 128), (256, 128), (128, 256))),
+)
+#: The same of CUTLASS in vLLM, whose activations are quantized per token: 1,980 rows.
+FP8_WGMMA_CUTLASS = replace(
+    FP8_WGMMA,
+    name="fp8_gemm_cutlass",
+    kernels=replace(
+        WGMMA,
+        efficiency=0.64,
+        batched_efficiency=0.64,
+        step_latency=0.206,
+        operand_rate=1.8,
+        stream_rate=0.9,
+        splits=False,
+        by_rows=_CUTLASS_WGMMA,
+    ),
+)
+#: float8 products with a scale for each 128 elements of a row and each 128x128 of the weight (DeepGEMM's form):
+#: sums are scaled on FMA lanes every 128 elements of k. 1,973 rows of TensorRT-LLM on the H100.
+_BLOCK_TILES: Tiles = ((64, 64), (64, 128), (128, 64), (128, 128))
+FP8_WGMMA_BLOCK = replace(
+    FP8_WGMMA,
+    name="fp8_block_gemm",
+    kernels=replace(
+        WGMMA,
+        tiles=_BLOCK_TILES,
+        batched_tiles=_BLOCK_TILES,
+        efficiency=0.633,
+        batched_efficiency=0.633,
+        start=1.04,
+        step_latency=0.294,
+        operand_rate=1.15,
+        result_rate=1.14,
+        splits=False,
+    ),
+)
+#: The same three on Ada (4,000 rows each on an L40S).
+FP8_MMA = replace(
+    FP8_WGMMA,
+    kernels=replace(
+        CUBLAS_MATRIX, efficiency=0.84, batched_efficiency=0.84, start=2.9, step_latency=0.84, operand_rate=0.77
+    ),
+)
+FP8_MMA_CUTLASS = replace(
+    FP8_WGMMA_CUTLASS,
+    kernels=replace(
+        CUBLAS_MATRIX,
+        efficiency=0.75,
+        batched_efficiency=0.75,
+        step_latency=0.44,
+        operand_rate=1.33,
+        result_rate=0.135,
+        stream_rate=0.88,
+        splits=False,
+        by_rows=_CUTLASS_MMA,
+    ),
+)
+FP8_MMA_BLOCK = replace(
+    FP8_WGMMA_BLOCK,
+    kernels=replace(
+        FP8_WGMMA_BLOCK.kernels,
+        efficiency=0.387,
+        batched_efficiency=0.387,
+        start=0.1,
+        step_latency=0.88,
+        operand_rate=0.99,
+        result_rate=0.355,
+    ),
+)
+#: Weights of 8 or 4 bits that are widened to fp16 on the way into the tensor cores (TensorRT-LLM on an A100, 4,000
+#: rows each): the instructions that widen take a share of the issue slots, and parts of a split of k wait for each
+#: other in turn.
+_WIDENING = replace(
+    CUBLAS_MATRIX, efficiency=0.857, batched_efficiency=0.857, result_rate=1.72, step_latency=1.02, split_start=4.6
+)
+INT8_WEIGHTS = QuantizedProducts(
+    name="int8_weight_gemm", multiplies="fp16", activation_bytes=2, weight_bytes=1, kernels=_WIDENING
+)
+INT4_WEIGHTS = QuantizedProducts(
+    name="int4_weight_gemm", multiplies="fp16", activation_bytes=2, weight_bytes=0.5, kernels=_WIDENING
+)
+#: int8 products of SmoothQuant (CUTLASS in TensorRT-LLM on an A100, 4,000 rows): scales of rows and columns ride in
+#: the epilogue; no split of k.
+INT8 = QuantizedProducts(
+    name="int8_gemm",
+    multiplies="int8",
+    activation_bytes=1,
+    weight_bytes=1,
+    kernels=replace(CUBLAS_MATRIX, step_latency=0.45, operand_rate=1.1, splits=False),
 )
 #: Where no fp32 product was measured: the means of what the measured generations reach.
 CUBLAS_SIMT = ProductKernels(

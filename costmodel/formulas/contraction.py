@@ -35,6 +35,7 @@ __all__ = [
     "scaled_mm",
     "tensordot",
     "vecdot",
+    "weight_only_mm",
 ]
 
 
@@ -291,6 +292,30 @@ def scaled_mm(
     vector_flops = out.numel * (2 if bias is None else 3)
     return contraction_cost(
         out.numel * input.shape[-1], input, mat2, scale_a, scale_b, bias, out=out, vector_flops=vector_flops
+    )
+
+
+@formula("aten._weight_int8pack_mm", "aten._weight_int4pack_mm")
+def weight_only_mm(
+    input: TensorSpec,
+    mat2: TensorSpec,
+    scales: TensorSpec | None = None,
+    qScaleAndZeros: TensorSpec | None = None,
+    *,
+    out: TensorSpec,
+) -> Cost:
+    """out[M, N] = input[M, K] @ (scales * mat2)[K, N]: a weight of 8 or 4 bits that is widened inside the product.
+
+    K MACs per output element. The packed weight is read as it is stored, whatever the order of its elements, and a
+    scale multiplies each output element.
+
+    >>> from costmodel.tensor import TensorSpec, f32
+    >>> cost = weight_only_mm(f32(16, 32), TensorSpec((8, 32), "int8"), f32(8), out=f32(16, 8))
+    >>> cost.macs, cost.vector_flops, cost.bytes_read              # 16*8*32, 16*8, 4*16*32 + 8*32 + 4*8
+    (4096, 128, 2336)
+    """
+    return contraction_cost(
+        out.numel * input.shape[-1], input, mat2, scales, qScaleAndZeros, out=out, vector_flops=out.numel
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from costmodel.devices.libraries import Tiles
 from costmodel.timing.gemm_machine import GemmEngine, GemmMachine
 
 __all__ = ["GEMM", "GemmConstants", "GemmTime", "gemm_time", "missing_share"]
@@ -159,7 +160,7 @@ def gemm_time(
         raise ValueError(f"sizes of a matrix product must be at least 1, not m={m}, n={n}, k={k}, batch={batch}")
     engine = hw.engine(dtype)
     if traffic_bytes is not None:
-        memory_s = traffic_bytes / hw.dram_rate(constants.stream_share)
+        memory_s = traffic_bytes / hw.dram_rate(constants.stream_share * engine.kernels.stream_rate)
     else:
         memory_s = _memory_s(m, n, k, batch, engine, hw, bytes_cold, reuse_bytes, constants)
     if batch == 1 and min(m, n) == 1:
@@ -192,14 +193,15 @@ def _memory_s(
     reuse_bytes: tuple[float, float] | None,
     constants: GemmConstants,
 ) -> float:
-    size = engine.element_bytes
+    size, weight_size = engine.operand_bytes
     result = m * n * max(size, 2) * batch  # fp8 and int8 products are stored wider
-    a_and_c, b = m * k * size * batch + result, k * n * size * batch
+    a_and_c, b = m * k * size * batch + result, k * n * weight_size * batch
     if reuse_bytes is not None:
         missing_a, missing_b = (missing_share(distance, hw, constants) for distance in reuse_bytes)
     else:
         missing_a = missing_b = 1.0 if bytes_cold else missing_share(a_and_c + b, hw, constants)
-    return (a_and_c * missing_a + b * missing_b) / hw.dram_rate(constants.stream_share)
+    rate = hw.dram_rate(constants.stream_share * engine.kernels.stream_rate)
+    return (a_and_c * missing_a + b * missing_b) / rate
 
 
 def _l2_rate(engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> float:
@@ -209,11 +211,10 @@ def _l2_rate(engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> f
 
 @lru_cache(maxsize=256)
 def _tiles(
-    hw: GemmMachine, engine: GemmEngine, batched: bool, row_reuse: float, constants: GemmConstants
+    hw: GemmMachine, engine: GemmEngine, shapes: Tiles, batched: bool, row_reuse: float, constants: GemmConstants
 ) -> tuple[_Tile, ...]:
     kernels = engine.kernels
     per_unit = _l2_rate(engine, hw, constants) / engine.clock_hz / hw.unit_count  # [B/clock]
-    shapes = kernels.batched_tiles if batched else kernels.tiles
     efficiency = kernels.batched_efficiency if batched else kernels.efficiency
     tiles = []
     for rows, columns in shapes:
@@ -221,9 +222,9 @@ def _tiles(
         if not engine.matrix:
             multiply *= 1 + constants.simt_feed * (rows + columns) / (rows * columns)
         # Two units of a cluster share one operand: (rows + columns / 2) each, for the wider one.
-        loaded = rows / row_reuse, columns
-        shared = max(loaded) / hw.multicast + min(loaded) if engine.matrix else sum(loaded)
-        feed = engine.element_bytes * shared / per_unit
+        size, weight_size = engine.operand_bytes
+        loaded = size * rows / row_reuse, weight_size * columns
+        feed = (max(loaded) / hw.multicast + min(loaded) if engine.matrix else sum(loaded)) / per_unit
         # SGEMM keeps two blocks on a unit, so that one writes while the other multiplies.
         written = kernels.result_rate * constants.epilogue_bytes_per_cycle
         epilogue = max(engine.element_bytes, 2) * rows * columns / written
@@ -261,12 +262,13 @@ def _best(
     toll = _row_toll(k, engine, hw, constants)
     fixed = engine.kernels.start * constants.fixed_cycles / hw.clock_hz
     power, overlap = constants.feed_overlap, constants.memory_overlap
-    most = 1 if batch > 1 else min(constants.split_max, -(-k // constants.split_min_k))
+    kernels = engine.kernels
+    most = 1 if batch > 1 or not kernels.splits else min(constants.split_max, -(-k // constants.split_min_k))
     most_count = _FILLS[-1] * units if most > 1 else 0  # beyond, tiles alone fill the units
-    split_fixed = fixed + constants.split_fixed_cycles / hw.clock_hz
+    split_fixed = fixed + kernels.split_start * constants.split_fixed_cycles / hw.clock_hz
     best: _Run | None = None
     limit = math.inf  # seconds of the best
-    for tile in _tiles(hw, engine, batch > 1, row_reuse, constants):
+    for tile in _tiles(hw, engine, kernels.tiles_for(m, batch), batch > 1, row_reuse, constants):
         rows, columns = tile.rows, tile.columns
         if (rows >= 2 * m and tile.has_half_rows) or (columns >= 2 * n and tile.has_half_columns):
             continue  # half the tile does as much
@@ -313,7 +315,9 @@ def _split(
     """The best split of k of one tile, where one beats ``limit`` seconds; ``whole_s`` is its compute time unsplit."""
     units, clock = hw.unit_count, engine.clock_hz
     power = constants.feed_overlap
-    fixed = (engine.kernels.start * constants.fixed_cycles + constants.split_fixed_cycles) / hw.clock_hz
+    kernels = engine.kernels
+    cycles = kernels.start * constants.fixed_cycles + kernels.split_start * constants.split_fixed_cycles
+    fixed = cycles / hw.clock_hz
     if max(whole_s / most, memory_s) + fixed >= limit:
         return None
     pass_s = 4.0 * m * n / _l2_rate(engine, hw, constants)  # fp32 parts, once
@@ -360,7 +364,7 @@ def _vector_product(
     n: int, k: int, memory_s: float, engine: GemmEngine, hw: GemmMachine, constants: GemmConstants
 ) -> _Run:
     """One row times a matrix: a kernel without tiles that streams the matrix through L2."""
-    stream = constants.gemv_passes * n * k * engine.element_bytes / hw.l2_bytes_per_s
+    stream = constants.gemv_passes * n * k * min(engine.operand_bytes) / hw.l2_bytes_per_s
     compute = max(stream, 2.0 * n * k / (engine.flop_per_clock * engine.clock_hz * hw.unit_count))
     fixed = constants.gemv_fixed_cycles / hw.clock_hz
     return fixed + _join(compute, memory_s, constants.feed_overlap), compute, memory_s, fixed, (0, 0), 1, 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from costmodel.devices.libraries import ProductKernels
@@ -26,14 +26,21 @@ class GemmEngine:
     """Where the products of one dtype run.
 
     ``flop_per_clock`` is the dense peak of one unit [FLOP/clock]; ``matrix`` tells tensor cores from FMA lanes;
-    ``kernels`` are those that the libraries have for these units.
+    ``kernels`` are those that the libraries have for these units. ``weight_bytes`` is an element of B where it is
+    narrower than one of A.
     """
 
     flop_per_clock: float
     clock_hz: float
     matrix: bool
-    element_bytes: int
+    element_bytes: float
     kernels: ProductKernels
+    weight_bytes: float | None = None
+
+    @property
+    def operand_bytes(self) -> tuple[float, float]:
+        """B of an element of A and of B."""
+        return self.element_bytes, self.element_bytes if self.weight_bytes is None else self.weight_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +49,8 @@ class GemmMachine:
 
     ``l2_bytes`` is what one unit sees: the capacity over the copies of a line that L2 holds. ``multicast`` is the
     number of units that share one read of an operand. ``clock`` says what long load makes of the clock.
-    ``row_reach_bytes`` is the row pitch at which address translation has taken half of its toll.
+    ``row_reach_bytes`` is the row pitch at which address translation has taken half of its toll. ``engines`` are found
+    by the dtype of the operands, those of narrow formats by the name of their kernels.
     """
 
     unit_count: int
@@ -125,4 +133,13 @@ def _engines(profile: HardwareProfile, clock: Clock) -> dict[str, GemmEngine]:
             element_bytes=size,
             kernels=profile.gpu.matrix_products if matrix else profile.gpu.simt_products,
         )
+    for record in profile.gpu.quantized_products:
+        base = found.get(record.multiplies)
+        if base is not None and base.matrix:
+            found[record.name] = replace(
+                base,
+                element_bytes=record.activation_bytes,
+                weight_bytes=record.weight_bytes,
+                kernels=record.kernels,
+            )
     return found

@@ -49,7 +49,8 @@ class GpuModel:
         if found is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            found = self._known[kernel] = _RULES.get(kernel.algorithm, _streaming)(kernel, self)
+            default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
+            found = self._known[kernel] = _RULES.get(kernel.algorithm, default)(kernel, self)
         return found
 
 
@@ -111,7 +112,7 @@ def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         product.n,
         product.k,
         product.batch,
-        dtype=kernel.dtype,
+        dtype=kernel.algorithm if kernel.algorithm in model.products.engines else kernel.dtype,
         hw=model.products,
         traffic_bytes=kernel.bytes,
         steady=not kernel.alone,

@@ -8,6 +8,7 @@ from typing import Any
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution, Software
 from costmodel.execution.words import truth
+from costmodel.validate.quantized import DTYPES as QUANTIZED
 from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
 
 __all__ = ["assumed", "check_names", "execution_of", "is_in_train_mode"]
@@ -50,7 +51,8 @@ def execution_of(row: MeasuredRow, graph_symbols: Mapping[str, Any]) -> Executio
     Columns that say nothing of the software are ignored. Raises InputError for a value that it does not take.
     """
     if isinstance(row, OperatorRow):
-        return Execution.of(dtype=row.dtype)
+        # A quantized layer's own activations and results are bf16; what it multiplies, its plan says.
+        return Execution.of(dtype="bf16" if row.dtype in QUANTIZED else row.dtype)
     said = {**assumed(row), **({"torch": row.torch} if row.torch else {}), **row.conditions}
     return Execution.of(
         batch=row.batch,

@@ -37,7 +37,7 @@ _FEW = 10  # rows in each part, below which the floor is one number
 
 #: Least time of a row's kernel in seconds: its datasheet roofline, which no time model has a part in.
 KernelTime: TypeAlias = "Callable[[OperatorRow], float]"
-#: (file, device, operator) -> the places of its calls.
+#: (file, device, operator, with the library where it is named) -> the places of its calls.
 _Calls: TypeAlias = "dict[tuple[str, str, str], list[int]]"
 
 
@@ -55,7 +55,9 @@ def with_floors(
     calls: _Calls = {}
     for index, row in enumerate(found):
         if row.timing == "eager_call":
-            calls.setdefault((row.file, row.device, row.op), []).append(index)
+            calls.setdefault(
+                (row.file, row.device, f"{row.op} {row.dtype} {row.library}" if row.library else row.op), []
+            ).append(index)
     after = _after_launch(found, calls, kernel_s)
     floors = {key: _floors([found[i] for i in indices], kernel_s, after[key]) for key, indices in calls.items()}
     for key, indices in calls.items():
@@ -73,10 +75,10 @@ def _after_launch(
     quick: dict[tuple[str, str], float] = {}
     for (file, device, op), indices in calls.items():
         quickest = min((rows[index] for index in indices), key=lambda row: row.latency_s)
-        if op not in _SLOW and kernel_s(quickest) < (1 - _HOST_SHARE) * quickest.latency_s:
+        if op.partition(" ")[0] not in _SLOW and kernel_s(quickest) < (1 - _HOST_SHARE) * quickest.latency_s:
             least = AFTER_SHARE * quantile([rows[index].latency_s for index in indices], _QUICKEST)
             quick[file, device] = min(least, quick.get((file, device), math.inf))
-    return {key: 0.0 if key[2] in _SLOW else quick.get(key[:2], _AFTER_S) for key in calls}
+    return {key: 0.0 if key[2].partition(" ")[0] in _SLOW else quick.get(key[:2], _AFTER_S) for key in calls}
 
 
 def _elsewhere(floors: dict[tuple[str, str, str], list[float]], place: tuple[str, str], default_s: float) -> float:

@@ -16,6 +16,8 @@ from costmodel.validate.conditions import execution_of
 from costmodel.validate.fitted_hosts import HostCurve
 from costmodel.validate.host_time import call_time
 from costmodel.validate.operators import operator_graph
+from costmodel.validate.quantized import DTYPES as QUANTIZED
+from costmodel.validate.quantized import quantized_plan
 from costmodel.validate.replay import replayed
 from costmodel.validate.rows import MeasuredRow, OperatorRow
 
@@ -88,7 +90,11 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
 def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     """Hold the prediction of one operator against its row, both as the row's way of timing shows them."""
     analysis = _operator_analysis(row, hardware)
-    plan = replayed(analysis.plan, analysis.hardware) if row.timing == "graph_replay" else analysis.plan
+    plan = analysis.plan
+    if row.dtype in QUANTIZED:
+        plan = quantized_plan(plan, row, analysis.hardware)
+    if row.timing == "graph_replay" or row.library:
+        plan = replayed(plan, analysis.hardware)
     analysis.__dict__["plan"] = replace(plan, kernels=tuple(replace(kernel, alone=True) for kernel in plan.kernels))
     found = judge(row, analysis)
     times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")

@@ -10,7 +10,10 @@ NOT_MODELLED: tuple[tuple[str, str], ...] = (
     ("several devices", "data, tensor or pipeline parallelism and what their communication costs"),
     ("data-dependent routing", "mixtures of experts run as if every token gathered its own experts' weights"),
     ("kernels fused by hand", "other than attention: apex, xformers, TensorRT and other engines"),
-    ("quantized arithmetic", "int8 and fp8 matrix products, packed weights"),
+    (
+        "quantized models",
+        "products of float8, int8 and packed weights are; a --dtype that quantizes a model is not yet",
+    ),
     ("power and temperature", "clocks that fall under load, but for the sustained clock of a profile"),
     ("weights made by the input", "CondConv's grouped products of one image each take a third longer than predicted"),
     (

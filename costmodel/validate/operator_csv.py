@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from costmodel.validate.cells import Flags, RowError, checked_word, latency, optional_size, text
 from costmodel.validate.operators import is_known
+from costmodel.validate.quantized import DTYPES as QUANTIZED
+from costmodel.validate.quantized import layer_of
 from costmodel.validate.rows import OperatorRow
 
 __all__ = ["operator_row"]
@@ -24,21 +26,36 @@ def operator_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
     timing = text(record, "timing", "kernel")
     if timing not in TIMINGS:
         raise RowError(f"unknown timing: {timing}")
+    algorithm, library = _algorithm((record.get("algorithm") or "").strip().lower()), _library(record)
+    if (record.get("dtype") or "").strip() in QUANTIZED:
+        dtype = text(record, "dtype")
+        layer = layer_of(dtype, library)
+        algorithm = layer.algorithm
+        timing = "eager_call" if layer.is_call else timing
+    else:
+        dtype = checked_word(record, "dtype", flags.dtype)
     return OperatorRow(
         file=file,
         line=line,
         device=text(record, "device", flags.device),
         op=op,
-        dtype=checked_word(record, "dtype", flags.dtype),
+        dtype=dtype,
         input=_sizes(record, "input", least=1),
         other=_optional_sizes(record, "other", least=1),
         stride=_optional_sizes(record, "stride", least=1),
         padding=_optional_sizes(record, "padding", least=0),
         groups=optional_size(record, "groups") or 1,
         latency_s=latency(record, "latency_us", 1e-6),
-        algorithm=_algorithm((record.get("algorithm") or "").strip().lower()),
+        algorithm=algorithm,
         timing=timing,
+        library=library,
     )
+
+
+def _library(record: Mapping[str, str]) -> str:
+    """Framework and kernel, without the numbers of layers: ``trtllm 1.0.0 PLUGIN_V2_SmoothQuantGemm_0``."""
+    kernel = (record.get("kernel") or "").strip().rpartition("/")[2]
+    return " ".join(part for part in ((record.get("framework") or "").strip(), kernel) if part)
 
 
 def _algorithm(name: str) -> str:

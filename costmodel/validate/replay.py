@@ -43,18 +43,35 @@ def replayed(plan: KernelPlan, hardware: HardwareProfile) -> KernelPlan:
     level = hardware.find_memory_level("l2")
     if level is None or not level.capacity_bytes:
         return plan
-    return replace(plan, kernels=tuple(_resident(kernel, hardware, level.capacity_bytes) for kernel in plan.kernels))
+    kernels = [_resident(kernel, hardware, level.capacity_bytes) for kernel in plan.kernels]
+    # Kernels beside the product (its activations are quantized first) miss where its operands do.
+    product = next((k for k in plan.kernels if product_of(k.shape) is not None), None)
+    if product is not None and len(kernels) > 1:
+        missing = missing_share(sum(kernel.bytes for kernel in plan.kernels), _machine(hardware))
+        kernels = [
+            kernel
+            if product_of(kernel.shape) is not None
+            else replace(
+                kernel, bytes_read=int(kernel.bytes_read * missing), bytes_written=int(kernel.bytes_written * missing)
+            )
+            for kernel in kernels
+        ]
+    return replace(plan, kernels=tuple(kernels))
 
 
 def _resident(kernel: Kernel, hardware: HardwareProfile, l2_bytes: float) -> Kernel:
-    product = product_of(kernel.shape)
-    if product is None or kernel.algorithm not in ("gemm", "batched_gemm"):
+    product, machine = product_of(kernel.shape), _machine(hardware)
+    if product is None or kernel.algorithm not in ("gemm", "batched_gemm", *machine.engines):
         return kernel
     m, n, k, batch = product.m, product.n, product.k, product.batch
-    size = ELEMENT_BYTES.get(kernel.dtype, 4)
-    weight, read, written = (rows * columns * batch * size for rows, columns in ((n, k), (m, k), (m, n)))
+    if kernel.algorithm in machine.engines:
+        size, weight_size = machine.engines[kernel.algorithm].operand_bytes
+        out_size = 2.0
+    else:
+        size = weight_size = out_size = ELEMENT_BYTES.get(kernel.dtype, 4)
+    weight, read, written = (n * k * batch * weight_size, m * k * batch * size, m * n * batch * out_size)
     missing, missing_weight = (
-        missing_share(distance, _machine(hardware)) for distance in reuse_bytes(weight, read + written, l2_bytes)
+        missing_share(distance, machine) for distance in reuse_bytes(weight, read + written, l2_bytes)
     )
     return replace(
         kernel, bytes_read=int(read * missing + weight * missing_weight), bytes_written=int(written * missing)

@@ -53,6 +53,7 @@ class ModelRow:
 class OperatorRow:
     """One measured operator. ``input`` and ``other`` are shapes; ``other`` is a weight or the second operand.
 
+    ``library`` says whose kernel ran, where the file does.
     ``timing``: ``kernel`` and ``graph_replay`` are device time alone; ``eager_call`` is one eager call between
     two events, host time included. ``floor_s`` is what such a call takes when its kernel takes no time.
     """
@@ -70,6 +71,7 @@ class OperatorRow:
     groups: int = 1
     algorithm: str = ""
     timing: str = "kernel"
+    library: str = ""
     floor_s: float = 0.0
     lead_s: float = 0.0  # host time before the kernel starts
 

@@ -149,7 +149,7 @@ def test_few_rows_leave_units_idle() -> None:
     assert n81 == pytest.approx(n160)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"softmax", "layer_norm"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"softmax", "layer_norm", "quantize_rows"}))
 def test_a_copy_in_order_is_the_fastest_way_to_move_bytes(kind: str) -> None:
     copy = streaming_time(1e8, 1e8, elements=25e6, machine=GPU, kind="copy")
     assert streaming_time(1e8, 1e8, elements=25e6, machine=GPU, kind=kind).seconds >= copy.seconds

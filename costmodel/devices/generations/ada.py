@@ -3,6 +3,7 @@
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 from costmodel.devices.generations.ampere import GENERATION as AMPERE
+from costmodel.devices.libraries import FP8_MMA, FP8_MMA_BLOCK, FP8_MMA_CUTLASS
 
 GENERATION = GpuGeneration(
     name="ada",
@@ -14,5 +15,6 @@ GENERATION = GpuGeneration(
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     simt_products=AMPERE.simt_products,
-    assumptions=("fp32 products are those of the GA100",),
+    quantized_products=(FP8_MMA, FP8_MMA_BLOCK, FP8_MMA_CUTLASS, *AMPERE.quantized_products),
+    assumptions=("fp32, int8 and widened products are those of the GA100",),
 )

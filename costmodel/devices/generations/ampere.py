@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUBLAS_SIMT_TILES, ProductKernels
+from costmodel.devices.libraries import CUBLAS_SIMT_TILES, INT4_WEIGHTS, INT8, INT8_WEIGHTS, ProductKernels
 
 GENERATION = GpuGeneration(
     name="ampere",
@@ -20,4 +20,5 @@ GENERATION = GpuGeneration(
     simt_products=ProductKernels(
         tiles=CUBLAS_SIMT_TILES, batched_tiles=((128, 128),), efficiency=0.93, batched_efficiency=1.03
     ),
+    quantized_products=(INT4_WEIGHTS, INT8, INT8_WEIGHTS),
 )

@@ -14,5 +14,6 @@ GENERATION = GpuGeneration(
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     simt_products=AMPERE.simt_products,
-    assumptions=("fp32 products are those of the GA100",),
+    quantized_products=AMPERE.quantized_products,
+    assumptions=("fp32, int8 and widened products are those of the GA100",),
 )

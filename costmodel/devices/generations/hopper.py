@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import WGMMA
+from costmodel.devices.libraries import FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS, WGMMA
 
 GENERATION = GpuGeneration(
     name="hopper",
@@ -16,4 +16,5 @@ GENERATION = GpuGeneration(
     l2_copies=2,
     multicast=2,
     matrix_products=WGMMA,
+    quantized_products=(FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS),
 )

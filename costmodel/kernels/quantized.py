@@ -1,0 +1,101 @@
+"""Matrix products of narrow formats: float8, int8, and weights of 4 or 8 bits beside wide activations.
+
+Which kernels a machine has for them stands in the record of its generation
+(:class:`costmodel.devices.libraries.QuantizedProducts`); a kernel's algorithm is the record's name, which tells formats
+and library. Activations that arrive wide are quantized first, by kernels of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from costmodel.devices.libraries import QuantizedProducts
+from costmodel.kernels.algorithm import engine_for
+from costmodel.kernels.contractions import contraction
+from costmodel.kernels.operator import Operator, rule
+from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Product, Rows
+from costmodel.tensor import TensorSpec
+
+__all__ = ["SCHEMES", "quantization", "quantized_product"]
+
+#: B of an element of activations and results: bf16 or fp16.
+_WIDE_BYTES = 2
+
+
+def quantized_product(kernel: Kernel, formats: QuantizedProducts, m: int, n: int, k: int) -> Kernel:
+    """``kernel`` as the product C[m, n] = A[m, k] B[k, n] of a record's formats.
+
+    ``kernel`` brings the operator and the FLOPs; bytes are those of the formats, each operand read once, the result
+    written wide.
+    """
+    return replace(
+        kernel,
+        algorithm=formats.name,
+        shape=Product(m, n, k, 1, max(1, round(formats.weight_bytes))),
+        bytes_read=int(m * k * formats.activation_bytes + n * k * formats.weight_bytes),
+        bytes_written=_WIDE_BYTES * m * n,
+        engine="matrix",
+        dtype=formats.multiplies,
+    )
+
+
+def quantization(op: str, scheme: str, rows: int, columns: int) -> tuple[Kernel, ...]:
+    """Kernels that quantize wide activations [rows, columns] to 8 bits before a product.
+
+    ``per_tensor``  one scale for all: a maximum that starts from zero, the scale made of it, then the conversion
+    ``per_token``   one scale a row: a block of threads walks it twice
+    ``per_group``   one scale for 128 elements of a row, which stay in registers
+    ``none``        the activations are narrow already, or are multiplied wide
+
+    Raises ValueError for another scheme.
+
+    >>> [kernel.bytes for kernel in quantization("aten.linear", "per_token", 16, 1024)]      # 2 B read, 1 B written
+    [49152]
+    >>> sum(kernel.bytes_read for kernel in quantization("aten.linear", "per_tensor", 16, 1024))     # read twice
+    65536
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"no quantization is called {scheme!r}; there are {', '.join(SCHEMES)}")
+    elements = rows * columns
+    convert = Kernel(
+        op=op, algorithm="quantize", vector_flops=2 * elements, bytes_read=_WIDE_BYTES * elements,
+        bytes_written=elements, elements=elements,
+    )  # fmt: skip
+    if scheme == "none":
+        return ()
+    if scheme == "per_group":
+        return (convert,)
+    if scheme == "per_token":
+        return (replace(convert, access="quantize_rows", shape=Rows(columns)),)
+    scale = Kernel(op=op, algorithm="elementwise", elements=1)
+    largest = replace(convert, algorithm="reduction", access="reduction", bytes_written=0)
+    return (scale, largest, scale, convert)
+
+
+SCHEMES = ("none", "per_tensor", "per_token", "per_group")
+
+
+@rule("_scaled_mm", "_weight_int8pack_mm", "_weight_int4pack_mm")
+def _quantized_product(operator: Operator) -> Iterator[Kernel]:
+    """cuBLASLt's float8 product and PyTorch's products with packed weights, by the generation's record.
+
+    Where the record has no such kernels the weight is taken to be widened on the way into the units of the
+    activations' dtype: a product like any other, with the bytes of the narrow weight.
+    """
+    x: TensorSpec = operator.input
+    out = operator.out
+    m, n, k = out.numel // out.shape[-1], out.shape[-1], x.shape[-1]
+    wanted = {"_scaled_mm": "fp8_gemm", "_weight_int8pack_mm": "int8_weight_gemm"}.get(
+        operator.name, "int4_weight_gemm"
+    )
+    kernel = contraction(operator, "gemm", shape=Product(m, n, k, 1, x.itemsize))  # type: ignore[arg-type]
+    record = next((found for found in operator.hardware.gpu.quantized_products if found.name == wanted), None)
+    if record is not None:
+        yield quantized_product(kernel, record, m, n, k)  # type: ignore[arg-type]
+        return
+    if operator.name == "_scaled_mm":
+        engine, dtype, accumulate = engine_for("gemm", "fp8", operator.hardware)
+        kernel = replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
+    yield kernel
