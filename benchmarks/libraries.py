@@ -287,8 +287,10 @@ def main() -> int:
     exact, slowest = verdicts["exact"], max((r.seconds for r in judged), default=0.0)
     print(
         f"{len(judged)} models of {len({r.model.partition(':')[0] for r in judged})} libraries: "
-        f"{exact} exact ({exact / max(len(judged), 1):.1%}); "
-        + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common() if verdict != "exact")
+        + ", ".join(
+            [f"{exact} exact ({exact / max(len(judged), 1):.1%})"]
+            + [f"{n} {verdict}" for verdict, n in verdicts.most_common() if verdict != "exact"]
+        )
         + f"; {sum(r.macs for r in judged):,} MACs, the slowest analysis took {slowest:.1f} s"
     )
     return 0 if judged and exact == len(judged) else 1

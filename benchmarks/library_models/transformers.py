@@ -53,7 +53,7 @@ VIT: dict[str, Any] = {
         "global_window_size": (8, 4, 2, 1), "local_window_size": 8},
     "scalable_vit.ScalableViT": {"num_classes": 10, "dim": 32, "heads": (2, 4), "depth": (1, 1), "ssa_dim_key": (16,
         16), "reduction_factor": (4, 2), "window_size": (16, 8)},
-    "sep_vit.SepViT": {"num_classes": 10, "dim": 32, "depth": (1, 1), "heads": (2, 4), "window_size": 8},
+    "sep_vit.SepViT": {"image_size": 224, "num_classes": 10, "dim": 32, "depth": (1, 1), "heads": (2, 4)},
     "max_vit.MaxViT": {"num_classes": 10, "dim": 32, "depth": (1, 1), "dim_head": 16, "window_size": 8},
     "nest.NesT": {"image_size": 256, "patch_size": 8, "num_classes": 10, "dim": 48, "heads": 3, "num_hierarchies": 3,
         "block_repeats": (1, 1, 1)},
@@ -74,7 +74,7 @@ def vit(name: str) -> Built:
     options = VIT[name]
     size = options.get("image_size", 256)
     side = size[0] if isinstance(size, tuple) else size
-    if module in ("cvt", "twins_svt", "regionvit"):  # they take any size
+    if module in ("cvt", "twins_svt", "regionvit", "sep_vit"):  # they take any size
         options = {k: v for k, v in options.items() if k != "image_size"}
     return getattr(importlib.import_module(f"vit_pytorch.{module}"), kind)(**options).eval(), torch.zeros(
         1, 3, side, side
