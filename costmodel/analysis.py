@@ -364,7 +364,8 @@ class Analysis:
         if record is self.record and other._binding == self._binding:
             other._bound = self._bound
             shared = ["node_costs"]
-            if other.hardware is self.hardware and other.execution.changed(host=self.execution.host) == self.execution:
+            issue = {"host": self.execution.host, "inputs": self.execution.inputs}
+            if other.hardware is self.hardware and other.execution.changed(**issue) == self.execution:
                 shared.append("plan")  # another host issues the same kernels
             other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
         return other

@@ -20,6 +20,9 @@ __all__ = ["HostSpan", "host_names", "host_of", "hosts", "read_host", "span_of"]
 
 #: Half the width of an interval that holds 90 % of a normal distribution, in standard deviations.
 SIGMAS = 1.645
+#: One standard deviation of the rate at which hosts of a kind copy pageable memory, over it [1]: four servers of
+#: torchvision's classifiers at batch 12 reach 1.5, 2.8, 3.5 and 4 GB/s (``benchmarks/fit_hosts.py``).
+COPY_SPREAD = 0.4
 #: Folder of the hosts' files within a folder of profiles.
 FOLDER = "hosts"
 _KEYS = {"name", "title", "cpu", "slowdown", "spread", "pageable_copy", "source", "notes", "aliases"}
@@ -44,9 +47,12 @@ class HostSpan:
     def bounds(self) -> tuple[HostProfile, HostProfile]:
         """The quickest and the slowest that hold nine of ten hosts: each a :data:`SIGMAS` of its spread further out."""
         low, high = self.quickest, self.slowest
+        rates = [host.copy_bytes_per_s for host in (low, self.assumed, high)]
+        copies = 1 + SIGMAS * (high.spread if self.is_named else COPY_SPREAD)
+        quick, slow = (1 + SIGMAS * host.spread for host in (low, high))
         return (
-            replace(low, slowdown=low.slowdown / (1 + SIGMAS * low.spread)),
-            replace(high, slowdown=high.slowdown * (1 + SIGMAS * high.spread)),
+            replace(low, slowdown=low.slowdown / quick, pageable_copy_bytes_per_s=max(rates) * copies),
+            replace(high, slowdown=high.slowdown * slow, pageable_copy_bytes_per_s=min(rates) / copies),
         )
 
 

@@ -4,7 +4,7 @@ All times are µs on the reference core, the host of an H100 in the public timin
 host takes ``slowdown`` times as long for each of them. An operator's cost is a sum:
 
     the calls of ``nn.Module`` that lead to it + its class (dispatcher, checks, descriptors, the launch)
-    + the allocation of its result + every further kernel that it launches
+    + the allocation of its result + every further kernel that it launches, every operator that it calls itself
 
 Two releases of PyTorch apart the parts differ, so there is one table for each era (:func:`costs_of`).
 """
@@ -96,6 +96,8 @@ class HostCosts:
     ``module``       one call of an ``nn.Module``, from Python
     ``allocation``   one result in the caching allocator
     ``launch``       one further kernel of an operator; the first is part of the class
+    ``conversion``   one conversion between NCHW and NHWC within cuDNN's call, with descriptors of its own
+    ``inner``        one operator that another calls: the bias of a convolution, a copy to contiguous memory
     ``cast``         one cast that autocast inserts: an operator of its own inside the dispatcher
     ``autocast``     one look of autocast at an operator's arguments, and into its cache of cast weights
     ``classes``      one operator, by class
@@ -104,6 +106,8 @@ class HostCosts:
     module: float
     allocation: float
     launch: float
+    conversion: float
+    inner: float
     cast: float
     autocast: float
     classes: Mapping[str, float]
@@ -118,6 +122,8 @@ MODERN = HostCosts(
     module=0.8,
     allocation=0.8,
     launch=2.0,
+    conversion=2.0,
+    inner=3.5,
     cast=5.0,
     autocast=0.5,
     classes=MappingProxyType(
@@ -129,18 +135,21 @@ MODERN = HostCosts(
     ),
 )  # fmt: skip
 
-#: PyTorch 1: kinds are closer together; set from torchvision's classifiers at batch 12 on three hosts.
+#: PyTorch 1: set from torchvision's classifiers at batch 12 on four machines (``benchmarks/fit_hosts.py``). Costs and
+#: slowdowns share a scale: that of the EPYC 7742's 2.1.
 OLD = HostCosts(
-    module=1.0,
-    allocation=1.5,
-    launch=9.0,
-    cast=11.0,
+    module=0.4,
+    allocation=0.6,
+    launch=4.0,
+    conversion=19.0,
+    inner=7.2,
+    cast=10.0,
     autocast=1.0,
     classes=MappingProxyType(
         {
-            "view": 3.6, "pointwise": 13.0, "movement": 13.0, "concatenation": 18.9, "reduction": 13.0, "pooling": 13.0,
-            "normalization": 15.7, "statistics": 24.0, "product": 16.0, "attention": 16.0, "convolution": 20.6,
-            "native_convolution": 7.5, "recurrent": 80.0,
+            "view": 5.9, "pointwise": 9.3, "movement": 19.4, "concatenation": 6.0, "reduction": 7.7, "pooling": 5.1,
+            "normalization": 23.2, "statistics": 33.0, "product": 6.5, "attention": 6.5, "convolution": 18.5,
+            "native_convolution": 8.5, "recurrent": 80.0,
         }
     ),
 )  # fmt: skip

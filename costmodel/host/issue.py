@@ -17,11 +17,18 @@ from costmodel.kernels.plan import Kernel, KernelPlan
 
 __all__ = ["captured", "compiled", "operators"]
 
+#: Kernels that another operator of ATen launches, called by the one that they serve: a bias that is added to what cuDNN
+#: put out, a copy to contiguous memory.
+INNER = frozenset({"bias", "contiguous_copy"})
+#: Kernels by which cuDNN turns images from one memory format into another, around a convolution.
+CONVERSIONS = frozenset({"nchw_to_nhwc", "nhwc_to_nchw"})
+
 
 def operators(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: HostCosts, autocast: bool) -> list[float]:
     """Every node in program order, views too; a launch is out when the node that it serves is through.
 
-    What a node launches beyond its first kernel costs a launch, a cast that autocast inserts an operator.
+    What a node launches beyond its first kernel costs a launch, a cast that autocast inserts an operator, and so does
+    what the node's own code calls (:data:`INNER`); cuDNN's conversions have a cost of their own.
     """
     if not host.slowdown:
         return [0.0] * len(plan.launches)
@@ -33,6 +40,10 @@ def operators(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: HostCo
         kernel, node = plan.kernels[launch.kernel], launch.nodes[-1]
         if kernel.algorithm == "cast" and graph.nodes[node].op != kernel.op:
             further[node] += costs.cast
+        elif kernel.algorithm in INNER:
+            further[node] += costs.inner
+        elif kernel.algorithm in CONVERSIONS:
+            further[node] += costs.conversion
         elif started[node]:
             further[node] += costs.launch * kernel.count
         else:

@@ -11,10 +11,12 @@ from costmodel.execution.words import truth
 from costmodel.validate.quantized import DTYPES as QUANTIZED
 from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
 
-__all__ = ["assumed", "check_names", "execution_of", "is_in_train_mode"]
+__all__ = ["assumed", "check_names", "execution_of", "is_in_train_mode", "unsaid"]
 
 #: Columns that tell a row of timm's benchmark script in another format; the reader of its own files says "script".
 _OF_TIMMS_SCRIPT = {"gmacs", "mactivations"}
+#: The release that stands for all of PyTorch 1: the oldest with autocast.
+OLDEST_TORCH = "1.6"
 #: Conditions of a run beside its software's that a row may state: where its inputs lay, and the mode of the module.
 _OF_THE_RUN = ("inputs", "train_mode")
 
@@ -69,3 +71,17 @@ def execution_of(row: MeasuredRow, graph_symbols: Mapping[str, Any]) -> Executio
 def is_in_train_mode(row: ModelRow) -> bool:
     """Whether the forward pass was that of a module in train mode."""
     return truth(row.conditions.get("train_mode", False))
+
+
+def unsaid(row: ModelRow) -> dict[str, Any]:
+    """Conditions that slow a step down and may have held, since nobody says otherwise: an older PyTorch, inputs that
+    the step copies from the host. An interval of a row that leaves them open has to hold both cases.
+
+    Scripts that are known (timm's, NeuSight's) time inputs on the device.
+    """
+    conditions: dict[str, Any] = {}
+    if not row.torch:
+        conditions["torch"] = OLDEST_TORCH
+    if "inputs" not in row.conditions and not row.times_device_inputs:
+        conditions["inputs"] = "host"
+    return conditions

@@ -1,9 +1,9 @@
 """One host for each machine of a file, found from its own rows: what is left is the error of the time model.
 
-A file of measurements seldom says which computer issued the work, and a step of small kernels is that computer's. Its
-slowdown, one number for a device and the ``host`` that rows name, is taken where the eager rows fit best; other modes
-are predicted with it. Where the inputs lay on the host, the rate of their copy is found with it. Nothing else is
-fitted.
+A file of measurements seldom says which computer issued the work, and a step of small kernels is that computer's. Rows
+of one device that name the same ``host`` and release of PyTorch, or none, are taken for one machine's. Its slowdown,
+one number, is taken where its eager rows fit best; other modes are predicted with it. Where the inputs lay on the host,
+the rate of their copy is found with it. Nothing else is fitted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from costmodel.timing import step_interval
 if TYPE_CHECKING:
     from costmodel.analysis import Analysis
     from costmodel.validate.judged import Judged
+    from costmodel.validate.rows import MeasuredRow
 
-__all__ = ["FittedHost", "HostCurve", "fit_hosts", "host_curve"]
+__all__ = ["FittedHost", "HostCurve", "fit_hosts", "host_curve", "machine_of"]
 
-#: Slowdowns that are tried [1], each 6 % above the one before.
+#: Slowdowns under which every step is worked out [1], each 6 % above the one before.
 SLOWDOWNS = tuple(0.3 * 1.06**i for i in range(55))
+#: Slowdowns that are tried [1], between those.
+TRIED = tuple(0.3 * 1.02**i for i in range(162))
 #: Rates of copies from pageable memory that are tried [B/s].
-COPY_RATES = tuple(1e9 * 1.15**i for i in range(20))
+COPY_RATES = tuple(1e9 * 1.1**i for i in range(29))
 #: |log error| of a row beyond which it has no more weight: a handful of odd rows must not choose the host.
 _MOST = 0.5
 #: One standard deviation of a host's times when its slowdown is known [1].
@@ -56,10 +59,11 @@ class HostCurve:
 
 @dataclass(frozen=True, slots=True)
 class FittedHost:
-    """The host that fits the eager rows of a device best; ``copy_bytes_per_s`` is None where nothing was copied."""
+    """The host that fits the eager rows of a machine best; ``copy_bytes_per_s`` is None where nothing was copied."""
 
     device: str
     host: str
+    torch: str
     slowdown: float
     copy_bytes_per_s: float | None
     rows: int
@@ -77,21 +81,26 @@ def host_curve(analysis: Analysis) -> HostCurve:
 
 def fit_hosts(judged: Sequence[Judged]) -> tuple[list[Judged], list[FittedHost]]:
     """The rows predicted with one host for each device and named host, and those hosts; rows without a curve stay."""
-    groups: dict[tuple[str, str], list[Judged]] = {}
+    groups: dict[tuple[str, str, str], list[Judged]] = {}
     for item in judged:
         if item.curve is not None:
-            conditions = getattr(item.row, "conditions", {})
-            groups.setdefault((item.row.device, conditions.get("host", "")), []).append(item)
+            groups.setdefault(machine_of(item.row), []).append(item)
     hosts, fitted = {}, []
-    for (device, name), items in sorted(groups.items()):
+    for machine, items in sorted(groups.items()):
         eager = [item for item in items if getattr(item.row, "mode", "") == "eager"]
         if not eager:
             continue
         rates = COPY_RATES if any(item.curve.copied_bytes for item in eager if item.curve) else (math.inf,)
-        _, slowdown, rate = min((_misfit(eager, s, r), s, r) for s in SLOWDOWNS for r in rates)
-        hosts[device, name] = (slowdown, rate)
-        fitted.append(FittedHost(device, name, slowdown, None if rate == math.inf else rate, len(eager)))
+        _, slowdown, rate = min((_misfit(eager, s, r), s, r) for s in TRIED for r in rates)
+        hosts[machine] = (slowdown, rate)
+        fitted.append(FittedHost(*machine, slowdown, None if rate == math.inf else rate, len(eager)))
     return [_under(item, hosts) for item in judged], fitted
+
+
+def machine_of(row: MeasuredRow) -> tuple[str, str, str]:
+    """Device, host and release of PyTorch in the row's own words: rows that share them are taken for one machine's."""
+    said = getattr(row, "conditions", {})
+    return row.device, said.get("host", ""), said.get("torch", "")
 
 
 def _misfit(items: Iterable[Judged], slowdown: float, rate: float) -> float:
@@ -100,8 +109,8 @@ def _misfit(items: Iterable[Judged], slowdown: float, rate: float) -> float:
     )
 
 
-def _under(item: Judged, hosts: dict[tuple[str, str], tuple[float, float]]) -> Judged:
-    found = hosts.get((item.row.device, getattr(item.row, "conditions", {}).get("host", "")))
+def _under(item: Judged, hosts: dict[tuple[str, str, str], tuple[float, float]]) -> Judged:
+    found = hosts.get(machine_of(item.row))
     if found is None or item.curve is None:
         return item
     slowdown, rate = found

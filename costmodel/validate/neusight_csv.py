@@ -38,6 +38,7 @@ def neusight_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
     if model not in MODELS:
         raise RowError(f"unknown model: no configuration of {model}")
     return ModelRow(
+        times_device_inputs=True,
         file=file,
         line=line,
         model=model,

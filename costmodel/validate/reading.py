@@ -4,6 +4,7 @@ whole models   ``model,device,phase,dtype,layout,mode,torch,batch,image_size,lat
 operators      ``device,op,dtype,input,other,stride,padding,groups,latency_us,algorithm,timing``
 timm           the CSV files of timm's own benchmark script, see :mod:`costmodel.validate.timm_csv`
 transformers   NeuSight's end-to-end file, see :mod:`costmodel.validate.neusight_csv`
+NVIDIA         tables of NVIDIA's example READMEs, see :mod:`costmodel.validate.nvidia_csv`
 
 A row that cannot be used is an :class:`~costmodel.validate.rows.Unusable` with a reason; none is dropped.
 """
@@ -21,6 +22,7 @@ from costmodel.errors import InputError, librarian
 from costmodel.validate.cells import Flags, RowError
 from costmodel.validate.model_csv import model_row
 from costmodel.validate.neusight_csv import neusight_row
+from costmodel.validate.nvidia_csv import nvidia_row
 from costmodel.validate.operator_csv import operator_row
 from costmodel.validate.rows import Measured, MeasuredRow, Unusable
 from costmodel.validate.timm_csv import named_conditions, timm_row
@@ -37,6 +39,7 @@ _FORMATS: tuple[tuple[frozenset[str], Reader], ...] = (
     (frozenset({"model", "infer_samples_per_sec"}), timm_row),
     (frozenset({"model", "infer_step_time"}), timm_row),
     (frozenset({"model", "train_samples_per_sec"}), timm_row),
+    (frozenset({"model", "framework", "engine", "throughput_per_s"}), nvidia_row),
     (frozenset({"model", "latency_ms"}), model_row),
 )
 

@@ -18,6 +18,7 @@ class ModelRow:
     ``request`` is what :func:`costmodel.analyze` would be asked for; ``sizes`` are those of the inputs
     beside the batch (``height``, ``width``, ``seq_len``); ``conditions`` are further columns of the row.
     ``params`` and ``macs`` (of one sample) are the network's, where the row states them.
+    ``times_device_inputs``: the script that made the row is known to put its inputs on the device before.
     """
 
     file: str
@@ -37,6 +38,7 @@ class ModelRow:
     conditions: Mapping[str, str] = field(default_factory=dict)
     params: Stated | None = None
     macs: Stated | None = None
+    times_device_inputs: bool = False
 
     @property
     def group(self) -> tuple[str, ...]:

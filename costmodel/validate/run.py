@@ -15,7 +15,7 @@ from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHardwareError, UnknownModelError, librarian
 from costmodel.hardware import HardwareProfile, load
-from costmodel.validate.conditions import execution_of, is_in_train_mode
+from costmodel.validate.conditions import execution_of, is_in_train_mode, unsaid
 from costmodel.validate.fitted_hosts import FittedHost, fit_hosts, host_curve
 from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
@@ -252,7 +252,15 @@ def _judge_model(
     analysis = _analysis(row, traced, hardware, how.hosts.get(row.device) or how.hosts.get(""))
     check_network(analysis, row.params, row.macs)
     judged = judge(row, analysis)
+    if hardware.family.issues_ahead and (open_conditions := unsaid(row)):
+        judged = _widened(judged, analysis.at(**open_conditions))
     return replace(judged, curve=host_curve(analysis)) if how.fit_host else judged
+
+
+def _widened(judged: Judged, other: Analysis) -> Judged:
+    """The row with an interval that holds the same step under other conditions too."""
+    low, high = other.totals.latency_low_s, other.totals.latency_high_s
+    return replace(judged, low_s=min(judged.low_s, low), high_s=max(judged.high_s, high))
 
 
 def _folded(traced: CachedTrace) -> str | None:

@@ -69,6 +69,7 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
     model = text(record, "model")
     batch = 0 if is_training else size(record, "infer_batch_size")
     return ModelRow(
+        times_device_inputs=True,
         phase=phase_word({}, "train" if is_training else flags.phase),
         file=file,
         line=line,

@@ -212,3 +212,37 @@ def test_a_truncated_archive(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(f"{MODEL_HEADER}\n{model_row()}\n".encode())[:-12])
     with pytest.raises(InputError, match="cannot read"):
         read_measured([path])
+
+
+NVIDIA_HEADER = "model,framework,engine,device,precision,batch,res_or_seq,throughput_per_s,latency_avg"
+NVIDIA_ROW = "resnet50_v1.5,PyTorch,framework,A100-SXM4-80GB(DGX),Mixed Precision,2.0,,125.0,17.1"
+
+
+def test_a_row_of_nvidias_examples_takes_its_batch_over_its_throughput(tmp_path: Path) -> None:
+    (row,) = read_measured([write(tmp_path, NVIDIA_HEADER, NVIDIA_ROW)]).rows
+    assert isinstance(row, ModelRow)
+    assert (row.request, row.device, row.dtype, row.batch) == ("timm:resnet50", "A100-SXM4-80GB", "amp_fp16", 2)
+    assert row.latency_s == pytest.approx(2 / 125)
+    assert (row.torch, dict(row.sizes)) == ("", {"height": 224, "width": 224})
+
+
+def test_tf32_of_nvidias_examples_is_a_switch_of_fp32(tmp_path: Path) -> None:
+    (row,) = read_measured([write(tmp_path, NVIDIA_HEADER, NVIDIA_ROW.replace("Mixed Precision", "TF32"))]).rows
+    assert isinstance(row, ModelRow)
+    assert (row.dtype, row.conditions["tf32_matmul"]) == ("fp32", "yes")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("PyTorch", "MxNet", "framework=MxNet: not PyTorch"),
+        ("framework,", "TensorRT,", "engine=TensorRT: not PyTorch's own kernels"),
+        ("resnet50_v1.5", "ssd300", "ssd300: a ResNet-50 where torchvision's SSD300 has a VGG-16"),
+        ("resnet50_v1.5", "dcgan", "dcgan: a model that no source here has"),
+        ("Mixed Precision", "int8", "unknown precision: int8"),
+        ("125.0", "0", "throughput_per_s is not above 0"),
+    ],
+)
+def test_what_of_nvidias_examples_is_not_judged_says_why(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    measured = read_measured([write(tmp_path, NVIDIA_HEADER, NVIDIA_ROW, NVIDIA_ROW.replace(old, new, 1))])
+    assert [row.reason for row in measured.unusable] == [reason]
