@@ -124,7 +124,8 @@ def compare(
 ) -> Comparison:
     """Hold several models against the first, on one or several machines, under the conditions of :func:`analyze`.
 
-    Modules all take the same ``inputs``. Raises InputError for fewer than two models, and what :func:`analyze` raises.
+    Modules all take the same ``inputs``; several of one class are told apart by number: ``Net (1)``, ``Net (2)``.
+    Raises InputError for fewer than two models or one model twice, and what :func:`analyze` raises.
 
     >>> compare(["resnet50", "mobilenet_v2"], hw=["a100", "t4"]).fastest                # doctest: +SKIP
     {'a100-sxm-80gb': 'mobilenet_v2', 't4': 'mobilenet_v2'}
@@ -137,7 +138,28 @@ def compare(
         own = None if isinstance(model, str) and not conditions.get("execute") else inputs
         first = analyze(model, own, hw=machines[0], **conditions)
         found.append([first, *(first.at(hw=machine) for machine in machines[1:])])
+    for row, name in zip(found, _told_apart(models, [row[0].name for row in found]), strict=True):
+        for analysis in row:
+            analysis.name = name
     return Comparison(found)
+
+
+def _told_apart(models: Sequence[str | nn.Module], names: Sequence[str]) -> list[str]:
+    """The models' names; where several share one, the request as it was given, and modules of one class by number.
+
+    >>> _told_apart(["timm:resnet50", "torchvision:resnet50", "vgg16"], ["resnet50", "resnet50", "vgg16"])
+    ['timm:resnet50', 'torchvision:resnet50', 'vgg16']
+    """
+    found: list[str] = []
+    for model, name in zip(models, names, strict=True):
+        if names.count(name) == 1:
+            found.append(name)
+        elif isinstance(model, str):
+            found.append(model)
+        else:
+            alike = list(dict.fromkeys(id(other) for other, its in zip(models, names, strict=True) if its == name))
+            found.append(f"{name} ({alike.index(id(model)) + 1})")
+    return found
 
 
 def input_sizes(

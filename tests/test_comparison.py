@@ -153,3 +153,12 @@ def test_the_winner_by_batch_is_the_fastest_at_every_batch(found):
         assert by_hand[batch] == name
     assert [name for _, name in winners][-1] == by_hand[256]
     assert all(a != b for (_, a), (_, b) in pairwise(winners))
+
+
+def test_models_of_one_class_are_told_apart_by_number():
+    layers = [nn.Linear(8, 4), nn.Linear(8, 16), nn.ReLU()]
+    found = costmodel.compare(layers, torch.empty(2, 8), hw="a100")
+    assert found.models == ("Linear (1)", "Linear (2)", "ReLU")
+    assert [c.params for c in found.contenders] == [8 * 4 + 4, 8 * 16 + 16, 0]
+    with pytest.raises(InputError, match=r"the model Linear \(1\) is asked for twice"):
+        costmodel.compare([layers[0], layers[0]], torch.empty(2, 8), hw="a100")

@@ -18,6 +18,8 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.formulas import is_free
+from costmodel.formulas.movement import CONSTANTS
+from costmodel.formulas.views import EMPTY
 from costmodel.trace.checks import Checks
 from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.guard import Guard
@@ -29,6 +31,9 @@ from costmodel.trace.subclasses import are_wrappers
 from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
 
 __all__ = ["Recorder"]
+
+#: Operators that make a tensor out of nothing.
+_MAKERS = frozenset((*CONSTANTS, *EMPTY))
 
 
 class Mark(NamedTuple):
@@ -133,8 +138,18 @@ class Recorder(TorchDispatchMode):
         except NeedsValue as error:
             call = self._answered(error, schema, args, kwargs)
         if call.recorded:
-            self._record(schema, call)
+            if schema.op == "aten.detach" and self._is_handed_over(call.args[0]):
+                self._kept.append(self._keep(call.result))
+                self._index[self._identity(call.result)] = self.lookup(call.args[0])
+            else:
+                self._record(schema, call)
         return call.result
+
+    def _is_handed_over(self, tensor: torch.Tensor) -> bool:
+        """Whether a detach is a factory's own: torch detaches what a factory has made where somebody else, here the
+        recorder, holds on to it."""
+        last = self.trace.nodes[-1] if self.trace.nodes else None
+        return last is not None and last.op in _MAKERS and last.outputs == [TensorIndex(self.lookup(tensor))]
 
     def _answered(self, error: NeedsValue, schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The call with an answer that was given or may be assumed; else the refusal, with whose values it asks for."""

@@ -270,3 +270,20 @@ def test_places_for_results_are_written_and_not_read():
     assert (topk.bytes_read, topk.bytes_written) == (24 * 4, 4 * 2 * (4 + 8))
     index = graph.nodes.index(made[0])
     assert index in graph.predecessors(graph.nodes.index(made[1]))  # what is read was written by the product
+
+
+class MakesConstants(nn.Module):
+    """Tensors made in the forward pass, one of them detached by the model itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(x.shape[1], device=x.device)
+        return (x + positions) * torch.zeros(x.shape[1], device=x.device) + (x * 2).detach()
+
+
+def test_what_a_factory_does_to_hand_its_tensor_over_is_no_operator():
+    graph = trace(from_module(MakesConstants(), torch.empty(2, 3)))
+    ops = [node.op.removeprefix("aten.") for node in graph.nodes]
+    assert ops == ["arange", "add", "zeros", "mul", "mul", "detach", "add"]
+    for index, op in enumerate(ops[:4]):
+        made_by = [ops[before] for before in graph.predecessors(index)]
+        assert made_by == {"arange": [], "add": ["arange"], "zeros": [], "mul": ["add", "zeros"]}[op]
