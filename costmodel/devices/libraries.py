@@ -21,9 +21,12 @@ __all__ = [
     "INT4_WEIGHTS",
     "INT8",
     "INT8_WEIGHTS",
+    "MIOPEN",
     "ONEDNN_AVX2",
     "ONEDNN_AVX512",
     "WGMMA",
+    "XDLOPS",
+    "XDLOPS_TILES",
     "ConvolutionKernels",
     "CpuConvolutions",
     "ProductKernels",
@@ -90,10 +93,14 @@ class QuantizedProducts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolutionKernels:
     """Kernels of fp32 convolutions on FMA lanes: tiles (output positions, output channels) of implicit GEMM, those of
-    the batched products of non-fused Winograd, and the algorithms that the library offers."""
+    the batched products of non-fused Winograd, and the algorithms that the library offers. ``converts_layout`` says
+    whether its kernels for matrix units want channels last, so that NCHW operands are converted around them;
+    ``keeps_taps`` whether a unit's cache serves all but the first tap of a filter's row that reads a pixel."""
 
     tiles: Tiles
     winograd_tiles: Tiles
+    converts_layout: bool = True
+    keeps_taps: bool = True
     algorithms: tuple[str, ...] = ("implicit_gemm", "winograd", "winograd_nonfused", "fft")
 
 
@@ -153,6 +160,22 @@ WGMMA = ProductKernels(
     step_latency=0.355,
     operand_rate=1.88,
     result_rate=1.97,
+)
+#: Products on CDNA's matrix cores: rocBLAS's (Tensile) and the implicit GEMM of MIOpen, whose xdlops kernels are built
+#: alike. Fitted to 1,500 public rows each of MIOpen's forward convolutions in fp32, fp16 and bf16 on an MI100 and to
+#: NeuSight's fp32 linear: 0.70 of the peak; 11,000 cycles (7 µs) a kernel; 23 cycles an element of k, for blocks that
+#: neither load past the registers nor are many to a unit. Two blocks a unit hide the writing of results; k is not split
+#: (1024 x 1024 x 32768 runs at the 16 TFLOP/s of 64 tiles on 120 units).
+XDLOPS_TILES: Tiles = (*CUBLAS_MATRIX_TILES, (64, 16), (16, 64))
+XDLOPS = ProductKernels(
+    tiles=XDLOPS_TILES,
+    batched_tiles=XDLOPS_TILES,
+    efficiency=0.70,
+    batched_efficiency=0.60,
+    start=2.5,
+    step_latency=3.44,
+    result_rate=10.0,
+    splits=False,
 )
 #: float8 products of cuBLASLt on Hopper. Ratios fitted to 1,954 public rows of TensorRT-LLM on an H100 SXM, whose
 #: activations are quantized per tensor first; half the bytes halve the latency of an element of k.
@@ -271,3 +294,12 @@ CUBLAS_SIMT = ProductKernels(
 #: Before Ampere the smallest tile edge of batched fp32 products is 64, since then 128.
 CUDNN_BEFORE_AMPERE = ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128), (128, 64)))
 CUDNN = ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128),))
+#: MIOpen takes NCHW as it lies, through an L1 of 16 KiB that keeps no row for the next tap; fp32 lanes are left to
+#: what matrix cores do not multiply.
+MIOPEN = ConvolutionKernels(
+    tiles=CUDNN_SIMT_TILES,
+    winograd_tiles=((128, 128),),
+    algorithms=("implicit_gemm", "winograd"),
+    converts_layout=False,
+    keeps_taps=False,
+)

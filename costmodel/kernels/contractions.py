@@ -46,9 +46,9 @@ def units(operator: Operator, algorithm: str) -> dict[str, str]:
 def _convolution(operator: Operator) -> Iterator[Kernel]:
     """cuDNN: conversion to NHWC, convolution, conversion back, and the bias as an ``add_`` of its own.
 
-    Tensor-core kernels want NHWC operands; k x k convolutions of NCHW tensors are converted around the
-    kernel, 1x1 convolutions run as matrix products on NCHW as they are. Depthwise kernels add the bias
-    themselves (aten/src/ATen/native/Convolution.cpp).
+    cuDNN's tensor-core kernels want NHWC operands; k x k convolutions of NCHW tensors are converted around the
+    kernel (MIOpen's take them as they lie), 1x1 convolutions run as matrix products on NCHW as they are. Depthwise
+    kernels add the bias themselves (aten/src/ATen/native/Convolution.cpp).
     """
     weight: TensorSpec = operator.arguments["weight"]
     groups = operator.arguments.get("groups", 1)
@@ -70,7 +70,10 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
         )
-    converted = kernel.engine == "matrix" and algorithm != "gemm" and not is_channels_last(out)
+    wants_nhwc = (
+        kernel.engine == "matrix" and algorithm != "gemm" and operator.hardware.gpu.convolutions.converts_layout
+    )
+    converted = wants_nhwc and not is_channels_last(out)
     if converted:
         yield copy_kernel(operator.op, operator.input, "nchw_to_nhwc", "elementwise")
     yield kernel

@@ -116,7 +116,7 @@ def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         hw=model.products,
         traffic_bytes=kernel.bytes,
         steady=not kernel.alone,
-        row_reuse=_row_reuse(kernel.shape),
+        row_reuse=_row_reuse(kernel.shape) if model.machine.convolutions.keeps_taps else 1.0,
         constants=model.constants.products,
     )
     fixed = found.fixed_s * kernel.starts

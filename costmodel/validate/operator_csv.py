@@ -44,6 +44,7 @@ def operator_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
         other=_optional_sizes(record, "other", least=1),
         stride=_optional_sizes(record, "stride", least=1),
         padding=_optional_sizes(record, "padding", least=0),
+        dilation=_optional_sizes(record, "dilation", least=1),
         groups=optional_size(record, "groups") or 1,
         latency_s=latency(record, "latency_us", 1e-6),
         algorithm=algorithm,

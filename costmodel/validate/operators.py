@@ -118,11 +118,12 @@ def _conv2d(row: OperatorRow, *, bias: bool) -> _Call:
         channels == inner * row.groups and out % row.groups == 0,
         f"{channels} channels in {row.groups} groups of {inner}",
     )
-    stride, padding = _pair(row.stride, 1), _pair(row.padding, 0)
-    sizes = [(i + 2 * p - k) // s + 1 for i, k, s, p in zip(image, kernel, stride, padding, strict=True)]
+    stride, padding, dilation = _pair(row.stride, 1), _pair(row.padding, 0), _pair(row.dilation, 1)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    sizes = [(i + 2 * p - r) // s + 1 for i, r, s, p in zip(image, reach, stride, padding, strict=True)]
     _must(min(sizes) > 0, "the kernel is larger than the padded image")
     tensors = {"input": row.input, "*weight": row.other, **({"*bias": (out,)} if bias else {})}
-    arguments = {"stride": stride, "padding": padding, "dilation": (1, 1), "groups": row.groups}
+    arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": row.groups}
     return _Call("aten.conv2d", tensors, (batch, out, *sizes), arguments)
 
 

@@ -70,6 +70,7 @@ class OperatorRow:
     other: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
     groups: int = 1
     algorithm: str = ""
     timing: str = "kernel"

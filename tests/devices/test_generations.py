@@ -19,9 +19,13 @@ from costmodel.devices import (
 )
 from costmodel.devices.family import CPU, CUDA
 from costmodel.errors import ProfileError
+from costmodel.execution import Execution
 from costmodel.hardware import load, names
+from costmodel.kernels import eager_plan
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.validate.operators import operator_graph
+from costmodel.validate.rows import OperatorRow
 
 PACKAGE = Path(__file__).parents[2] / "costmodel"
 GPUS = [generation(name) for name in generation_names() if isinstance(generation(name), GpuGeneration)]
@@ -53,6 +57,27 @@ def test_tiles_are_whole_instructions_and_efficiencies_are_shares(of: GpuGenerat
         assert min(kernels.efficiency, kernels.batched_efficiency) > 0.35
         assert max(kernels.efficiency, kernels.batched_efficiency) < 1.07  # the feed of 128x128 takes 7 % of it
     assert (of.dense_fp16_flop_per_clock is None) == ("fp16" not in of.matrix_dtypes)
+
+
+@pytest.mark.parametrize("of", [g for g in GPUS if g.family.name == "rocm"], ids=lambda g: g.name)
+def test_miopen_takes_images_as_they_lie(of: GpuGeneration) -> None:
+    """With matrix cores NCHW convolutions have no conversions around them; cuDNN's have two."""
+    if not of.matrix_dtypes or of.name.startswith("rdna"):
+        pytest.skip("no matrix cores that MIOpen's kernels were measured on")
+    row = OperatorRow(
+        file="", line=2, device="", op="conv2d", dtype="fp16", input=(8, 64, 28, 28), other=(64, 64, 3, 3),
+        padding=(1, 1), latency_s=1e-3,
+    )  # fmt: skip
+
+    def algorithms(generation: GpuGeneration) -> list[str]:
+        machine = dataclasses.replace(load("mi100"), generation=generation)
+        graph = operator_graph(row)
+        plan = eager_plan(graph, Execution.of(dtype="fp16"), machine)
+        return [kernel.algorithm for kernel in plan.kernels]
+
+    assert algorithms(of) == ["implicit_gemm"]
+    cudnn = dataclasses.replace(of, convolutions=generation("ampere").convolutions)
+    assert algorithms(cudnn) == ["nchw_to_nhwc", "implicit_gemm", "nhwc_to_nchw"]
 
 
 @pytest.mark.parametrize("of", [g for g in GPUS if g.family.name == "rocm"], ids=lambda g: g.name)

@@ -30,6 +30,7 @@ def row(op: str, input: tuple[int, ...], other: tuple[int, ...] = (), **options:
             2 * 16 * 5 * 6 * 8 * 9,
         ),
         (row("conv2d", (2, 8, 9, 9), (8, 1, 3, 3), padding=(1, 1), groups=8), (2, 8, 9, 9), 2 * 8 * 81 * 9),
+        (row("conv2d", (2, 8, 10, 12), (16, 8, 3, 3), dilation=(2,)), (2, 16, 6, 8), 2 * 16 * 6 * 8 * 8 * 9),
         (row("add", (4, 5), (4, 5)), (4, 5), 0),
         (row("softmax", (4, 5)), (4, 5), 0),
         (row("layer_norm", (4, 5)), (4, 5), 0),

@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
+from costmodel.devices.libraries import MIOPEN, XDLOPS
 
 GENERATION = GpuGeneration(
     name="cdna3",
@@ -12,8 +13,10 @@ GENERATION = GpuGeneration(
     dense_fp16_flop_per_clock=2048,
     dram="HBM",
     l2_bytes_per_clock=35.0,
+    matrix_products=XDLOPS,
+    convolutions=MIOPEN,
     assumptions=(
-        "tiles, efficiencies and convolution algorithms are cuBLAS's and cuDNN's, not yet rocBLAS's and MIOpen's",
+        "rocBLAS's and MIOpen's kernels are those of CDNA 1",
         "L2 is fed as on NVIDIA's GPUs with HBM",
     ),
 )
