@@ -5,6 +5,7 @@ What it says of itself, findings and pages, is above it: ``presented.py``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -368,6 +369,13 @@ class Analysis:
             if other.hardware is self.hardware and other.execution.changed(**issue) == self.execution:
                 shared.append("plan")  # another host issues the same kernels
             other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
+        return other
+
+    def in_hand(self: _Same) -> _Same:
+        """The same analysis, whose :meth:`at` runs the model nowhere: where it was not run, the traces that there are
+        answer. For searches over many batches, whose answer is a batch to look at and not a figure to rely on."""
+        other = copy.copy(self)
+        other._traces = self._traces.in_hand()
         return other
 
     def __repr__(self) -> str:

@@ -57,6 +57,12 @@ class Traces:
         if trace.record.general is not None:
             self.made.append(replace(trace, record=trace.record.general))
 
+    def in_hand(self) -> Traces:
+        """These traces, and no other ever: each answers wherever its symbols allow."""
+        found = Traces(self.name, self.made[0], None)
+        found.made = list(self.made)
+        return found
+
     def serving(self, execution: Execution, asked: Mapping[str, int], device: str, *, now: Execution) -> Trace:
         """A trace in the execution's layout and train mode that holds at its batch, at these sizes and on this kind of
         device, made anew where there is none.

@@ -42,6 +42,7 @@ class Case:
 
     def __init__(self, analysis: Analysis, channels_last: Callable[[], Analysis | None] | None = None) -> None:
         self.analysis, self._retrace = analysis, channels_last
+        self._in_hand = analysis.in_hand()  # what a change would save is asked of many batches: no model runs for it
         self._changed: dict[tuple[tuple[str, Any], ...], Analysis | None] = {}
 
     @cached_property
@@ -134,7 +135,7 @@ class Case:
         try:
             found: Analysis | None
             if "layout" not in changes:
-                found = self.analysis.at(**changes)
+                found = self._in_hand.at(**changes)
             else:
                 other = self._retrace() if self._retrace else None
                 rest = {name: value for name, value in changes.items() if name != "layout"}

@@ -6,7 +6,10 @@ import math
 import re
 
 import pytest
+import torch
+from torch import nn
 
+import costmodel
 from costmodel.explain import RULES, findings
 from costmodel.explain.case import Case
 from costmodel.explain.rule import rule
@@ -222,3 +225,17 @@ def test_dense_convolutions_of_equal_flops_are_faster_than_groups():
     """Table 2 of ShuffleNet V2 (GPU): at equal FLOPs 8 groups reach about a quarter of the speed of one."""
     (found,) = said("grouped_convolution", "grouped", {})
     assert 2 < found.evidence["grouped_s"] / found.evidence["dense_of_equal_flops_s"] < 8
+
+
+def test_findings_run_the_model_nowhere(monkeypatch):
+    """A search for the batch that fills a device asks for many batches: none of them is traced for it."""
+    layers = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(8))).eval()
+    now = costmodel.analyze(layers, torch.empty(1, 3, 40, 40), hw="a100", symbols=("batch", "height", "width"))
+    asked = []
+    monkeypatch.setattr(now._traces, "retrace", lambda *at: asked.append(at))
+    with pytest.raises(TypeError):
+        now.at(height=12_345, width=7)  # beyond where it was run: at() itself runs it there
+    assert asked
+    asked.clear()
+    assert any(finding.rule == "launch_bound" for finding in findings(now))
+    assert not asked
