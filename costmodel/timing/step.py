@@ -6,15 +6,18 @@ touched since the kernel that wrote it began, against the capacity of L2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
-from costmodel.kernels.plan import KernelPlan, Launch, Read
+from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
+from costmodel.timing.flow import Flow, flow_of
 from costmodel.timing.gpu import gpu_model
-from costmodel.timing.timeline import Slot, Timeline
+from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
 __all__ = ["Step", "gpu_timeline"]
 
@@ -58,26 +61,43 @@ class Step:
 
     def timeline(self) -> Timeline:
         """One slot a launch, in program order."""
-        kernels = self.plan.kernels
+        kinds, of_launch = self._kinds(), self.flow.alike
+        busy = [kinds[kind].busy_s for kind in of_launch]
+        issued = self._issued_after_reads(busy) if self.graph.synchronizing else self.issued
+        ended = 0.0
+        for issued_s, busy_s in zip(issued, busy, strict=True):
+            ended = (issued_s if issued_s > ended else ended) + busy_s
+        return Timeline(_slots([kinds[kind] for kind in of_launch], issued), ended)
+
+    def _kinds(self) -> list[_Kind]:
+        """What launches that are alike have in common, in the order of ``flow.examples``."""
+        kernels, launches = self.plan.kernels, self.plan.launches
         model = gpu_model(self.hardware, self.constants)
         parts = [model.seconds(kernel) for kernel in kernels]
-        whole = [part.seconds() for part in parts]
-        spreads = [SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE) for kernel in kernels]
-        slots: list[Slot] = []
+        found = []
+        for position, share in zip(self.flow.examples, self._shares(self.flow.examples), strict=True):
+            kernel = launches[position].kernel
+            part, spread = parts[kernel], SPREAD.get(kernels[kernel].algorithm, SPREAD_ELSEWHERE)
+            found.append(_Kind(part, share, part.seconds(share), spread))
+        return found
+
+    def _issued_after_reads(self, busy: Sequence[float]) -> list[float]:
+        """When each launch is issued, where the host waits for the device now and then."""
+        reading, sync_s = self.graph.synchronizing, self.hardware.overheads.sync_s
+        issued = []
         ended = 0.0
         late = 0.0  # s that the host has fallen behind by waiting for the device
-        reading = self.graph.synchronizing
-        for launch, share, planned in zip(self.plan.launches, self.memory_shares(), self.issued, strict=True):
-            part = parts[launch.kernel]
-            busy = whole[launch.kernel] if share == 1.0 else part.seconds(share)
-            issued = planned + late
-            start = issued if issued > ended else ended
-            waited, ended = start - ended, start + busy
-            fixed = waited + part.fixed_s
-            slots.append(Slot(issued, start, ended, waited, busy, fixed, part, share, spreads[launch.kernel]))
-            if reading and launch.nodes[-1] in reading:
-                late = max(late, ended + self.hardware.overheads.sync_s - planned)
-        return Timeline(tuple(slots))
+        for launch, planned, busy_s in zip(self.plan.launches, self.issued, busy, strict=True):
+            issued.append(planned + late)
+            ended = max(issued[-1], ended) + busy_s
+            if launch.nodes[-1] in reading:
+                late = max(late, ended + sync_s - planned)
+        return issued
+
+    @cached_property
+    def flow(self) -> Flow:
+        """Who reads from whom, and which launches are alike in that."""
+        return flow_of(self.plan, self.graph)
 
     def memory_shares(self) -> list[float]:
         """For each launch, the share of its memory time that DRAM still serves, the rest being hits in L2.
@@ -85,37 +105,34 @@ class Step:
         Of several kernels that one operator starts, each reads what the ones before it wrote, and of the operator's
         operands what they have left: a copy into another layout takes the tensor that it copies.
         """
+        shares = self._shares(self.flow.examples)
+        return [shares[kind] for kind in self.flow.alike]
+
+    def _shares(self, positions: Sequence[int]) -> list[float]:
         level, c = self.hardware.find_memory_level("l2"), self.constants.caches
         capacity = (level.capacity_bytes if level else None) or 0.0
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
-        touched = 0.0  # B since the step began
-        began_at: dict[int, float] = {}  # storage -> touched when its writer began
-        earlier: list[tuple[float, int]] = []  # kernels of the same operator: touched when each began, what it wrote
-        taken = 0.0  # B that these have read
-        shares: list[float] = []
-        moved = [(kernel.bytes_read, kernel.bytes_written) for kernel in self.plan.kernels]
-        for kernel, reads, again, writes in _flow(self.plan, self.graph):
-            read, written = moved[kernel]
+        kernels, launches = self.plan.kernels, self.plan.launches
+        moved = [kernel.bytes for kernel in kernels]
+        began = list(accumulate((moved[launch.kernel] for launch in launches), initial=0))  # B touched before each
+        shares = []
+        for position in positions:
+            now, flow = began[position], self.flow.launches[position]
             hits = 0.0
-            for storage, spec in reads:
-                left = reach - (touched - began_at[storage])
+            for read in flow.reads:
+                left = reach - (now - began[read.writer])
                 if left > 0:
-                    hits += self._bytes(storage, spec) * min(left / fade, 1.0)
-            if again:
-                hits = max(hits - taken, 0.0)
-                for began, result in earlier:
-                    left = reach - (touched - began)
+                    hits += self._bytes(read.storage, read.spec) * min(left / fade, 1.0)
+            if flow.first < position:
+                earlier = [(began[p], kernels[launches[p].kernel]) for p in range(flow.first, position)]
+                hits = max(hits - sum(kernel.bytes_read for _, kernel in earlier), 0.0)
+                for started, kernel in earlier:
+                    left = reach - (now - started)
                     if left > 0:
-                        hits += result * min(left / fade, 1.0)
-            elif earlier:
-                taken = 0.0
-                earlier.clear()
-            shares.append(1 - min(hits, read) / (read + written) * gain if hits and read else 1.0)
-            for storage in writes:
-                began_at[storage] = touched
-            earlier.append((touched, written))
-            taken += read
-            touched += read + written
+                        hits += kernel.bytes_written * min(left / fade, 1.0)
+            kernel = kernels[launches[position].kernel]
+            served = min(hits, kernel.bytes_read)
+            shares.append(1 - served / kernel.bytes * gain if served else 1.0)
         return shares
 
     def _bytes(self, storage: int, spec: int) -> float:
@@ -127,36 +144,23 @@ class Step:
         return nbytes * stored / (traced[storage].nbytes or 1)
 
 
-class _Flow(NamedTuple):
-    """What of a launch decides its hits: its kernel, the reads of what the step wrote before, whether it belongs to
-    the same operator as the launch before it, and what it writes."""
+class _Kind(NamedTuple):
+    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`."""
 
-    kernel: int
-    reads: tuple[Read, ...]
-    again: bool
-    writes: tuple[int, ...]
-
-
-def _flow(plan: KernelPlan, graph: OpGraph) -> list[_Flow]:
-    """The data flow by launch; sizes do not matter, so that it is kept for the launches of a plan."""
-    kept: dict[int, tuple[tuple[Launch, ...], list[_Flow]]] = graph.memo.setdefault("data flow", {})
-    known = kept.get(id(plan.launches))
-    if known is None or known[0] is not plan.launches:
-        known = kept[id(plan.launches)] = (plan.launches, _find_flow(plan.launches))
-    return known[1]
+    parts: KernelSeconds
+    memory_share: float
+    busy_s: float
+    spread: float
 
 
-def _find_flow(launches: Sequence[Launch]) -> list[_Flow]:
-    written: set[int] = set()
-    found: list[_Flow] = []
-    before: Launch | None = None
-    for launch in launches:
-        again = before is not None and (before.nodes, before.writes) == (launch.nodes, launch.writes)
-        reads = tuple(read for read in launch.reads if read.storage in written)
-        found.append(_Flow(launch.kernel, reads, again, launch.writes))
-        written.update(launch.writes)
-        before = launch
-    return found
+def _slots(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[Slot]:
+    """Launches in program order: each starts when it is issued and the one before it has ended."""
+    ended = 0.0
+    for kind, issued_s in zip(kinds, issued, strict=True):
+        start = max(issued_s, ended)
+        waited, ended = start - ended, start + kind.busy_s
+        fixed = waited + kind.parts.fixed_s
+        yield Slot(issued_s, start, ended, waited, kind.busy_s, fixed, kind.parts, kind.memory_share, kind.spread)
 
 
 def gpu_timeline(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, overload
 
@@ -88,11 +87,17 @@ class Slot(NamedTuple):
         return "memory" if self.memory_s == longest else "compute"
 
 
-@dataclass(frozen=True)
 class Timeline(Sequence[Slot]):
     """The slots of one step, one a launch in program order. Their latencies add up to the step."""
 
-    slots: tuple[Slot, ...]
+    def __init__(self, slots: Iterable[Slot], latency_s: float | None = None) -> None:
+        """``slots`` are run through when one is first asked for. ``latency_s``: their sum, where it is known."""
+        self._made, self._latency_s = slots, latency_s
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """All of them."""
+        return tuple(self._made)
 
     @overload
     def __getitem__(self, index: int) -> Slot: ...
@@ -110,6 +115,8 @@ class Timeline(Sequence[Slot]):
     @cached_property
     def latency_s(self) -> float:
         """Seconds from the start of the step to the end of its last launch."""
+        if self._latency_s is not None:
+            return self._latency_s
         return sum(slot.waited_s + slot.busy_s for slot in self.slots)
 
     @cached_property
