@@ -88,6 +88,7 @@ def reevaluation(name: str, repeats: int) -> float:
 def whole_command(repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "COSTMODEL_CACHE_DIR": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled beforehand, as torch and all installed packages are
 
         def run(*command: str) -> Callable[[], object]:
             return lambda: subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
