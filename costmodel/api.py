@@ -79,7 +79,7 @@ def analyze(
     >>> analyze("resnet50", hw="a100").totals.macs                                  # doctest: +SKIP
     4089184256
     """
-    hardware = load(hw) if isinstance(hw, str) else hw
+    hardware = _machine(hw)
     execution = Execution.of(
         batch=1 if batch is None else batch,
         dtype=dtype,
@@ -113,6 +113,16 @@ def analyze(
     else:
         traces = _ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
     return _analysis(traces, hardware, execution, batch, sizes)
+
+
+def _machine(hw: str | Path | HardwareProfile) -> HardwareProfile:
+    if isinstance(hw, HardwareProfile):
+        return hw
+    if not isinstance(hw, (str, Path)):
+        raise InputError(
+            f"hw names one machine, and is not {hw!r}\n  compare() and Analysis.at(hw=...) answer for several"
+        )
+    return load(hw)
 
 
 def compare(

@@ -156,6 +156,9 @@ def test_a_formula_of_ones_own_is_one_function():
     [
         ({"model": "resnet5O", "hw": "a100"}, UnknownModelError, "did you mean resnet50"),
         ({"model": "resnet18", "hw": "a1000"}, UnknownHardwareError, "there are"),
+        ({"model": "resnet18", "hw": ["a100", "t4"]}, InputError, "hw names one machine"),
+        ({"model": "resnet18", "hw": None}, InputError, "hw names one machine"),
+        ({"model": "resnet18", "hw": "a100", "mode": ["eager"]}, InputError, "no mode"),
         ({"model": "resnet18", "hw": "a100", "batch": 0}, InputError, "batch must be a whole number of at least 1"),
         ({"model": "resnet18", "hw": "a100", "dtype": "fp61"}, InputError, "did you mean fp16"),
         ({"model": "resnet18", "hw": "a100", "image_size": -3}, InputError, "height must be"),

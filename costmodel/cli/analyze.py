@@ -48,11 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     machines = [load(name) for name in arguments.hw]
     if not machines:
         raise InputError("--hw names no machine\n  `costmodel hw list` shows them")
+    common.check_distinct("machine", [machine.name for machine in machines])
     if arguments.output:
         check_writable(arguments.output)
     modes = arguments.mode
     if not modes:
         raise InputError(f"--mode names no mode\n  there are: {', '.join(engine_names())}")
+    common.check_distinct("mode", modes)
     first = analyze(
         arguments.model,
         hw=machines[0],

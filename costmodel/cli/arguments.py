@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from costmodel.engines import engine_names, engine_of
+from costmodel.errors import InputError
 from costmodel.execution import DTYPES, LAYOUTS
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "add_run",
     "add_sizes",
     "answers",
+    "check_distinct",
     "conditions",
     "positive",
     "progress",
@@ -27,6 +29,13 @@ __all__ = [
 ]
 
 FORMATS = ("table", "markdown", "json", "csv", "html")
+
+
+def check_distinct(what: str, names: Sequence[str]) -> None:
+    """Raise InputError where one of ``names``, each a ``what``, is asked for twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"the {what} {twice} is asked for twice")
 
 
 def positive(text: str) -> int:
@@ -137,8 +146,6 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def running(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_run` asked for, as :func:`costmodel.analyze` takes it. Raises InputError for --input alone."""
-    from costmodel.errors import InputError
-
     if arguments.input and not arguments.execute:
         raise InputError("--input is what a run takes\n  say --execute with it; a static analysis knows no values")
     return {"execute": arguments.execute, "inputs": arguments.input}

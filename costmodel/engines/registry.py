@@ -53,7 +53,7 @@ def engine_of(word: str) -> Engine:
     >>> engine_of("eager").fuses_pointwise, engine_of("compile").fuses_pointwise
     (False, True)
     """
-    if word not in _found():
+    if not isinstance(word, str) or word not in _found():
         names = engine_names()
         near = near_matches(str(word), names)
         raise InputError(librarian(f"there is no mode {word!r}", there_is=names, near=near))

@@ -62,7 +62,7 @@ def machines_document(analyses: Sequence[Any]) -> Document:
     return Document(
         f"{first.model.name} on {where}" + (f" in {len(modes)} modes" if len(modes) > 1 else ""),
         (
-            Paragraph(conditions(first)),
+            Paragraph(conditions(*analyses)),
             _machines_table(rows),
             Notes((PREDICTED, *first.conventions), title="Conventions"),
         ),
@@ -124,22 +124,31 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
     )
 
 
-def conditions(analysis: Any) -> str:
-    """What was asked, in one line: source, inputs, execution."""
+def conditions(analysis: Any, *others: Any) -> str:
+    """What was asked, in one line: source, inputs, execution; of several analyses, what they share, and each's host."""
     execution = analysis.execution
+    words = (word for key, word in execution.words.items() if all(o.execution.words[key] == word for o in others))
     inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
-    how = (f"batch {execution.batch}", *execution.words.values(), *_host(analysis))
+    how = (f"batch {execution.batch}", *words, *_hosts([analysis, *others]))
     parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(how)]
     return "; ".join([*filter(None, parts), *analysis.model.notes])
 
 
-def _host(analysis: Any) -> Iterator[str]:
-    """Which host issues the step, where that takes time, and between which the interval reaches."""
-    span = analysis.host_span
+def _hosts(analyses: Sequence[Any]) -> Iterator[str]:
+    """Which host issues the step, where that takes time, and between which the interval reaches; by machine where they
+    differ."""
+    hosts = {analysis.hardware.name: _host(analysis.host_span) for analysis in analyses}
+    if len(set(hosts.values())) == 1:
+        yield from (f"host {host}" for host in set(hosts.values()) if host)
+    else:
+        yield from (f"host of {machine} {host}" for machine, host in hosts.items() if host)
+
+
+def _host(span: Any) -> str:
     if not span.assumed.slowdown:
-        return
+        return ""
     between = "" if span.is_named else f" (assumed; met with {span.quickest.name} to {span.slowest.name})"
-    yield f"host {span.assumed.name}{between}"
+    return f"{span.assumed.name}{between}"
 
 
 def _latency(analysis: Any) -> tuple[str, str]:

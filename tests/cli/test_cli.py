@@ -77,6 +77,26 @@ def test_several_machines_side_by_side(capsys):
     status, out, _ = run(capsys, "analyze", "resnet18", "--hw", "t4,l4,a100")
     assert status == 0
     assert all(name in out for name in ("t4", "l4", "a100"))
+    said = " ".join(out.partition("Fastest first")[0].split())  # each machine has the host that it is met with
+    assert "host of t4 cloud-xeon" in said and "host of a100-sxm-80gb epyc-7742" in said
+
+
+def test_several_modes_are_said_in_the_table_alone(capsys):
+    status, out, _ = run(capsys, "analyze", "resnet18", "--hw", "a100", "--mode", "compile,eager")
+    head, _, table = out.partition("Fastest first")
+    assert status == 0
+    assert "nchw, inference, host epyc-7742" in " ".join(head.split())
+    assert "compile" in table and "eager" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--hw", "a100,a100-sxm-80gb"), "a100-sxm-80gb"), (("--hw", "t4", "--mode", "eager,eager"), "eager")],
+)
+def test_what_is_asked_for_twice_is_refused(capsys, arguments, said):
+    status, out, err = run(capsys, "analyze", "resnet18", *arguments)
+    assert (status, out) == (2, "")
+    assert f"{said} is asked for twice" in err
 
 
 @pytest.mark.parametrize("syntax", ["text", "latex", "python"])
