@@ -226,9 +226,13 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+#: torch's own words where a tensor without data is asked for its values: ``bool(x)``, ``x.tolist()``, ``x.numpy()``.
+_ASKS_FOR_VALUES = ("meta tensor", "data-dependent", "unallocated storage", "meta device type tensor to numpy")
+
+
 def _explain(module: nn.Module, error: Exception) -> str:
     where, what = _model_line(error), _first_line(error)
-    if isinstance(error, NeedsValue) or "meta tensor" in what.lower() or "data-dependent" in what.lower():
+    if isinstance(error, NeedsValue) or any(words in what.lower() for words in _ASKS_FOR_VALUES):
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
         return "\n".join([head, f"  {where}", f"  {what}", *_ways(error)])
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "

@@ -229,3 +229,16 @@ def test_what_was_assumed_is_told_by_every_command_and_format(command, tmp_path,
 def test_the_analysis_holds_its_assumptions():
     found = costmodel.analyze(Distribution().eval(), torch.zeros(2, 8), hw="a100")
     assert [a.answer for a in found.assumed] == [True]
+
+
+@pytest.mark.parametrize("read", ["tolist", "numpy", "__bool__", "__float__"])
+def test_whoever_reads_all_values_is_told_to_run_it(read):
+    """torch refuses some of these in words of its own, before any operator is called."""
+
+    class Reads(nn.Module):
+        def forward(self, x):
+            getattr(x.sum(), read)()
+            return x
+
+    with pytest.raises(TraceError, match=r"decides by the values of a tensor[\s\S]*--execute"):
+        trace(from_module(Reads(), (torch.ones(2, 3),)), symbols=())
