@@ -2,7 +2,8 @@
 
     python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
 
-Runs ``fit_gemm.py``, ``fit_ops.py`` and ``fit_models.py`` on the same folder and keeps what they print.
+Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py`` and ``fit_models.py`` on the same folder and keeps what they
+print.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ HERE = Path(__file__).parent
 
 INTRODUCTION = """# Fitted constants, and what they are worth elsewhere
 
-The constants of the time model that no datasheet states were fitted to public measurements, by three scripts whose
+The constants of the time model that no datasheet states were fitted to public measurements, by four scripts whose
 output this page keeps (`python benchmarks/fitted_constants.py`). The constants that costmodel ships are those of its
 source (`costmodel/timing`). Each block gives the best fit to all devices of the block together (**shared**), to each
 device alone (**own**) and to all others but one (**left out**), and the error (median / 90th percentile, %) with each
@@ -37,6 +38,12 @@ FITS = (
         "Element-wise, row-wise and convolution kernels",
         "fit_ops.py",
         "fp32 by eager calls on four GPUs; no constant was fitted to DeepBench.",
+    ),
+    (
+        "Kernels of libraries",
+        "fit_libraries.py",
+        "Records of the generations: products of Hopper, of narrow formats, of CDNA and its convolutions. Own: ratios "
+        "fitted to these rows. Borrowed: the record that another generation has under the same name.",
     ),
     (
         "Whole models",

@@ -66,6 +66,10 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
         _depthwise_kernel(operator, weight) if depthwise else None,
     )
     kernel = contraction(operator, algorithm, shape=shape)
+    if algorithm == "gemm" and kernel.engine == "vector" and shape.window is not None:
+        # On FMA lanes cuDNN runs 1x1 filters as it does all others, without a split of k.
+        algorithm = "implicit_gemm"
+        kernel = replace(kernel, algorithm=algorithm)
     if bias is not None and not depthwise:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
