@@ -32,14 +32,16 @@ class Symbol:
         return fits and (self.maximum is None or size <= self.maximum)
 
 
-def point_of(sizes: Binding) -> Point:
+def point_of(sizes: Binding, *, each_batch: bool = False) -> Point:
     """``sizes`` as one of ``Domain.points``. Every batch above one is 2: only a size of 1 is special to PyTorch (it
-    broadcasts, and whatever stride it has is dense), so that what holds for one batch holds for all.
+    broadcasts, and whatever stride it has is dense), so that what holds for one batch holds for all; unless the model
+    looks at how large it is (``each_batch``).
 
     >>> point_of({"height": 224, "batch": 64})
     (('batch', 2), ('height', 224))
     """
-    return tuple((name, min(size, 2) if name == "batch" else size) for name, size in sorted(sizes.items()))
+    few = 0 if each_batch else 2
+    return tuple((name, min(size, few or size) if name == "batch" else size) for name, size in sorted(sizes.items()))
 
 
 def any_batch(*, one: bool) -> tuple[int, int]:
@@ -57,19 +59,21 @@ class Domain:
 
     ``between``: the smallest and the largest size of each symbol in the runs that the graph was made of. Those runs
     differ in every rounding and make the same calls, so a branch between them would have to come and go again; sizes
-    between them are held to be alike. ``points``: other sizes at which a run agreed.
+    between them are held to be alike. ``points``: other sizes at which a run agreed. ``each_batch``: the model looks at
+    how large its batch is, so that a run at one says nothing of another.
     """
 
     between: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     points: frozenset[Point] = frozenset()
+    each_batch: bool = False
 
     def holds(self, sizes: Binding) -> bool:
         """Whether the graph is known to hold at ``sizes``, one for each open symbol."""
-        if point_of(sizes) in self.points:
+        if point_of(sizes, each_batch=self.each_batch) in self.points:
             return True
         inside = (low <= sizes[name] <= high for name, (low, high) in self.between.items() if name in sizes)
         return self.between.keys() >= sizes.keys() and all(inside)
 
     def also(self, sizes: Binding) -> Domain:
         """The domain with one more point."""
-        return replace(self, points=self.points | {point_of(sizes)})
+        return replace(self, points=self.points | {point_of(sizes, each_batch=self.each_batch)})

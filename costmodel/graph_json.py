@@ -104,14 +104,16 @@ def _by_dtype(nbytes: dict[str, int] | int) -> dict[str, int]:
 
 def _domain_json(domain: Domain) -> dict[str, Any]:
     points = [[list(size) for size in point] for point in sorted(domain.points)]
-    return {"between": {name: list(ends) for name, ends in domain.between.items()}, "points": points}
+    between = {name: list(ends) for name, ends in domain.between.items()}
+    return {"between": between, "points": points, **({"each_batch": True} if domain.each_batch else {})}
 
 
 def _domain(data: Mapping[str, Any] | None) -> Domain | None:
     if data is None:
         return None
     points = frozenset(tuple((str(name), int(size)) for name, size in point) for point in data["points"])
-    return Domain({name: (int(low), int(high)) for name, (low, high) in data["between"].items()}, points)
+    between = {name: (int(low), int(high)) for name, (low, high) in data["between"].items()}
+    return Domain(between, points, bool(data.get("each_batch", False)))
 
 
 def _pack(value: Any) -> Any:

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from costmodel.devices import GpuGeneration, generation
 from costmodel.trace.raw import tensors_in
+from costmodel.trace.watched import Watch
 
 __all__ = ["KINDS", "DeviceKind"]
 
@@ -42,12 +43,14 @@ class DeviceKind(TorchFunctionMode):
     """While active, meta tensors say that they lie on a device of kind ``name``, and tensors asked for there are meta.
 
     ``asked``: whether the model looked at the kind, or said one. ``notes``: what it did that such a device would not.
+    As it is told of every question for a shape, it hands out the sizes of a ``watch`` too.
     """
 
-    def __init__(self, name: str = "cuda", lies_on: torch.device = _META) -> None:
-        """``lies_on``: where that device's tensors lie in the trace; on the CPU of an executed one they say so."""
+    def __init__(self, name: str = "cuda", lies_on: torch.device = _META, watch: Watch | None = None) -> None:
+        """``lies_on``: where that device's tensors lie in the trace; on the CPU of an executed one they say so.
+        ``watch``: of a run at a large prime batch."""
         super().__init__()
-        self.name, self.lies_on = name, lies_on
+        self.name, self.lies_on, self.watch = name, lies_on, watch
         self.device = torch.device(name, 0) if name == "cuda" else torch.device(name)
         self.asked = False
         self.notes: list[str] = []
@@ -190,7 +193,28 @@ def _is_left_aligned(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs:
 
 
 _TENSOR: Any = torch.Tensor
+
+
+def _shape(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found = func(*args, **kwargs)
+    if kind.watch is None:
+        return found
+    return kind.watch.shape(found) if isinstance(found, torch.Size) else kind.watch.size(found)
+
+
+def _length(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found = func(*args, **kwargs)
+    if kind.watch is not None and found >= kind.watch.least:
+        kind.watch.noted = True  # len() gives an ordinary number
+    return found
+
+
 _ANSWERS: dict[Any, _Answer] = {
+    _TENSOR.shape.__get__: _shape,
+    _TENSOR.size: _shape,
+    _TENSOR.numel: _shape,
+    _TENSOR.nelement: _shape,
+    _TENSOR.__len__: _length,
     _TENSOR.device.__get__: _device,
     _TENSOR.is_cuda.__get__: _is_kind("cuda"),
     _TENSOR.is_cpu.__get__: _is_kind("cpu"),

@@ -26,6 +26,7 @@ from costmodel.trace.recorder import Recorder
 from costmodel.trace.subclasses import on_meta, parts
 from costmodel.trace.substrate import MetaSubstrate, NeedsValue
 from costmodel.trace.values import KNOWN_ELEMENTS
+from costmodel.trace.watched import Watch
 
 __all__ = ["ForwardError", "forward_on_meta", "meta_copy", "record"]
 
@@ -147,17 +148,19 @@ def record(
     guard: Guard | None = None,
     device: str = "cuda",
     checks: Checks | None = None,
+    prime: int | None = None,
     real: RealSubstrate | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
     The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
-    ``values`` hold what those of the same shape contain. With ``real``, module and inputs lie on the CPU and are
-    computed there. Raises TraceError, naming the line of the model, when its forward fails or depends on values; what
-    ``guard`` raises goes through.
+    ``values`` hold what those of the same shape contain. ``prime``: the batch, where it stands for every other. With
+    ``real``, module and inputs lie on the CPU and are computed there. Raises TraceError, naming the line of the model,
+    when its forward fails or depends on values; what ``guard`` raises goes through.
     """
     meta = MetaSubstrate()
-    kind = DeviceKind(device) if real is None else DeviceKind(device, torch.device("cpu"))
+    watch = Watch(prime) if prime else None
+    kind = DeviceKind(device, watch=watch) if real is None else DeviceKind(device, torch.device("cpu"))
     recorder = Recorder(progress, guard, real or meta, kind, checks)
     with torch.inference_mode():
         leaves = list(tensors_in(pytree.tree_leaves((args, kwargs))))  # a packed sequence is a leaf of several
@@ -187,6 +190,7 @@ def record(
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
     recorder.trace.device = device if kind.asked else ""
     recorder.trace.notes += kind.notes
+    recorder.trace.asks_batch = watch is not None and watch.noted
     return recorder.trace
 
 

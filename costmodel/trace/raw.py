@@ -66,7 +66,7 @@ class RawNode:
 
 @dataclass(slots=True)
 class RawTrace:
-    """One concrete run: operators in program order."""
+    """One concrete run: operators in program order. ``asks_batch``: the model looked at how large its batch is."""
 
     nodes: list[RawNode] = field(default_factory=list)
     tensors: list[RawTensor] = field(default_factory=list)
@@ -76,6 +76,7 @@ class RawTrace:
     device: str = ""
     notes: list[str] = field(default_factory=list)
     assumed: tuple[Assumption, ...] = ()
+    asks_batch: bool = False
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -29,6 +29,7 @@ from costmodel.trace.schema import Schema, schema_of
 from costmodel.trace.special import run_special, special_bytes
 from costmodel.trace.subclasses import are_wrappers
 from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
+from costmodel.trace.watched import WatchedSize, plain
 
 __all__ = ["Recorder"]
 
@@ -278,6 +279,8 @@ class Recorder(TorchDispatchMode):
             return [self._argument(v) for v in value]
         if isinstance(value, torch.dtype):
             return dtype_name(value)
+        if isinstance(value, WatchedSize):
+            return plain(value)
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         return str(value)

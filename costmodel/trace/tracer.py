@@ -138,6 +138,7 @@ class Tracer:
                     guard=guard,
                     checks=checks,
                     device=self.device,
+                    prime=sizes.get("batch"),
                 )
             except ForwardError as error:
                 turned = checks.turn_for(error.__cause__ or error)
@@ -297,17 +298,19 @@ class Tracer:
         """Where these runs hold: between their points, and at every batch where they were made at a prime; at a batch
         of one only if nothing in them could be otherwise there."""
         between = {}
+        asks = "batch" in symbols and any(run.asks_batch for run in runs)
         for name in symbols:
             if name == "batch":
                 special = (may_differ_at_one(run, point["batch"]) for run, point in zip(runs, points, strict=True))
                 between[name] = any_batch(one=not doubtful and not any(special))
-                if any(makes_constants_of_the_batch(r, p["batch"]) for r, p in zip(runs, points, strict=True)):
+                made = any(makes_constants_of_the_batch(r, p["batch"]) for r, p in zip(runs, points, strict=True))
+                if made or asks:
                     between[name] = (LARGEST_SIZE, LARGEST_SIZE)  # a run at an ordinary batch must decide
             else:
                 between[name] = (min(p[name] for p in points), max(p[name] for p in points))
                 if self.loaded.built_for_size:  # what runs elsewhere is another module
                     between[name] = (self.sizes[name], self.sizes[name])
-        return Domain(between)
+        return Domain(between, each_batch=asks)
 
 
 def _limit(run: RawTrace) -> Limit:
