@@ -178,7 +178,8 @@ XDLOPS = ProductKernels(
     splits=False,
 )
 #: float8 products of cuBLASLt on Hopper. Ratios fitted to 1,954 public rows of TensorRT-LLM on an H100 SXM, whose
-#: activations are quantized per tensor first; half the bytes halve the latency of an element of k.
+#: activations are quantized per tensor first; half the bytes halve the latency of an element of k. ``start`` holds also
+#: what the four kernels of that quantization take beyond the start of a plain kernel, which no row tells apart.
 FP8_WGMMA = QuantizedProducts(
     name="fp8_gemm",
     multiplies="fp8",
