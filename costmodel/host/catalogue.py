@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +12,7 @@ from typing import Any
 from costmodel.errors import InputError, ProfileError, librarian, near_matches
 from costmodel.execution.execution import USUAL_HOST
 from costmodel.hardware import HardwareProfile
-from costmodel.hardware.catalogue import directories
+from costmodel.hardware.catalogue import SEARCH_PATH_VARIABLE, directories
 from costmodel.hardware.read import read_raw
 from costmodel.host.profile import INSTANT, ITSELF, HostProfile
 from costmodel.units import parse_quantity
@@ -108,14 +109,21 @@ def _read_as_of(path: Path, modified_ns: int) -> HostProfile:
     return read_host(path)
 
 
+@lru_cache(maxsize=64)
+def _find_again(name: str, search_path: str) -> Path | None:
+    """The file of a host, looked for once while the search path stays the same."""
+    return _files().get(name)
+
+
 def _named(name: str) -> HostProfile:
     if name.endswith(".toml"):
         path = Path(name).expanduser()
         if not path.is_file():
             raise InputError(librarian(f"there is no host profile {name!r}", there_is=host_names()))
         return read_host(path)
-    path = _files().get(name) or Path()
-    if not path.is_file():
+    path = _find_again(name, os.environ.get(SEARCH_PATH_VARIABLE, ""))
+    if path is None or not path.is_file():
+        _find_again.cache_clear()  # it may be there by the next time
         near = near_matches(str(name), host_names())
         raise InputError(librarian(f"there is no host {name!r}", there_is=host_names(), near=near))
     return _read_as_of(path, path.stat().st_mtime_ns)

@@ -41,17 +41,12 @@ class GpuModel:
         self.machine = GpuMachine.from_profile(hardware, constants.clock)
         self.products = GemmMachine.from_profile(hardware, constants.clock)
         self.clock = Clock.of(hardware, constants.clock)
-        self._known: dict[Kernel, KernelSeconds] = {}
+        #: Device time of a kernel, without the host's.
+        self.seconds = lru_cache(maxsize=_MOST_KNOWN)(self._seconds)
 
-    def seconds(self, kernel: Kernel) -> KernelSeconds:
-        """Device time of ``kernel``, without the host's."""
-        found = self._known.get(kernel)
-        if found is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
-            found = self._known[kernel] = _RULES.get(kernel.algorithm, default)(kernel, self)
-        return found
+    def _seconds(self, kernel: Kernel) -> KernelSeconds:
+        default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
+        return _RULES.get(kernel.algorithm, default)(kernel, self)
 
 
 #: Kernels that a model remembers: many times those of the largest network.
