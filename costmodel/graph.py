@@ -13,8 +13,9 @@ expressions (:meth:`OpGraph.symbolic`) or integers (:meth:`OpGraph.bind`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from costmodel.domain import Domain, Symbol
@@ -133,13 +134,17 @@ class OpNode:
 
 @dataclass(frozen=True, slots=True)
 class OpenSizes:
-    """Where a graph of codes holds codes, and the function that evaluates them all."""
+    """Where a graph of codes holds codes, and the function that evaluates them all.
+
+    ``codes`` are all sizes of the open specs, numbers too, and the codes of calls and storages; ``specs`` say how the
+    shape and the strides of a spec are picked out of their values; ``storages`` name the places of equal ones.
+    """
 
     codes: list[Code]
     evaluate: Callable[[Binding], list[int]]
-    specs: list[int]
+    specs: list[tuple[int, Callable[[Any], Any], Callable[[Any], Any]]]
     calls: list[int]
-    storages: list[int]
+    storages: dict[Storage, list[int]]
 
 
 #: Arguments that are the same in every binding.
@@ -179,6 +184,8 @@ class OpGraph:
     """Where a run of the model made the very calls that this graph says; None where nobody kept a list."""
     general: OpGraph | None = field(default=None, compare=False, repr=False)
     """Where this graph is a special case (a batch of one that copies less, say): the one that leaves sizes open."""
+    origin: tuple[OpGraph, Mapping[str, int]] | None = field(default=None, compare=False, repr=False)
+    """Of a graph in numbers: the graph of codes that was bound, and the sizes."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """What others derived from the structure alone; shared by every binding of the same graph."""
 
@@ -237,17 +244,23 @@ class OpGraph:
         """
         known = self.memo.get("open sizes")
         if known is None:
-            codes: list[Code] = list(dict.fromkeys(code for code in self.sizes() if isinstance(code, str)))
+            specs = [i for i, s in enumerate(self.specs) if any(isinstance(d, str) for d in _sizes_of(s))]
+            sizes = [
+                *(size for i in specs for size in _sizes_of(self.specs[i])),
+                *(code for code in self.sizes() if isinstance(code, str)),
+            ]
+            codes: list[Code] = list(dict.fromkeys(sizes))
+            place = {code: i for i, code in enumerate(codes)}
+            storages: dict[Storage, list[int]] = {}
+            for i, storage in enumerate(self.storages):
+                if isinstance(storage.nbytes, str):
+                    storages.setdefault(storage, []).append(i)
             known = self.memo["open sizes"] = OpenSizes(
                 codes=codes,
                 evaluate=compile_codes(codes, list(self.symbols)),
-                specs=[
-                    i
-                    for i, s in enumerate(self.specs)
-                    if any(isinstance(d, str) for d in (*s.shape, *(s.strides or ())))
-                ],
+                specs=[(i, _picker(self.specs[i].shape, place), _picker(self.specs[i].strides, place)) for i in specs],
                 calls=[i for i, c in enumerate(self.calls) if _has_dim(c.arguments)],
-                storages=[i for i, s in enumerate(self.storages) if isinstance(s.nbytes, str)],
+                storages=storages,
             )
         return known
 
@@ -258,20 +271,31 @@ class OpGraph:
         """
         full = self.check_binding(binding)
         found = self.open_sizes
-        value = dict(zip(found.codes, found.evaluate(full), strict=True))
+        values = found.evaluate(full)
+        value = dict(zip(found.codes, values, strict=True))
 
         def number(dim: Any) -> Any:
             return value[dim] if isinstance(dim, str) else dim
 
-        bound = replace(self, specs=self.specs.copy(), calls=self.calls.copy(), storages=self.storages.copy())
-        for i in found.specs:
-            bound.specs[i] = _map_spec(self.specs[i], number)
+        bound = replace(
+            self,
+            specs=self.specs.copy(),
+            calls=self.calls.copy(),
+            storages=self.storages.copy(),
+            origin=(self, full),
+        )
+        for i, shape, strides in found.specs:
+            spec = self.specs[i]
+            bound.specs[i] = TensorSpec(shape(values), spec.dtype, spec.role, spec.name, strides(values))
         for i in found.calls:
             bound.calls[i] = _map_call(self.calls[i], number)
-        for i in found.storages:
-            storage = self.storages[i]
-            bound.storages[i] = Storage(number(storage.nbytes), storage.dtype, storage.role)
-        largest = max((bound.storages[i].nbytes for i in found.storages), default=0)
+        largest = 0
+        for storage, places in found.storages.items():
+            nbytes = number(storage.nbytes)
+            largest = max(largest, nbytes)
+            sized = Storage(nbytes, storage.dtype, storage.role)
+            for i in places:
+                bound.storages[i] = sized
         if largest > LARGEST_SIZE:
             asked = ", ".join(f"{name} {size}" for name, size in full.items())
             raise InputError(f"at {asked} one tensor takes {largest} B: PyTorch counts up to {LARGEST_SIZE}")
@@ -420,6 +444,19 @@ class OpGraph:
 
 def _as_dim(code: Any) -> Any:
     return from_code(code) if isinstance(code, str) else code
+
+
+def _sizes_of(spec: TensorSpec) -> tuple[Any, ...]:
+    return spec.shape if spec.strides is None else (*spec.shape, *spec.strides)
+
+
+def _picker(sizes: Sequence[Any] | None, place: Mapping[Any, int]) -> Callable[[Any], Any]:
+    """What picks ``sizes`` out of a list in which each has its place."""
+    if sizes is None:
+        return lambda values: None
+    if len(sizes) < 2:  # itemgetter would give the item itself
+        return lambda values: tuple([values[place[size]] for size in sizes])
+    return itemgetter(*[place[size] for size in sizes])
 
 
 def _map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:

@@ -121,12 +121,12 @@ def _named(name: str) -> HostProfile:
         if not path.is_file():
             raise InputError(librarian(f"there is no host profile {name!r}", there_is=host_names()))
         return read_host(path)
-    path = _find_again(name, os.environ.get(SEARCH_PATH_VARIABLE, ""))
-    if path is None or not path.is_file():
+    found = _find_again(name, os.environ.get(SEARCH_PATH_VARIABLE, ""))
+    if found is None or not found.is_file():
         _find_again.cache_clear()  # it may be there by the next time
         near = near_matches(str(name), host_names())
         raise InputError(librarian(f"there is no host {name!r}", there_is=host_names(), near=near))
-    return _read_as_of(path, path.stat().st_mtime_ns)
+    return _read_as_of(found, found.stat().st_mtime_ns)
 
 
 def host_of(name: str, hardware: HardwareProfile) -> HostProfile:

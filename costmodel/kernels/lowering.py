@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from costmodel.cost import Cost
+from costmodel.errors import CostmodelError, FormulaError
 from costmodel.execution import Execution
 from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph, OpNode
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.by_batch import Affine, NotAffine, Region, by_batch
 from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
@@ -140,15 +142,14 @@ class _Lowering:
     """Lowers each distinct call of a structure once."""
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> None:
-        self.graph, self.execution = graph, execution
+        self.graph, self.execution, self.hardware = graph, execution, hardware
         self.calls, self.kernels_of = Calls(graph, execution, hardware), EAGER_KERNELS.of(hardware)
 
     def run(self) -> KernelPlan:
         structure = _structure(self.graph, self.execution)
         kernels: list[Kernel] = []
         of_key: list[range] = []
-        for key in structure.keys:
-            run = self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
+        for run in self._kernels(structure):
             of_key.append(range(len(kernels), len(kernels) + len(run)))
             kernels += run
         return KernelPlan(
@@ -158,6 +159,36 @@ class _Lowering:
             held=structure.copies.held,
         )
 
+    def _kernels(self, structure: _Structure) -> Iterable[tuple[Kernel, ...]]:
+        """Kernels of each key: by arithmetic from the batch where that is known to hold, else by the rules."""
+        if self.graph.origin is None or self.graph.origin[0].memo is not self.graph.memo:
+            return map(self.kernels, structure.keys)
+        record, sizes = self.graph.origin
+        others = tuple([(name, size) for name, size in sizes.items() if name != "batch"])
+        if len(others) == len(sizes):
+            return map(self.kernels, structure.keys)
+        run, batch = self.execution, sizes["batch"]
+        key = ("kernels by batch", run.precision, run.software, run.layout, run.engine, run.phase, run.train_mode)
+        known = self.graph.memo.setdefault((*key, self.hardware, others), _Known(set(), []))
+        for region, functions in known.functions:
+            if batch in region:
+                return [
+                    function
+                    if isinstance(function, tuple)
+                    else self.kernels(key)
+                    if function is None
+                    else function(batch)
+                    for key, function in zip(structure.keys, functions, strict=True)
+                ]
+        known.batches.add(batch)
+        if len(known.batches) > _LOWERED_BEFORE and len(known.functions) < _MOST_REGIONS:
+            known.functions.append(_functions(self, structure.keys, record, sizes))
+        return map(self.kernels, structure.keys)
+
+    def kernels(self, key: tuple[Any, ...]) -> tuple[Kernel, ...]:
+        """What a key of the structure starts. Raises FormulaError where a formula fails."""
+        return self._cast(*key[1:]) if key[0] == "cast" else self._call(*key[1:])
+
     def _cast(self, spec: int, source: str, target: str) -> tuple[Kernel, ...]:
         """A copy into another dtype: reads what there is, writes the new."""
         elements: int = product(self.graph.specs[spec].shape)  # type: ignore[assignment]
@@ -166,3 +197,49 @@ class _Lowering:
 
     def _call(self, index: int, types: NodeDtypes) -> tuple[Kernel, ...]:
         return self.kernels_of(self.calls.like(*typed_call(self.graph, index, types)))  # each key comes once
+
+
+#: Batches that are lowered by the rules before kernels are made functions of the batch, and how many regions are kept.
+_LOWERED_BEFORE, _MOST_REGIONS = 2, 8
+
+#: Kernels of one key: the same for every batch, a function of it, or None where the rules must be asked each time.
+_Function = tuple[Kernel, ...] | Callable[[int], tuple[Kernel, ...]] | None
+
+
+class _Known(NamedTuple):
+    """The batches that were lowered by the rules, and the functions of each region."""
+
+    batches: set[int]
+    functions: list[tuple[Region, list[_Function]]]
+
+
+def _functions(
+    lowering: _Lowering, keys: Sequence[tuple[Any, ...]], record: OpGraph, sizes: Mapping[str, int]
+) -> tuple[Region, list[_Function]]:
+    """Kernels of each key as functions of the batch around that of ``sizes``, held against the rules at its ends."""
+    hardware, region = lowering.hardware, Region(sizes["batch"])
+
+    def at(batch: int) -> _Lowering:
+        return _Lowering(record.bind({**sizes, "batch": batch}), replace(lowering.execution, batch=batch), hardware)
+
+    functions: list[_Function] = [None] * len(keys)
+    try:
+        general = at(Affine(0, 1, region))
+    except NotAffine:
+        return region, functions
+    for i, key in enumerate(keys):
+        try:
+            found = general.kernels(key)
+        except (NotAffine, FormulaError):
+            continue
+        functions[i] = by_batch(found) or found
+    for batch in {region.first, region.batch, min(region.last, 8 * region.batch + 1)}:
+        try:
+            rules = at(batch)
+        except CostmodelError:  # no size of this model
+            return region, [None] * len(keys)
+        for i, (key, function) in enumerate(zip(keys, functions, strict=True)):
+            made = function(batch) if callable(function) else function
+            if made is not None and made != rules.kernels(key):
+                functions[i] = None
+    return region, functions
