@@ -50,7 +50,7 @@ FITTED = (
 )
 #: No A100 row lies near the edge of its L2: alone, it leaves the edge at the nominal capacity, nearly sharp.
 EDGE = {"products.l2_usable": 1.0, "products.l2_fade": 0.1}
-FITTED_SIMT = ("products.simt_feed", "products.row_toll", "clock.power_window_s")
+FITTED_SIMT = ("products.simt_feed", "products.row_toll")
 ROOT = Path(__file__).parents[1]
 
 
@@ -138,7 +138,7 @@ def predict(rows: Rows, c: Constants) -> Array:
         [
             gemm_time(
                 *map(int, sizes), dtype=rows.dtype, hw=machine, bytes_cold=False, reuse_bytes=bytes_between,
-                steady=False, constants=c.products,
+                constants=c.products,
             ).seconds
             for sizes, bytes_between in zip(rows.sizes, between, strict=True)
         ]

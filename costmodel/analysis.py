@@ -20,9 +20,10 @@ from costmodel.graph import Assumption, OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
 from costmodel.kernels import KernelPlan, run_costs
+from costmodel.kernels.served import dtype_notes
 from costmodel.memory import Footprint, footprint
 from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
-from costmodel.timing import HostLatencies, Timeline, step_interval, step_timeline
+from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Analysis:
         """``asked``: the sizes that were asked for, left open or not. ``retrace``: traces the model elsewhere; without
         it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
-        self.record, self.hardware = record, hardware
+        self.record, self.hardware = record, hardware.limited(execution.power_limit_w)
+        self.dtype_notes = dtype_notes(execution, self.hardware)
         sizes = record.check_binding(
             {**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})}
         )
@@ -226,7 +228,8 @@ class Analysis:
         calibration = self.hardware.calibration
         unrest = calibration.unrest if calibration else 0.0
         interval = step_interval(self.plan, self.timeline, unrest, self.host_latencies)
-        return totals_of(self._works, self.bound, self.timeline, self.memory, interval)
+        power = drawn(self.timeline, interval, self.hardware.power_limit_w)
+        return totals_of(self._works, self.bound, self.timeline, self.memory, interval, power)
 
     @cached_property
     def memory(self) -> Footprint:
@@ -303,6 +306,7 @@ class Analysis:
     def conventions(self) -> tuple[str, ...]:
         """How the numbers were counted, and what was assumed for them."""
         said = (*CONVENTIONS, *(f"assumed: {answer}" for answer in self.assumed))
+        said += self.dtype_notes
         calibration = self.hardware.calibration
         if calibration is None or not calibration.unrest:
             return said
@@ -350,6 +354,7 @@ class Analysis:
             asked["seq_len"] = seq_len
         execution = self.execution.changed(batch=batch, dtype=dtype, mode=mode, layout=layout, host=host, **words)
         hardware = self.hardware if hw is None else load(hw) if isinstance(hw, str) else hw
+        hardware = hardware.limited(execution.power_limit_w)
         trace = self._traces.serving(execution, asked, hardware.family.torch_device, now=self.execution)
         record, sizes = trace.record, {**self.execution.sizes, **asked}
         other = type(self)(

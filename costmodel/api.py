@@ -54,6 +54,7 @@ def analyze(
     host: str = "usual",
     inputs_on: str = "device",
     train_mode: bool = False,
+    power_limit: float | str | None = None,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
     execute: bool = False,
@@ -73,6 +74,7 @@ def analyze(
     for these inputs, and nothing is cached.
     ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
     the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode.
+    ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
 
@@ -88,7 +90,9 @@ def analyze(
         host=host,
         inputs=inputs_on,
         train_mode=train_mode,
+        power_limit=power_limit,
     )
+    hardware.limited(execution.power_limit_w)
     engine_of(mode), host_of(host, hardware)  # unknown words are told before a long trace
     sizes = input_sizes(image_size, seq_len, batch, input_shape)
     traces: Traces

@@ -45,5 +45,5 @@ def test_rows_and_totals_hold_no_amount_beside_the_table():
 
 
 def test_the_schema_of_each_quantity_has_its_kind():
-    assert {q.key for q in QUANTITIES if not q.is_whole} == {"latency_s"}
-    assert {q.unit for q in QUANTITIES} == {"FLOP", "MAC", "B", "s", ""}
+    assert {q.key for q in QUANTITIES if not q.is_whole} == {"latency_s", "energy_j"}
+    assert {q.unit for q in QUANTITIES} == {"FLOP", "MAC", "B", "s", "J", ""}

@@ -77,6 +77,17 @@ def answer(text: str) -> tuple[str, bool | int | float]:
     )
 
 
+def watts(text: str) -> float:
+    """A power in W, with or without the unit."""
+    try:
+        value = float(text.strip().removesuffix("W"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of watts above 0, such as 200, not {text!r}")
+    return value
+
+
 def words(text: str) -> tuple[str, ...]:
     """``a,b`` -> ("a", "b")."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
@@ -130,6 +141,9 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
         "--host", default="usual", metavar="NAME",
         help="the computer that issues the work, or its file (default: the machine's usual one; costmodel hw list)",
     )  # fmt: skip
+    parser.add_argument(
+        "--power-limit", type=watts, metavar="W", help="power that the board may draw, in W (default: its own limit)"
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +167,7 @@ def running(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
-    names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode", "host")
+    names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode", "host", "power_limit")
     return {**{name: getattr(arguments, name) for name in names}, "assume": answers(arguments)}
 
 

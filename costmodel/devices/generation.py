@@ -57,6 +57,7 @@ class GpuGeneration(Generation):
     ``capabilities``        compute capabilities (NVIDIA) or names of the instruction set (AMD) that mean this one.
     ``matrix_dtypes``       what its matrix units multiply; empty where it has none.
     ``dense_fp16_flop_per_clock``   most FLOP a clock of one unit in dense fp16 products; None where unknown.
+    ``process``             what its chips are made in, a key of :data:`~costmodel.devices.power.PROCESSES`.
     ``dram``                technology of its memory: HBM, GDDR, LPDDR.
     ``l2_bytes_per_clock``  L2 reads of one unit by micro-benchmark, for profiles without a figure [B/clock].
     ``l2_copies``           how often L2 holds what all units read: 2 where two halves copy each other's lines.
@@ -70,6 +71,7 @@ class GpuGeneration(Generation):
     capabilities: tuple[str, ...] = ()
     matrix_dtypes: tuple[str, ...] = ()
     dense_fp16_flop_per_clock: int | None = None
+    process: str
     dram: str
     l2_bytes_per_clock: float
     l2_copies: int = 1
@@ -96,12 +98,15 @@ class GpuGeneration(Generation):
 class CpuGeneration(Generation):
     """A generation of CPU cores, and what oneDNN's kernels reach on them.
 
-    ``simd_bits`` is the width of its vector registers, ``simd_registers`` their number.
+    ``simd_bits`` is the width of its vector registers, ``simd_registers`` their number. ``arithmetic`` are the formats
+    of 16 bits that it multiplies, ``converted`` those for which oneDNN has kernels that convert them in registers.
     """
 
     simd_bits: int
     simd_registers: int
     convolutions: CpuConvolutions
+    arithmetic: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
 
 
 #: GPUs of no generation that is known here: no tolls, no gains, and the feed of the slower kind of L2.
@@ -109,6 +114,7 @@ _UNKNOWN_GPU = GpuGeneration(
     name="unknown_gpu",
     title="a GPU of an unknown generation",
     family=CUDA,
+    process="n7",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=("tiles, efficiencies and convolution algorithms are those of cuBLAS and cuDNN, without any gain",),

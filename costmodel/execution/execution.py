@@ -36,6 +36,7 @@ class Execution:
     ``inputs``      where the inputs lie when the step begins: on the ``device``, or in ordinary (pageable) memory of
                     the ``host``, from where the step copies them
     ``train_mode``  the module is in train mode, whatever the phase: batch norms take and update statistics
+    ``power_limit_w``   what the board may draw, where that is less than its own limit [W]
     ``software``    releases and switches
 
     :meth:`of` and :meth:`changed` take words, as a command line or a file has them.
@@ -51,6 +52,7 @@ class Execution:
     phase: Phase = Phase.INFERENCE
     inputs: str = "device"
     train_mode: bool = False
+    power_limit_w: float | None = None
     software: Software = field(default_factory=Software)
 
     def __post_init__(self) -> None:
@@ -67,8 +69,8 @@ class Execution:
     @classmethod
     def of(cls, **words: Any) -> Execution:
         """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``,
-        ``inputs``, ``train_mode``, and the names of :class:`~costmodel.execution.Software`; what is not said has its
-        default.
+        ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of :class:`~costmodel.execution.Software`; what
+        is not said has its default.
 
         >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
         >>> run.precision.autocast, run.engine, run.software.torch
@@ -103,6 +105,16 @@ def _as_is(value: Any) -> Any:
     return value
 
 
+def _watts(word: float | str) -> float:
+    """A power [W], a number or a text with its unit. Raises InputError for what is none, or not above 0."""
+    from costmodel.units import parse_quantity
+
+    watts = parse_quantity(word, "W") if isinstance(word, str) else word
+    if isinstance(watts, bool) or not isinstance(watts, (int, float)) or not 0 < watts < float("inf"):
+        raise InputError(f"a power limit must be a number of watts above 0, not {word!r}")
+    return float(watts)
+
+
 def _precision(word: str | Precision) -> Precision:
     return word if isinstance(word, Precision) else Precision.of(word)
 
@@ -119,5 +131,6 @@ _PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "phase": ("phase", _as_is),
         "inputs": ("inputs", _as_is),
         "train_mode": ("train_mode", truth),
+        "power_limit": ("power_limit_w", _watts),
     }
 )

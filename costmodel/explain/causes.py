@@ -50,6 +50,7 @@ CAUSES = _table(
     Cause("cache_hits", "cache hits", "operands that were just written and come from a cache (a gain)"),
     Cause("fixed", "fixed kernel time", "start, fill and drain of kernels"),
     Cause("framework", "framework overhead", "dispatch, cold code and joining of threads, an operator at a time"),
+    Cause("power", "clock held down by power", "kernels at the clock that the power limit leaves, not at their own"),
     Cause("host", "waiting for the host", "the device idles until the host has issued the next kernel"),
     Cause("not_run", "work that is not run", "results that nobody reads, left out by the compiler (a gain)"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from costmodel.explain.chains import longest_path
 from costmodel.explain.rule import Finding, listed, rule
 from costmodel.host import INSTANT
 from costmodel.timing import step_timeline
-from costmodel.units import format_percent, format_seconds
+from costmodel.units import format_percent, format_quantity, format_seconds
 
 __all__ = ["batch_that_fills"]
 
@@ -81,6 +81,27 @@ def synchronization(case: Case) -> Iterator[Finding]:
         evidence={"synchronizations": len(reading)},
         change="keep the value on the device, or read it once after the step",
         saving_s=lost,
+    )
+
+
+@rule("power_limited")
+def power_limited(case: Case) -> Iterator[Finding]:
+    """The board draws what it may, so that its clock falls: at stake is what a board without a limit would gain."""
+    slowed = [slot for slot in case.analysis.timeline if slot.held_hz is not None]
+    lost = case.split.seconds("power")
+    if not slowed or not case.matters(lost):
+        return
+    hardware, totals = case.analysis.hardware, case.analysis.totals
+    busy = sum(slot.busy_s for slot in slowed)
+    held = sum((slot.held_hz or 0.0) * slot.busy_s for slot in slowed) / busy
+    seconds = {node: causes["power"] for node, causes in case.split.by_node.items() if "power" in causes}
+    yield Finding(
+        rule="power_limited",
+        nodes=case.names(case.by_stake(seconds)),
+        seconds_at_stake=lost,
+        message=f"the board may draw {hardware.power_limit_w:.0f} W and the step asks for more: its clock falls to "
+        f"{format_quantity(held, 'Hz')}, which costs {case.of_step(lost)}",
+        evidence={"power_limit_w": hardware.power_limit_w or 0.0, "power_w": totals.power_w or 0.0, "held_hz": held},
     )
 
 

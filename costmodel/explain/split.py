@@ -121,6 +121,8 @@ class Split:
             kernel = analysis.plan.kernels[launch.kernel]
             alone = self._alone.of_launch[position]
             rungs = rungs_of(position, kernel, alone)
+            if slot.held_hz is not None:
+                rungs.append(("power", slot.busy_s))
             rungs.append(("host", slot.latency_s))
             causes = differences(alone, rungs)
             _take_out_chain(causes, cause_of(kernel), fusible.get(position, 0.0))

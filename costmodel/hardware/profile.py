@@ -9,11 +9,11 @@ business of the time model, but for the two kinds of figures that belong to a ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from costmodel.devices import CpuGeneration, Family, Generation, GpuGeneration
-from costmodel.errors import ProfileError, librarian
+from costmodel.errors import InputError, ProfileError, librarian
 from costmodel.hardware.calibration import Calibration
 
 __all__ = [
@@ -183,6 +183,7 @@ class HardwareProfile:
     met_with: tuple[str, ...] = ()  # names of the quickest and slowest hosts that it is met with
     measured_slowdown: float | None = None  # of its own host over the reference core, by ``costmodel calibrate`` [1]
     calibration: Calibration | None = field(default=None, hash=False)  # measured by ``costmodel calibrate``
+    power_cap_w: float | None = None  # a limit that was asked for, below the board's own
 
     @property
     def family(self) -> Family:
@@ -198,6 +199,22 @@ class HardwareProfile:
     def is_gpu(self) -> bool:
         """Whether this is a GPU."""
         return self.kind == "gpu"
+
+    @property
+    def power_limit_w(self) -> float | None:
+        """What the board may draw [W]: the limit that was asked for, else its own; None where nobody knows."""
+        return self.power_w if self.power_cap_w is None else self.power_cap_w
+
+    def limited(self, power_w: float | None) -> HardwareProfile:
+        """The same machine at a power limit [W]; None is its own. Raises InputError for one above its own."""
+        if power_w == self.power_cap_w:
+            return self
+        if power_w is not None and self.power_w is not None and power_w > self.power_w:
+            raise InputError(
+                f"a power limit of {power_w:g} W is asked for, and {self.name} draws {self.power_w:g} W at most\n"
+                "  choose a lower limit, or change [power] tdp in a copy of its profile"
+            )
+        return replace(self, power_cap_w=power_w)
 
     @property
     def states_least_clock(self) -> bool:

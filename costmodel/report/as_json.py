@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
-from costmodel.report.rows import record, word
+from costmodel.report.rows import known, record, word
 from costmodel.rows import QUANTITIES
 
 __all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "finding_json", "schema"]
@@ -24,6 +24,7 @@ _IN_DATA = tuple(quantity for quantity in QUANTITIES if quantity.in_data)
 _TOTALS = (
     *(quantity.key for quantity in _IN_DATA),
     *("param_bytes", "peak_memory_bytes", "latency_low_s", "latency_high_s"),
+    *("power_w", "power_low_w", "power_high_w", "energy_low_j", "energy_high_j"),
 )
 
 
@@ -38,7 +39,7 @@ def schema() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     amounts = {
         quantity.key: {
-            "type": "integer" if quantity.is_whole else "number",
+            "type": "integer" if quantity.is_whole else ["number", "null"] if quantity.unit == "J" else "number",
             "minimum": 0,
             "description": quantity.meaning,
         }
@@ -57,7 +58,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "model": _model(analysis.model),
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
         "execution": _execution(analysis),
-        "totals": {key: getattr(analysis.totals, key) for key in _TOTALS},
+        "totals": {key: known(getattr(analysis.totals, key)) for key in _TOTALS},
         "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
         "closed_forms": dict(analysis.closed_forms or {}),
         "symbol_notes": list(analysis.symbol_notes),
@@ -106,6 +107,7 @@ def _execution(analysis: Any) -> dict[str, Any]:
         "batch": execution.batch,
         "sizes": dict(execution.sizes),
         **execution.words,
+        "power_limit_w": execution.power_limit_w,
         "host": span.assumed.name,
         "host_span": [span.quickest.name, span.slowest.name],
     }

@@ -54,10 +54,15 @@ def word(value: Any) -> str:
     return str(getattr(value, "value", value) or "")
 
 
+def known(value: Any) -> Any:
+    """The value; None for the NaN of a quantity that is not modelled on this machine."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def record(row: Any) -> dict[str, Any]:
     """The exact values of an analysis row by key, units in the keys."""
     values: dict[str, Any] = {"name": row.name, "op": row.op, "module": row.module}
-    values |= {key: getattr(row, key) for key in ADDITIVE}
+    values |= {key: known(getattr(row, key)) for key in ADDITIVE}
     values["time_share"] = row.share
     values["intensity_flop_per_byte"] = _finite(row.intensity)
     return values | {
@@ -142,7 +147,7 @@ def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:
     rows, remarks = list(rows), []
     for quantity in _IN_DATA:
         parts, whole = math.fsum(getattr(row, quantity.key) for row in rows), getattr(totals, quantity.key)
-        if not math.isclose(parts, whole, rel_tol=1e-3, abs_tol=1e-12):
+        if not math.isnan(whole) and not math.isclose(parts, whole, rel_tol=1e-3, abs_tol=1e-12):
             shown, total = format_quantity(parts, quantity.unit), format_quantity(whole, quantity.unit)
             why = _DIFFERS.get(quantity.key, "")
             remarks.append(f"{quantity.title}: the rows add up to {shown}, the total is {total}{why}")
@@ -157,9 +162,14 @@ def _page_record(row: Any) -> dict[str, Any]:
 def _sums(rows: Iterable[Row]) -> dict[str, Any]:
     """Sums of what adds, and the intensity that follows from them."""
     rows = list(rows)
-    sums: dict[str, Any] = {key: sum(row[key] for row in rows) for key in (*ADDITIVE, "bytes")}
+    sums: dict[str, Any] = {key: _sum([row[key] for row in rows]) for key in (*ADDITIVE, "bytes")}
     sums |= {key: math.fsum(row[key] for row in rows) for key in ("latency_s", "time_share")}
     return sums | {"intensity_flop_per_byte": sums["flops"] / sums["bytes"] if sums["bytes"] else None}
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Their sum; None where one of them is not known."""
+    return None if None in values else sum(values)
 
 
 def _rest_row(rows: Sequence[Row], shown: Sequence[Row], by: str) -> list[Row]:
@@ -172,7 +182,7 @@ def _rest_row(rows: Sequence[Row], shown: Sequence[Row], by: str) -> list[Row]:
 def _total_row(rows: Sequence[Row], totals: Any, by: str) -> Row:
     """The totals of the analysis, which count shared parameters once; sums where it keeps no total."""
     sums = _sums(rows)
-    sums |= {key: getattr(totals, key) for key in ADDITIVE if key != "count"}
+    sums |= {key: known(getattr(totals, key)) for key in ADDITIVE if key != "count"}
     sums["bytes"] = totals.bytes_read + totals.bytes_written
     sums["intensity_flop_per_byte"] = totals.flops / sums["bytes"] if sums["bytes"] else None
     return {_MAIN[by][0]: "total", **sums}

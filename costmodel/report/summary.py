@@ -39,7 +39,7 @@ def analysis_document(
     """
     table = rows_table(analysis, by=by, top=top, columns=columns)
     operators = list(analysis.rows(by="op"))
-    facts = (_latency(analysis), *_where_time_goes(analysis, operators), *_totals(analysis.totals))
+    facts = (_latency(analysis), *_energy(analysis), *_where_time_goes(analysis, operators), *_totals(analysis.totals))
     blocks: list[Block] = [Paragraph(conditions(analysis)), KeyValues(facts)]
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
@@ -78,6 +78,9 @@ def _machine_record(analysis: Any) -> dict[str, Any]:
         "latency_low_s": totals.latency_low_s,
         "latency_high_s": totals.latency_high_s,
         "interval_s": (totals.latency_low_s, totals.latency_high_s),
+        "energy_j": None if totals.power_w is None else totals.energy_j,
+        "power_w": totals.power_w,
+        "joule_per_sample": None if totals.power_w is None else totals.energy_j / analysis.execution.batch,
         "samples_per_s": _per_second(analysis.execution.batch, totals.latency_s),
         "flop_per_s": _per_second(totals.flops, totals.latency_s),
         "bytes_per_s": _per_second(totals.bytes_read + totals.bytes_written, totals.latency_s),
@@ -114,6 +117,9 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
             replace(latency, key="latency_high_s", on_page=False),
             number_column("times_fastest", "to best", "×", decimals=2, importance=50, in_data=False),
             number_column("samples_per_s", "samples", "1/s", importance=90),
+            number_column("power_w", "power", "W", decimals=0, importance=88),
+            quantity_column("joule_per_sample", "energy a sample", "J", values("joule_per_sample"), importance=87),
+            replace(quantity_column("energy_j", "energy", "J", values("energy_j")), on_page=False),
             quantity_column("flop_per_s", "achieved", "FLOP/s", values("flop_per_s"), importance=40),
             quantity_column("bytes_per_s", "traffic", "B/s", values("bytes_per_s"), importance=35),
             *(share_column(f"{bound}_share", bound, importance=70) for bound in _BOUNDS),
@@ -129,9 +135,10 @@ def conditions(analysis: Any, *others: Any) -> str:
     execution = analysis.execution
     words = (word for key, word in execution.words.items() if all(o.execution.words[key] == word for o in others))
     inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
-    how = (f"batch {execution.batch}", *words, *_hosts([analysis, *others]))
+    capped = () if execution.power_limit_w is None else (f"power limit {execution.power_limit_w:g} W",)
+    how = (f"batch {execution.batch}", *words, *capped, *_hosts([analysis, *others]))
     parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(how)]
-    return "; ".join([*filter(None, parts), *analysis.model.notes])
+    return "; ".join([*filter(None, parts), *analysis.dtype_notes, *analysis.model.notes])
 
 
 def _hosts(analyses: Sequence[Any]) -> Iterator[str]:
@@ -156,6 +163,28 @@ def _latency(analysis: Any) -> tuple[str, str]:
     low, high = format_seconds(totals.latency_low_s), format_seconds(totals.latency_high_s)
     speed = f", {_number(rate)} samples/s" if rate else ""
     return "latency", f"{format_seconds(totals.latency_s)} ({low} to {high}){speed}, {totals.kernels:,} kernels"
+
+
+def _energy(analysis: Any) -> Iterator[tuple[str, str]]:
+    """What the step draws beside what the machine may, and the clock where that holds it down."""
+    totals, limit, batch = analysis.totals, analysis.hardware.power_limit_w, analysis.execution.batch
+    if totals.power_w is None:
+        return
+    low, high = (format_quantity(end, "J") for end in (totals.energy_low_j, totals.energy_high_j))
+    a_sample = f", {format_quantity(totals.energy_j / batch, 'J')} a sample" if batch > 1 else ""
+    of = f" of {limit:.0f} W" if limit else ""
+    drawn = f"{totals.power_w:.0f} W{of}{held_clock(analysis)}"
+    yield "energy", f"{format_quantity(totals.energy_j, 'J')} ({low} to {high}){a_sample}; {drawn}"
+
+
+def held_clock(analysis: Any) -> str:
+    """The mean clock of the kernels that the power limit slows, weighed by their time; empty where it slows none."""
+    slowed = [slot for slot in analysis.timeline if slot.held_hz is not None]
+    busy = math.fsum(slot.busy_s for slot in slowed)
+    if not busy:
+        return ""
+    mean = math.fsum(slot.held_hz * slot.busy_s for slot in slowed) / busy
+    return f", which holds the clock at {format_quantity(mean, 'Hz')}"
 
 
 def _totals(totals: Any) -> Iterator[tuple[str, str]]:

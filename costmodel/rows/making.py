@@ -12,7 +12,7 @@ from costmodel.kernels import KernelPlan
 from costmodel.memory import Footprint
 from costmodel.rows.quantities import QUANTITIES, Work
 from costmodel.rows.row import Row, Totals
-from costmodel.timing import Timeline
+from costmodel.timing import Drawn, Timeline
 
 __all__ = ["node_rows", "totals_of", "works_of"]
 
@@ -39,20 +39,26 @@ def works_of(
 
 
 def totals_of(
-    works: Sequence[Work], graph: OpGraph, timeline: Timeline, memory: Footprint, interval: tuple[float, float]
+    works: Sequence[Work],
+    graph: OpGraph,
+    timeline: Timeline,
+    memory: Footprint,
+    interval: tuple[float, float],
+    drawn: Drawn | None,
 ) -> Totals:
     """Sums over the nodes. Parameters that no operator uses count too; time is that of the last launch's end.
 
-    ``interval`` (low, high) [s] is the one around the time of the step.
+    ``interval`` (low, high) [s] is the one around the time of the step, ``drawn`` its power and energy.
     """
     sums = {quantity.key: sum(map(quantity.of, works)) for quantity in QUANTITIES}
-    sums |= {"params": graph.param_count, "latency_s": timeline.latency_s}
+    sums |= {"params": graph.param_count, "latency_s": timeline.latency_s, "energy_j": timeline.energy_j}
     return Totals(
         **sums,
         param_bytes=memory.parameter_bytes,
         peak_memory_bytes=memory.peak_bytes,
         latency_low_s=interval[0],
         latency_high_s=interval[1],
+        **(drawn._asdict() if drawn else {}),
     )
 
 

@@ -39,7 +39,7 @@ class Quantity(NamedTuple):
     """One entry of the table.
 
     ``heading``     over a column of a table; ``title`` in a sentence
-    ``unit``        FLOP, B, s; empty for a count
+    ``unit``        FLOP, B, s, J; empty for a count
     ``meaning``     one line, as in the JSON schema
     ``of``          an operator's share
     ``importance``  of its column on a page, from 0 to 100; None where pages show it only if asked to
@@ -58,7 +58,7 @@ class Quantity(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it is counted in whole numbers."""
-        return self.unit != "s"
+        return self.unit not in ("s", "J")
 
 
 def _quantity(
@@ -134,6 +134,10 @@ class Quantities:
     latency_s: float = _quantity(
         "time", "s", "predicted time, in s", lambda work: sum(slot.latency_s for slot in work.slots), importance=97
     )
+    energy_j: float = _quantity(
+        "energy", "J", "predicted energy that the machine draws, in J; null where it is not modelled",
+        lambda work: sum(slot.energy_j for slot in work.slots),
+    )  # fmt: skip
 
 
 #: In the order in which tables and data show them.

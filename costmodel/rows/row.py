@@ -28,12 +28,19 @@ class Totals(Quantities):
     ``param_bytes``        the parameters in the dtype of the run, B
     ``peak_memory_bytes``  weights and the most activations alive at once, B
     ``latency_low_s``, ``latency_high_s``   the interval around ``latency_s``
+    ``power_w``, ``power_low_w``, ``power_high_w``   average power over the step, W; None where it is not modelled
+    ``energy_low_j``, ``energy_high_j``     the interval around ``energy_j``; None where it is not modelled
     """
 
     param_bytes: int
     peak_memory_bytes: int
     latency_low_s: float
     latency_high_s: float
+    power_w: float | None = None
+    power_low_w: float | None = None
+    power_high_w: float | None = None
+    energy_low_j: float | None = None
+    energy_high_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

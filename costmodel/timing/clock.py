@@ -1,9 +1,8 @@
 """Clock: at which clock a GPU runs which work, and what power makes of it.
 
-The one place that decides clocks. A datasheet states a clock; how long a board holds it depends on which units work,
-for how long, and on the power that the board may draw. Here stand three observations of that: what SIMT arithmetic sees
-under load, what boards gain whose vendor states the least clock that each of them reaches, and what a board that the
-slot alone feeds settles at. A model of power and energy would replace them behind the same three questions.
+Here stands which clock a kernel's time is worked out at; what the power limit leaves of it, for all kernels of a step,
+decides ``power.py``. A datasheet states a clock; two observations say what becomes of it: what SIMT arithmetic
+sees under load, and what boards gain whose vendor states the least clock that each of them reaches.
 """
 
 from __future__ import annotations
@@ -29,12 +28,6 @@ class ClockConstants:
     #: Boost raises it until power or temperature stops it. Whole timm models on RTX 3090 and 4090 give 1.12 and 1.08;
     #: data-center boards are sold at the clock they run at.
     least_clock_gain: float = 1.10
-    #: Boards fed by the slot alone have 75 W; the T4 among them falls towards its base clock in long fp32 products.
-    slot_power_w: float = 75.0
-    #: Clock that such a board settles at in long products over its base clock [1]: T4, NeuSight's linear above 20 ms.
-    slot_share: float = 1.22
-    #: Time after which the clock of a board on a power limit has left its boost halfway [s]; T4 only.
-    power_window_s: float = 1.3e-3
 
 
 CLOCK = ClockConstants()
@@ -58,16 +51,12 @@ class Clock:
     """The clocks of one GPU.
 
     ``stated_hz`` is the boost clock of the datasheet; ``lanes_hz`` what the vector lanes hold under load;
-    ``boost_gain`` the clock of long, dense work over the one that peaks are stated for [1];
-    ``settled_share`` what long products settle at over the clock at which they began [1], half of the way after
-    ``settling_s``.
+    ``boost_gain`` the clock of long, dense work over the one that peaks are stated for [1].
     """
 
     stated_hz: float
     lanes_hz: float
     boost_gain: float = 1.0
-    settled_share: float = 1.0
-    settling_s: float = CLOCK.power_window_s
 
     @classmethod
     def of(cls, profile: HardwareProfile, constants: ClockConstants = CLOCK) -> Clock:
@@ -78,12 +67,10 @@ class Clock:
             stated_hz=profile.clock_hz,
             lanes_hz=profile.clock_hz if measured else sustained_hz(profile.clock_hz, profile.base_clock_hz, constants),
             boost_gain=constants.least_clock_gain if profile.states_least_clock else 1.0,
-            settled_share=_settled_share(profile, constants),
-            settling_s=constants.power_window_s,
         )
 
     def long_product_hz(self, peak: Peak) -> float:
-        """The clock of long products on the units of a peak [Hz], before power settles it.
+        """The clock of long products on the units of a peak [Hz].
 
         What FMA lanes reach is known as a share of the rate at the clock of the datasheet.
         """
@@ -93,21 +80,3 @@ class Clock:
     def gain(self, peak: Peak) -> float:
         """Clock of long, dense work over the one that a peak is stated for [1]; a measured peak holds it already."""
         return 1.0 if peak.measured else self.boost_gain
-
-    def stretch(self, seconds: float, *, steady: bool) -> float:
-        """How much longer arithmetic takes [1] than at the clock at which it began, in a product of ``seconds``.
-
-        ``steady``: the board has been busy for long, and its clock has settled.
-
-        >>> t4 = Clock(stated_hz=1.59e9, lanes_hz=0.96e9, settled_share=0.5, settling_s=1e-3)
-        >>> t4.stretch(1.0, steady=True), t4.stretch(1e-3, steady=False)
-        (2.0, 1.5)
-        """
-        held = 1.0 if steady else seconds / (seconds + self.settling_s)
-        return 1 + (1 / self.settled_share - 1) * held
-
-
-def _settled_share(profile: HardwareProfile, constants: ClockConstants) -> float:
-    if profile.power_w is None or profile.power_w > constants.slot_power_w or profile.base_clock_hz is None:
-        return 1.0
-    return min(1.0, constants.slot_share * profile.base_clock_hz / profile.clock_hz)

@@ -14,6 +14,7 @@ from costmodel.timing.convolution import CONVOLUTION, ConvolutionConstants
 from costmodel.timing.cpu_constants import CPU, CpuConstants
 from costmodel.timing.gemm import GEMM, GemmConstants
 from costmodel.timing.gpu_constants import CACHES, GPU, CacheConstants, GpuConstants
+from costmodel.timing.power import POWER, PowerConstants
 from costmodel.timing.streaming import STREAMING, StreamingConstants
 
 __all__ = ["CONSTANTS", "Constants"]
@@ -29,6 +30,7 @@ class Constants:
     streaming: StreamingConstants = STREAMING
     kernels: GpuConstants = GPU
     caches: CacheConstants = CACHES
+    power: PowerConstants = POWER
     cpu: CpuConstants = CPU
 
     def value(self, name: str) -> float:
@@ -50,12 +52,18 @@ class Constants:
         >>> Constants().scaled("streaming.rates.cat", 2).value("streaming.rates.cat")
         2.6
         """
-        part, field, *keys = name.split(".")
-        held: Any = getattr(self, part)
-        value: Any = self.value(name) * factor
-        if keys:
-            value = {**getattr(held, field), keys[0]: value}
-        return replace(self, **{part: replace(held, **{field: value})})
+        changed: Constants = _with(self, name.split("."), self.value(name) * factor)
+        return changed
+
+
+def _with(held: Any, words: list[str], value: float) -> Any:
+    """A record or a table with one number, by the words that lead to it, changed."""
+    if not words:
+        return value
+    word, *rest = words
+    if hasattr(held, "keys"):
+        return {**held, word: _with(held[word], rest, value)}
+    return replace(held, **{word: _with(getattr(held, word), rest, value)})
 
 
 CONSTANTS = Constants()

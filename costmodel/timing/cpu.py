@@ -16,6 +16,7 @@ figures, so a machine known by its datasheet alone has them too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,7 @@ class CpuMachine:
     """The figures of a CPU that the time of kernels reads; all stand in a datasheet.
 
     ``groups`` are its cores by kind; work is taken to be spread over all of them, at the peak of all.
+    ``clock_share`` is the clock under a package limit that was asked for, over the one that the peaks are stated for.
     """
 
     groups: tuple[CoreGroup, ...]
@@ -50,6 +52,7 @@ class CpuMachine:
     dram_bytes_per_s: float  # achievable
     cache_bytes: float  # all private L2 and the shared L3
     last_level_bytes: float  # L3, or all L2 where there is none
+    clock_share: float = 1.0
 
     @classmethod
     def from_profile(cls, profile: HardwareProfile) -> CpuMachine:
@@ -60,10 +63,11 @@ class CpuMachine:
                 sizes[level.name] = level.capacity_bytes * (profile.unit_count if level.per_unit else 1)
         return cls(
             groups=profile.cores,
-            vector_flop_per_s=profile.peak("vector", "fp32").flop_per_s,
+            vector_flop_per_s=profile.peak("vector", "fp32").flop_per_s * _clock_share(profile),
             dram_bytes_per_s=profile.dram_bytes_per_s * profile.achievable_dram_fraction,
             cache_bytes=sum(sizes.values()) or 1.0,
             last_level_bytes=sizes.get("l3") or sizes.get("l2") or 1.0,
+            clock_share=_clock_share(profile),
         )
 
     @property
@@ -86,6 +90,15 @@ class CpuMachine:
         return nbytes / self.dram_bytes_per_s * (missing + (1 - missing) / constants.cache_speedup)
 
 
+def _clock_share(profile: HardwareProfile) -> float:
+    """Peaks are stated at the clock that the package holds within its own limit; below, power goes with the cube of the
+    clock, since the voltage falls with it."""
+    if profile.power_w is None or profile.power_limit_w is None:
+        return 1.0
+    share: float = (profile.power_limit_w / profile.power_w) ** (1 / 3)
+    return share
+
+
 @lru_cache(maxsize=64)
 def cpu_machine(hardware: HardwareProfile) -> CpuMachine:
     """The figures that the rules read, derived once for each profile."""
@@ -105,7 +118,10 @@ class _Context:
         """Seconds of a contraction at this share of the peak of its units."""
         peak = self.hardware.find_peak(kernel.engine, kernel.dtype, kernel.accumulate)
         share /= self.constants.peak_share
-        return kernel.matrix_flops / (share * (peak.flop_per_s if peak else self.machine.vector_flop_per_s))
+        machine = self.machine
+        return kernel.matrix_flops / (
+            share * (peak.flop_per_s * machine.clock_share if peak else machine.vector_flop_per_s)
+        )
 
     def activations_s(self, nbytes: float) -> float:
         """Seconds to move activations: from the caches as far as the kernel's own fit there."""
@@ -304,5 +320,9 @@ def cpu_timeline(
     issued: Sequence[float] = (),
     constants: Constants = CONSTANTS,
 ) -> Timeline:
-    """The timeline of one step, a slot for each launch in program order. Raises ProfileError as above."""
-    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued, constants), SPREAD)
+    """The timeline of one step, a slot for each launch in program order. Raises ProfileError as above.
+
+    A package whose cores all work draws what it may.
+    """
+    power_w = math.nan if hardware.power_limit_w is None else hardware.power_limit_w
+    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued, constants), SPREAD, power_w)

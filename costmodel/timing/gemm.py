@@ -129,7 +129,6 @@ def gemm_time(
     bytes_cold: bool = True,
     reuse_bytes: tuple[float, float] | None = None,
     traffic_bytes: float | None = None,
-    steady: bool = True,
     row_reuse: float = 1.0,
     constants: GemmConstants = GEMM,
 ) -> GemmTime:
@@ -139,7 +138,6 @@ def gemm_time(
     ``tf32`` says that they may be rounded. ``bytes_cold``: operands come from DRAM and the result goes there; False:
     all three lie in L2 as far as they fit. ``reuse_bytes`` says it exactly: bytes touched between two uses of
     (A and C, B); ``traffic_bytes`` gives the DRAM traffic itself, where operands are formed on chip (implicit GEMM).
-    ``steady`` is False for a kernel run alone on an idle board, which has its boost clock at first.
     ``row_reuse`` is how often a tile reads each element of A on end, all but the first time from the cache of its
     unit: the taps of a filter's row in an implicit GEMM.
     Raises :class:`ProfileError` where the machine has no engine for ``dtype``, ValueError for sizes below 1.
@@ -168,7 +166,7 @@ def gemm_time(
         found = _vector_product(max(m, n), k, memory_s, engine, hw, constants)
     else:
         found = _best(m, n, k, batch, memory_s, row_reuse, engine, hw, constants)
-    return _finish(found, 2.0 * m * n * k * batch, engine, hw, steady, constants)
+    return _finish(found, 2.0 * m * n * k * batch, engine, hw)
 
 
 #: seconds, compute, memory, fixed, tile, waves, split
@@ -370,13 +368,8 @@ def _vector_product(
     return fixed + _join(compute, memory_s, constants.feed_overlap), compute, memory_s, fixed, (0, 0), 1, 1
 
 
-def _finish(
-    run: _Run, flop: float, engine: GemmEngine, hw: GemmMachine, steady: bool, constants: GemmConstants
-) -> GemmTime:
+def _finish(run: _Run, flop: float, engine: GemmEngine, hw: GemmMachine) -> GemmTime:
     seconds, compute, memory, fixed, tile, waves, split = run
-    if hw.clock is not None and hw.clock.settled_share < 1:
-        compute *= hw.clock.stretch(seconds, steady=steady)
-        seconds = fixed + _join(compute, memory, constants.memory_overlap)
     bound: Bound = "fixed" if fixed >= max(compute, memory) else "compute" if compute >= memory else "memory"
     peak = engine.flop_per_clock * engine.clock_hz * hw.unit_count
     return GemmTime(seconds, compute, memory, fixed, tile, waves, split, bound, flop / peak / seconds)

@@ -48,9 +48,9 @@ class GemmMachine:
     """One GPU for the time of matrix products; all but ``dram_fraction`` and ``l2_bytes_per_s`` stand on datasheets.
 
     ``l2_bytes`` is what one unit sees: the capacity over the copies of a line that L2 holds. ``multicast`` is the
-    number of units that share one read of an operand. ``clock`` says what long load makes of the clock.
-    ``row_reach_bytes`` is the row pitch at which address translation has taken half of its toll. ``engines`` are found
-    by the dtype of the operands, those of narrow formats by the name of their kernels.
+    number of units that share one read of an operand. ``row_reach_bytes`` is the row pitch at which address translation
+    has taken half of its toll. ``engines`` are found by the dtype of the operands, those of narrow formats by the name
+    of their kernels.
     """
 
     unit_count: int
@@ -61,7 +61,6 @@ class GemmMachine:
     l2_bytes_per_s: float  # reads, by micro-benchmark
     engines: Mapping[str, GemmEngine]
     multicast: int = 1
-    clock: Clock | None = None  # None: the clock never changes
     row_reach_bytes: float | None = None
 
     def engine(self, dtype: str) -> GemmEngine:
@@ -81,11 +80,6 @@ class GemmMachine:
         """B/s at this share of the rate of long element-wise kernels; never above the pin rate."""
         return self.dram_bytes_per_s * min(1.0, self.dram_fraction * share)
 
-    @property
-    def settled_share(self) -> float:
-        """Clock under long load over the clock of a short kernel [1]."""
-        return 1.0 if self.clock is None else self.clock.settled_share
-
     @classmethod
     def from_profile(cls, profile: HardwareProfile, constants: ClockConstants = CLOCK) -> GemmMachine:
         """The machine of a hardware profile; its generation fills in where the profile is silent.
@@ -103,7 +97,6 @@ class GemmMachine:
             l2_bytes_per_s=_l2_rate(profile),
             engines=_engines(profile, clock),
             multicast=generation.multicast,
-            clock=clock,
             row_reach_bytes=generation.row_reach_bytes,
         )
 

@@ -27,6 +27,7 @@ from costmodel.timing.convolution import convolution_time
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
+from costmodel.timing.power import Power
 from costmodel.timing.streaming import streaming_time
 from costmodel.timing.timeline import KernelSeconds
 
@@ -41,12 +42,21 @@ class GpuModel:
         self.machine = GpuMachine.from_profile(hardware, constants.clock)
         self.products = GemmMachine.from_profile(hardware, constants.clock)
         self.clock = Clock.of(hardware, constants.clock)
+        self.power = Power(hardware, constants.power)
         #: Device time of a kernel, without the host's.
         self.seconds = lru_cache(maxsize=_MOST_KNOWN)(self._seconds)
 
     def _seconds(self, kernel: Kernel) -> KernelSeconds:
         default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
         return _RULES.get(kernel.algorithm, default)(kernel, self)
+
+    def clock_hz(self, kernel: Kernel) -> float:
+        """The clock that a kernel's time is worked out at [Hz], before power holds it down."""
+        if kernel.engine == "matrix" and kernel.matrix_flops:
+            peak = self.hardware.find_peak(kernel.engine, kernel.dtype, kernel.accumulate)
+            return self.clock.stated_hz if peak is None else self.clock.long_product_hz(peak)
+        is_product = kernel.algorithm in ("gemm", "batched_gemm")
+        return self.clock.stated_hz if is_product else self.clock.lanes_hz
 
 
 #: Kernels that a model remembers: many times those of the largest network.
@@ -110,7 +120,6 @@ def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         dtype=kernel.algorithm if kernel.algorithm in model.products.engines else kernel.dtype,
         hw=model.products,
         traffic_bytes=kernel.bytes,
-        steady=not kernel.alone,
         row_reuse=_row_reuse(kernel.shape) if model.machine.convolutions.keeps_taps else 1.0,
         constants=model.constants.products,
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from costmodel.kernels import Kernel, KernelPlan
 from costmodel.timing.timeline import Slot, Timeline
 
-__all__ = ["COVERAGE_SIGMAS", "HostLatencies", "step_interval"]
+__all__ = ["COVERAGE_SIGMAS", "Drawn", "HostLatencies", "drawn", "step_interval"]
 
 #: Half the width of an interval that holds 90 % of a normal distribution, in standard deviations.
 COVERAGE_SIGMAS = 1.645
@@ -19,6 +19,20 @@ SHARED_SPREAD = 0.04
 #: What a kernel of one shape has for itself [1]: half of the public GEMM timings err by 6 %, a tenth by more than 18 %.
 #: In a model of many shapes it averages out.
 SHAPE_SPREAD = 0.09
+
+
+#: Standard deviation of a board's average power over the prediction [1], beside that of its time.
+POWER_SPREAD = 0.15
+
+
+class Drawn(NamedTuple):
+    """What a step draws, with the intervals that should hold nine of ten measurements: power [W] and energy [J]."""
+
+    power_w: float
+    power_low_w: float
+    power_high_w: float
+    energy_low_j: float
+    energy_high_j: float
 
 
 class HostLatencies(NamedTuple):
@@ -43,6 +57,21 @@ def step_interval(
     if hosts is None or not hosts.assumed:
         return low, high
     return low * hosts.quickest / hosts.assumed, high * hosts.slowest / hosts.assumed
+
+
+def drawn(timeline: Timeline, interval: tuple[float, float], limit_w: float | None) -> Drawn | None:
+    """Power and energy of a step whose time lies in ``interval`` [s]; None where its energy is not modelled.
+
+    Errors of time and of power are taken to be independent; no board draws more than its limit for long.
+    """
+    power, energy, seconds = timeline.power_w, timeline.energy_j, timeline.latency_s
+    if not math.isfinite(power) or not seconds:
+        return None
+    most = math.exp(COVERAGE_SIGMAS * POWER_SPREAD)
+    low, high = power / most, min(power * most, max(limit_w or math.inf, power))
+    sooner, later = (abs(math.log(end / seconds)) for end in interval)
+    least, largest = math.hypot(sooner, math.log(power / low)), math.hypot(later, math.log(high / power))
+    return Drawn(power, low, high, energy / math.exp(least), energy * math.exp(largest))
 
 
 def _device_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float) -> tuple[float, float]:

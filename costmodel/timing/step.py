@@ -6,6 +6,8 @@ touched since the kernel that wrote it began, against the capacity of L2.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -16,7 +18,8 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.flow import Flow, flow_of
-from costmodel.timing.gpu import gpu_model
+from costmodel.timing.gpu import GpuModel, gpu_model
+from costmodel.timing.power import Load, slowed, windows
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
 __all__ = ["Step", "gpu_timeline"]
@@ -46,6 +49,7 @@ class Step:
     it has ended. What a launch adds to the end of the step is its latency, so that the parts sum to the whole.
     Where the host reads a result (``OpNode.synchronizes``) it issues nothing more until the device has ended: the queue
     runs empty, and everything after it is issued that much later.
+    The queue runs at full clock first; where a window of it draws more than the board may, it runs once more.
     """
 
     def __init__(
@@ -60,26 +64,83 @@ class Step:
         self.constants = constants
 
     def timeline(self) -> Timeline:
-        """One slot a launch, in program order."""
+        """One slot a launch, in program order, at the clocks that the power limit leaves."""
         kinds, of_launch = self._kinds(), self.flow.alike
-        busy = [kinds[kind].busy_s for kind in of_launch]
+        launched = [kinds[kind] for kind in of_launch]
+        issued, ended = self._queue(launched)
+        held = self._held(kinds, launched, issued, ended)
+        if held is not None:
+            slower = {(kind, hz): self._held_kind(kind, hz) for kind, hz in set(zip(launched, held, strict=True))}
+            launched = [slower[kind, hz] for kind, hz in zip(launched, held, strict=True)]
+            issued, ended = self._queue(launched)
+        return Timeline(_slots(launched, issued), ended)
+
+    def _queue(self, launched: Sequence[_Kind]) -> tuple[Sequence[float], float]:
+        """When each launch is issued, and when the last has ended [s]."""
+        busy = [kind.busy_s for kind in launched]
         issued = self._issued_after_reads(busy) if self.graph.synchronizing else self.issued
         ended = 0.0
         for issued_s, busy_s in zip(issued, busy, strict=True):
             ended = (issued_s if issued_s > ended else ended) + busy_s
-        return Timeline(_slots([kinds[kind] for kind in of_launch], issued), ended)
+        return issued, ended
+
+    @cached_property
+    def _model(self) -> GpuModel:
+        return gpu_model(self.hardware, self.constants)
 
     def _kinds(self) -> list[_Kind]:
-        """What launches that are alike have in common, in the order of ``flow.examples``."""
-        kernels, launches = self.plan.kernels, self.plan.launches
-        model = gpu_model(self.hardware, self.constants)
-        parts = [model.seconds(kernel) for kernel in kernels]
+        """What launches that are alike have in common, in the order of ``flow.examples``, at full clock."""
+        launches, kernels = self.plan.launches, self.plan.kernels
+        found = []
+        for position, load in zip(self.flow.examples, self.loads(), strict=True):
+            spread = SPREAD.get(kernels[launches[position].kernel].algorithm, SPREAD_ELSEWHERE)
+            found.append(self._kind(load, spread, load.part, None))
+        return found
+
+    def _kind(self, load: Load, spread: float, part: KernelSeconds, held_hz: float | None) -> _Kind:
+        power, busy_s = self._model.power, part.seconds(load.share)
+        clock_hz = load.clock_hz if held_hz is None else held_hz
+        drawn_j = power.static_w * busy_s + power.busy_j(load, clock_hz, busy_s)
+        return _Kind(load, part, busy_s, spread, drawn_j, power.waiting_w(clock_hz), held_hz)
+
+    def _held_kind(self, kind: _Kind, clock_hz: float) -> _Kind:
+        """The same launches where the board holds this clock."""
+        if clock_hz >= kind.load.clock_hz:
+            return kind
+        return self._kind(kind.load, kind.spread, slowed(kind.parts, kind.load.clock_hz, clock_hz), clock_hz)
+
+    def loads(self) -> list[Load]:
+        """What launches ask of the board, in the order of ``flow.examples``."""
+        kernels, launches, model = self.plan.kernels, self.plan.launches, self._model
+        gain = 1 - 1 / self.constants.caches.speedup
         found = []
         for position, share in zip(self.flow.examples, self._shares(self.flow.examples), strict=True):
-            kernel = launches[position].kernel
-            part, spread = parts[kernel], SPREAD.get(kernels[kernel].algorithm, SPREAD_ELSEWHERE)
-            found.append(_Kind(part, share, part.seconds(share), spread))
+            kernel = kernels[launches[position].kernel]
+            of_dram = max(0.0, 1 - (1 - share) / gain) if gain else 1.0
+            switched_j, moved_j = model.power.switched_j(kernel), model.power.moved_j(kernel, of_dram)
+            found.append(Load(model.seconds(kernel), share, model.clock_hz(kernel), switched_j, moved_j))
         return found
+
+    def _held(
+        self, kinds: Sequence[_Kind], launched: Sequence[_Kind], issued: Sequence[float], ended: float
+    ) -> list[float] | None:
+        """For each launch the clock that the power limit leaves it [Hz]; None where it slows none of them."""
+        power, constants = self._model.power, self.constants.power
+        pause = constants.pause_s if any(kernel.alone for kernel in self.plan.kernels) else 0.0
+        if ended < 2 * constants.window_s:
+            counts: Counter[Load] = Counter()
+            for kind, count in Counter(self.flow.alike).items():
+                counts[kinds[kind].load] += count
+            waited = ended - math.fsum(kind.busy_s for kind in launched)
+            clock_hz = power.held_hz(counts, waited, pause)
+            return [clock_hz] * len(launched) if clock_hz < math.inf else None
+        held: list[float] = []
+        slots = list(_slots(launched, issued))
+        for first, beyond in windows([slot.latency_s for slot in slots], constants.window_s):
+            counts = Counter(kind.load for kind in launched[first:beyond])
+            waited = math.fsum(slot.waited_s for slot in slots[first:beyond])
+            held += [power.held_hz(counts, waited, pause)] * (beyond - first)
+        return held if any(clock_hz < math.inf for clock_hz in held) else None
 
     def _issued_after_reads(self, busy: Sequence[float]) -> list[float]:
         """When each launch is issued, where the host waits for the device now and then."""
@@ -145,12 +206,18 @@ class Step:
 
 
 class _Kind(NamedTuple):
-    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`."""
+    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`.
 
+    ``drawn_j`` is the energy of one launch while it is busy [J], ``waiting_w`` what is drawn before it starts [W].
+    """
+
+    load: Load
     parts: KernelSeconds
-    memory_share: float
     busy_s: float
     spread: float
+    drawn_j: float
+    waiting_w: float
+    held_hz: float | None
 
 
 def _slots(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[Slot]:
@@ -160,7 +227,9 @@ def _slots(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[Slot]:
         start = max(issued_s, ended)
         waited, ended = start - ended, start + kind.busy_s
         fixed = waited + kind.parts.fixed_s
-        yield Slot(issued_s, start, ended, waited, kind.busy_s, fixed, kind.parts, kind.memory_share, kind.spread)
+        drawn = kind.drawn_j + waited * kind.waiting_w
+        yield Slot(issued_s, start, ended, waited, kind.busy_s, fixed, kind.parts, kind.load.share, kind.spread, drawn,
+                   kind.held_hz)  # fmt: skip
 
 
 def gpu_timeline(

@@ -44,6 +44,9 @@ class Slot(NamedTuple):
     ``parts``         what its kernel would take with every operand from device memory
     ``memory_share``  share of its memory time that device memory serves, the rest being hits in a cache [1]
     ``spread``        one standard deviation of its time, over its time [1]
+    ``energy_j``      what the machine draws from the end of the launch before it to its own [J]; NaN where the energy
+                      of the machine is not modelled
+    ``held_hz``       the clock that the power limit holds it down to; None where the limit does not slow it
     """
 
     issued_s: float
@@ -55,6 +58,8 @@ class Slot(NamedTuple):
     parts: KernelSeconds
     memory_share: float = 1.0
     spread: float = 0.0
+    energy_j: float = math.nan
+    held_hz: float | None = None
 
     @property
     def latency_s(self) -> float:
@@ -124,6 +129,16 @@ class Timeline(Sequence[Slot]):
         """Seconds that the device is busy."""
         return math.fsum(slot.busy_s for slot in self.slots)
 
+    @cached_property
+    def energy_j(self) -> float:
+        """What the step draws [J]; NaN where the machine's energy is not modelled."""
+        return math.fsum(slot.energy_j for slot in self.slots)
+
+    @property
+    def power_w(self) -> float:
+        """Average power over the step [W]; NaN where it is not modelled, or nothing runs."""
+        return self.energy_j / self.latency_s if self.latency_s else math.nan
+
     @property
     def waited_s(self) -> float:
         """Seconds that the device idles until the host has issued the next launch."""
@@ -141,11 +156,14 @@ class Timeline(Sequence[Slot]):
         return latest
 
     @classmethod
-    def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float) -> Timeline:
-        """Launches of a device that issues its own work: each begins as the one before it ends."""
+    def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float, power_w: float = math.nan) -> Timeline:
+        """Launches of a device that issues its own work: each begins as the one before it ends.
+
+        ``power_w`` is what it draws all the time [W].
+        """
         slots, ended = [], 0.0
         for part in parts:
             busy = part.seconds()
-            slots.append(Slot(ended, ended, ended + busy, 0.0, busy, part.fixed_s, part, 1.0, spread))
+            slots.append(Slot(ended, ended, ended + busy, 0.0, busy, part.fixed_s, part, 1.0, spread, power_w * busy))
             ended += busy
         return cls(tuple(slots))

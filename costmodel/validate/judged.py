@@ -89,6 +89,14 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
 
 def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     """Hold the prediction of one operator against its row, both as the row's way of timing shows them."""
+    found = judge(row, operator_analysis(row, hardware))
+    times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
+    shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
+    return replace(found, **shown)
+
+
+def operator_analysis(row: OperatorRow, hardware: HardwareProfile) -> Analysis:
+    """The analysis of a row's operator, timed as the row was: replayed back to back, or alone between pauses."""
     analysis = _operator_analysis(row, hardware)
     plan = analysis.plan
     if row.dtype in QUANTIZED:
@@ -96,10 +104,7 @@ def judge_operator(row: OperatorRow, hardware: HardwareProfile) -> Judged:
     if row.timing == "graph_replay" or row.library:
         plan = replayed(plan, analysis.hardware)
     analysis.__dict__["plan"] = replace(plan, kernels=tuple(replace(kernel, alone=True) for kernel in plan.kernels))
-    found = judge(row, analysis)
-    times = ("predicted_s", "low_s", "high_s", "roofline_s", "roofs_85_s")
-    shown: dict[str, Any] = {name: call_time(row, getattr(found, name)) for name in times}
-    return replace(found, **shown)
+    return analysis
 
 
 def operator_roofline_s(row: OperatorRow, hardware: HardwareProfile) -> float:

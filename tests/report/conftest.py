@@ -45,6 +45,8 @@ class FakeAnalysis:
     findings: tuple[Any, ...] = ()
     uncosted: tuple[Any, ...] = ()
     conventions: tuple[str, ...] = ("2 FLOPs per MAC", "padding positions are counted")
+    dtype_notes: tuple[str, ...] = ()
+    timeline: tuple[Any, ...] = ()
     totals_changed: Any = None
 
     @property
@@ -54,7 +56,7 @@ class FakeAnalysis:
 
     @property
     def hardware(self) -> Any:
-        return SimpleNamespace(name=self.hw, title=f"NVIDIA {self.hw.upper()}")
+        return SimpleNamespace(name=self.hw, title=f"NVIDIA {self.hw.upper()}", power_limit_w=70.0)
 
     @property
     def execution(self) -> Any:
@@ -75,6 +77,12 @@ class FakeAnalysis:
             "latency_s": seconds,
             "latency_low_s": 0.9 * seconds,
             "latency_high_s": 1.2 * seconds,
+            "energy_j": 50.0 * seconds,
+            "energy_low_j": 40.0 * seconds,
+            "energy_high_j": 60.0 * seconds,
+            "power_w": 50.0 if seconds else None,
+            "power_low_w": 45.0,
+            "power_high_w": 55.0,
         }
         return SimpleNamespace(**(values | (self.totals_changed or {})))
 
@@ -106,7 +114,7 @@ class FakeAnalysis:
 
 
 def _merged(name: str, rows: list[FakeRow]) -> FakeRow:
-    sums = {key: sum(getattr(row, key) for row in rows) for key in (*SUMMED, "count", "latency_s", "share")}
+    sums = {key: sum(getattr(row, key) for row in rows) for key in (*SUMMED, "count", "latency_s", "energy_j", "share")}
     moved = sums["bytes_read"] + sums["bytes_written"]
     return replace(rows[0], name=name, **sums, intensity=sums["flops"] / moved if moved else None)
 
@@ -119,7 +127,7 @@ def row(module: str, op: str, *, macs: int = 0, vector: int = 0, params: int = 0
     return FakeRow(
         name=f"{module}.{op}", op=f"aten.{op}", module=module, flops=2 * macs + vector, matrix_flops=2 * macs,
         vector_flops=vector, macs=macs, params=params, bytes_read=read, bytes_written=written, bound=bound,
-        activations=written // 4 if macs else 0, latency_s=times[bound],
+        activations=written // 4 if macs else 0, latency_s=times[bound], energy_j=50.0 * times[bound],
         intensity=(2 * macs + vector) / (read + written), **options,
     )  # fmt: skip
 

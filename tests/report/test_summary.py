@@ -126,7 +126,8 @@ def test_a_model_without_operators_has_a_page(fake):
 
 
 def test_shared_parameters_are_explained_where_the_sum_differs(fake):
-    operators = fake.with_shares([fake.FakeRow(params=1000, latency_s=1.0), fake.FakeRow(params=1000, latency_s=1.0)])
+    one = fake.FakeRow(params=1000, latency_s=1.0, energy_j=50.0)
+    operators = fake.with_shares([one, one])
     shared = fake.FakeAnalysis(operators=operators, totals_changed={"params": 1000})
     text = " ".join(render_terminal(analysis_document(shared)).split())
     assert "parameters: the rows add up to 2.00 k, the total is 1.00 k (those that operators share count once)" in text

@@ -23,14 +23,18 @@ PRODUCT = Kernel(op="aten.mm", algorithm="gemm", engine="matrix", dtype="fp16", 
 
 def names(constants: Constants) -> list[str]:
     """The dotted names of all numbers in a bundle."""
-    found = []
-    for part in dataclasses.fields(constants):
-        held = getattr(constants, part.name)
-        for field in dataclasses.fields(held):
-            value = getattr(held, field.name)
-            keys = [f".{key}" for key in value] if hasattr(value, "keys") else [""]
-            found += [f"{part.name}.{field.name}{key}" for key in keys]
-    return found
+    return [name.removeprefix(".") for name in below(constants, "")]
+
+
+def below(held: object, name: str) -> list[str]:
+    """The names of numbers in a record or a table, each behind ``name``."""
+    if dataclasses.is_dataclass(held):
+        parts = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)}
+    elif hasattr(held, "items"):
+        parts = dict(held.items())
+    else:
+        return [name] if isinstance(held, (int, float)) else []
+    return [found for key, part in parts.items() for found in below(part, f"{name}.{key}")]
 
 
 @pytest.mark.parametrize("name", names(CONSTANTS))

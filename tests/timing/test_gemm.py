@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from costmodel.devices.libraries import CUBLAS_MATRIX, CUBLAS_MATRIX_TILES, CUBLAS_SIMT, CUBLAS_SIMT_TILES
 from costmodel.errors import ProfileError
 from costmodel.hardware import load, names
-from costmodel.timing.clock import Clock
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmEngine, GemmMachine
 
@@ -154,16 +153,6 @@ def test_shared_reads_of_a_cluster_speed_up_products_that_l2_feeds() -> None:
     assert shared.seconds < alone.seconds < gemm_time(8192, 8192, 8192, hw=BIG).seconds * 4
 
 
-def test_a_board_that_does_not_hold_its_clock() -> None:
-    limited = dataclasses.replace(BIG, clock=Clock(stated_hz=1.4e9, lanes_hz=1.4e9, settled_share=0.5))
-    free, burst, steady = (
-        gemm_time(8192, 8192, 8192, dtype="fp32", hw=hw, steady=held).seconds
-        for hw, held in ((BIG, True), (limited, False), (limited, True))
-    )
-    assert free < burst < steady
-    assert steady / free == pytest.approx(2, rel=0.01)
-
-
 def test_tiles_are_symmetric() -> None:
     """The transposed product is as fast only because every tile has its transpose."""
     for tiles in (CUBLAS_MATRIX_TILES, CUBLAS_SIMT_TILES):
@@ -178,7 +167,7 @@ def test_every_gpu_profile_multiplies(name: str) -> None:
     for dtype in machine.engines:
         time = gemm_time(8192, 8192, 8192, dtype=dtype, hw=machine)
         assert math.isfinite(time.seconds)
-        assert 0.25 < time.efficiency / machine.settled_share <= 1
+        assert 0.25 < time.efficiency <= 1
 
 
 def test_wider_elements_take_longer_in_memory() -> None:

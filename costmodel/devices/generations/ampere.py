@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("8.0",),
     matrix_dtypes=("tf32", "fp16", "bf16", "fp64", "int8"),
     dense_fp16_flop_per_clock=2048,
+    process="n7",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     # Each half of L2 holds copies of the lines that the other half's units read.

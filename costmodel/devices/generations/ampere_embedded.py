@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("8.7",),
     matrix_dtypes=("tf32", "fp16", "bf16", "int8"),
     dense_fp16_flop_per_clock=2048,
+    process="8n",
     dram="LPDDR",
     l2_bytes_per_clock=15.0,
     simt_products=AMPERE.simt_products,

@@ -10,6 +10,7 @@ GENERATION = GpuGeneration(
     capabilities=("12.0", "12.1"),
     matrix_dtypes=("tf32", "fp16", "bf16", "fp8", "int8"),
     dense_fp16_flop_per_clock=1024,
+    process="4n",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=("matrix products have the tiles of Ampere's kernels",),

@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("gfx908",),
     matrix_dtypes=("fp32", "fp16", "bf16", "int8"),
     dense_fp16_flop_per_clock=1024,
+    process="n7",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     matrix_products=XDLOPS,

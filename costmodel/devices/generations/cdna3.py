@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("gfx942", "gfx940"),
     matrix_dtypes=("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8"),
     dense_fp16_flop_per_clock=2048,
+    process="4n",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     matrix_products=XDLOPS,

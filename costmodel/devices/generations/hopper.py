@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("9.0",),
     matrix_dtypes=("tf32", "fp16", "bf16", "fp64", "fp8", "int8"),
     dense_fp16_flop_per_clock=4096,
+    process="4n",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     l2_copies=2,

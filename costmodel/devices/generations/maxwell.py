@@ -9,6 +9,7 @@ GENERATION = GpuGeneration(
     title="NVIDIA Maxwell",
     family=CUDA,
     capabilities=("5.0", "5.2", "5.3"),
+    process="12ffn",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     convolutions=CUDNN_BEFORE_AMPERE,

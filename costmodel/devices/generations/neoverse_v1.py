@@ -11,5 +11,6 @@ GENERATION = CpuGeneration(
     simd_bits=256,
     simd_registers=32,
     convolutions=ONEDNN_AVX2,
+    arithmetic=("fp16", "bf16"),
     assumptions=("convolutions reach the shares of oneDNN's AVX2 kernels on Zen 3",),
 )

@@ -9,6 +9,7 @@ GENERATION = GpuGeneration(
     title="NVIDIA Pascal, GP100",
     family=CUDA,
     capabilities=("6.0",),
+    process="12ffn",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     schedulers_per_unit=2,

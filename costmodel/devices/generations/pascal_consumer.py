@@ -10,6 +10,7 @@ GENERATION = GpuGeneration(
     title="NVIDIA Pascal, GP102 to GP108",
     family=CUDA,
     capabilities=("6.1", "6.2"),
+    process="12ffn",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     row_reach_bytes=PASCAL.row_reach_bytes,

@@ -8,6 +8,7 @@ GENERATION = GpuGeneration(
     title="AMD RDNA",
     family=ROCM,
     capabilities=("gfx1010", "gfx1011", "gfx1012"),
+    process="n7",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=(

@@ -8,6 +8,7 @@ GENERATION = GpuGeneration(
     title="AMD RDNA 2",
     family=ROCM,
     capabilities=("gfx1030", "gfx1031", "gfx1032"),
+    process="n7",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=(

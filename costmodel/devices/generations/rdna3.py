@@ -10,6 +10,7 @@ GENERATION = GpuGeneration(
     capabilities=("gfx1100", "gfx1101", "gfx1102"),
     matrix_dtypes=("fp16", "bf16", "int8"),
     dense_fp16_flop_per_clock=512,
+    process="4n",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     assumptions=(

@@ -11,4 +11,5 @@ GENERATION = CpuGeneration(
     simd_bits=512,
     simd_registers=32,
     convolutions=ONEDNN_AVX512,
+    converted=("bf16",),
 )

@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("7.5",),
     matrix_dtypes=("fp16", "int8"),
     dense_fp16_flop_per_clock=1024,
+    process="12ffn",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
     convolutions=CUDNN_BEFORE_AMPERE,

@@ -11,6 +11,7 @@ GENERATION = GpuGeneration(
     capabilities=("7.0",),
     matrix_dtypes=("fp16",),
     dense_fp16_flop_per_clock=1024,
+    process="12ffn",
     dram="HBM",
     l2_bytes_per_clock=35.0,
     # NeuSight's linear and bmm on a V100; its bmm behaves as with tiles of 64x64 alone.

@@ -1,0 +1,40 @@
+"""What of a dtype request a machine serves: what it cannot multiply is emulated with a note, or refused."""
+
+from __future__ import annotations
+
+from costmodel.devices import CpuGeneration
+from costmodel.errors import InputError
+from costmodel.execution import Execution
+from costmodel.hardware import HardwareProfile
+
+__all__ = ["dtype_notes"]
+
+
+def dtype_notes(execution: Execution, hardware: HardwareProfile) -> tuple[str, ...]:
+    """One line for what the machine does instead of what was asked for; none where it serves the dtype.
+
+    Raises InputError for a dtype whose emulation takes so much longer that a time of it would mislead.
+    """
+    operands = execution.precision.operands
+    if operands == "fp32" or any(hardware.find_peak(engine, operands) for engine in ("matrix", "vector")):
+        return ()
+    if operands == "tf32":
+        return (f"{hardware.title} has no TF32: matrix products run in fp32",)
+    if not isinstance(hardware.generation, CpuGeneration):
+        return (
+            f"{hardware.title} does not multiply {operands}: libraries convert to fp32 and multiply there, which saves "
+            "traffic and no arithmetic; what the conversion costs is not known, the time may be longer",
+        )
+    if operands in hardware.generation.arithmetic:
+        return ()
+    if operands in hardware.generation.converted:
+        return (f"{hardware.title} does not multiply {operands}: oneDNN converts to fp32 in registers, as is timed",)
+    if operands == "fp16":
+        raise InputError(
+            f"{execution.precision} is asked for, and {hardware.name} has no fp16 arithmetic\n"
+            "  PyTorch emulates it value by value there, some 40 times slower than fp32: choose fp32"
+        )
+    return (
+        f"{hardware.title} does not multiply {operands}: timed as if it were converted to fp32 in registers, "
+        "PyTorch's emulation is slower, by how much is not known",
+    )

@@ -1,0 +1,179 @@
+"""Power: what a step draws, and the clock at which it fits into what the board may draw.
+
+    energy = static power x time + clock power x busy time + energy a FLOP x FLOP + energy a byte x bytes
+
+All but static power and DRAM fall with the square of the voltage, and the voltage with the clock down to a floor. A
+board averages its power over a window that is longer than most steps. Where the average asks for more than the limit,
+the clock falls until it fits: arithmetic and fixed cycles take longer, DRAM does not. A kernel that the time model runs
+below that clock already is not slowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from costmodel.devices.power import DRAM_PJ_PER_BYTE, PROCESSES, Process, dram_pj_per_byte
+from costmodel.execution.precision import BITS
+from costmodel.timing.timeline import KernelSeconds
+
+if TYPE_CHECKING:
+    from costmodel.hardware import HardwareProfile
+    from costmodel.kernels.plan import Kernel
+
+__all__ = ["POWER", "Load", "Power", "PowerConstants", "slowed", "windows"]
+
+_PJ = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerConstants:
+    """What no datasheet states of power, beside the figures of processes and memories (``devices/power.py``)."""
+
+    processes: Mapping[str, Process] = field(default_factory=lambda: PROCESSES)
+    dram_pj_per_byte: Mapping[str, float] = field(default_factory=lambda: DRAM_PJ_PER_BYTE)
+    #: Clock power of units that wait for the host over that of units that work [1].
+    waiting_share: float = 0.3
+    #: Time over which a board averages its power before it changes the clock [s]: NVIDIA's boards report averages over
+    #: 25 ms (V100) to 100 ms (A100, H100), by square waves of known length (Yang, Adamek, Armour 2024).
+    window_s: float = 0.1
+    #: Idle time on either side of a kernel that is run alone [s]: what an eager call between two synchronizations
+    #: leaves; the T4's fp32 products in NeuSight's timings lose half of what they lose in the end at this length.
+    pause_s: float = 1.3e-3
+    #: The least clock that a board falls to, over its boost clock [1]: 210 of 1740 MHz on an A40.
+    least_clock_share: float = 0.12
+
+
+POWER = PowerConstants()
+
+
+class Load(NamedTuple):
+    """What one launch asks of the board.
+
+    ``part``       their kernel's time at ``clock_hz``; ``share`` of its memory time DRAM serves [1]
+    ``switched_j`` energy of its operations at the reference voltage [J]
+    ``moved_j``    energy of its bytes of DRAM [J]
+    """
+
+    part: KernelSeconds
+    share: float
+    clock_hz: float
+    switched_j: float
+    moved_j: float
+
+    def seconds(self, clock_hz: float) -> float:
+        """Device time where the board holds ``clock_hz``."""
+        return slowed(self.part, self.clock_hz, clock_hz).seconds(self.share)
+
+
+def slowed(part: KernelSeconds, own_hz: float, clock_hz: float) -> KernelSeconds:
+    """The parts of a kernel that would run at ``own_hz`` where the board holds ``clock_hz``.
+
+    >>> slowed(KernelSeconds(1.0, 3.0, 0.5), 2e9, 1e9)[:3], slowed(KernelSeconds(1.0, 3.0, 0.5), 1e9, 2e9)[:3]
+    ((2.0, 3.0, 1.0), (1.0, 3.0, 0.5))
+    """
+    if clock_hz >= own_hz:
+        return part
+    longer = own_hz / clock_hz
+    return part._replace(compute_s=part.compute_s * longer, fixed_s=part.fixed_s * longer)
+
+
+class Power:
+    """The power of one board: energies of kernels, and the clock that its limit leaves a window of them."""
+
+    def __init__(self, hardware: HardwareProfile, constants: PowerConstants = POWER) -> None:
+        """Raises ProfileError for a machine that is no GPU."""
+        self.constants = constants
+        self.process = process = constants.processes[hardware.gpu.process]
+        self.static_w = process.static_w_per_unit * hardware.unit_count
+        self.clock_w = process.clock_w_per_unit * hardware.unit_count
+        self.limit_w = hardware.power_limit_w
+        self.least_hz = constants.least_clock_share * hardware.clock_hz
+        self._dram_j = _PJ * constants.dram_pj_per_byte.get(hardware.dram.kind, dram_pj_per_byte(hardware.dram.kind))
+
+    def switched_j(self, kernel: Kernel) -> float:
+        """Energy of a kernel's operations and of its bytes through L2, at the reference voltage [J]."""
+        process = self.process
+        lanes = process.lane_pj_per_flop
+        bits = BITS.get(kernel.dtype, 32)
+        each = process.matrix_pj_per_flop * bits / 16 if kernel.engine == "matrix" else lanes * bits / 32
+        pj = each * kernel.matrix_flops + lanes * kernel.vector_flops + process.l2_pj_per_byte * kernel.bytes
+        return _PJ * pj
+
+    def moved_j(self, kernel: Kernel, dram_share: float = 1.0) -> float:
+        """Energy of the share of a kernel's bytes that DRAM serves [J]."""
+        return self._dram_j * kernel.bytes * dram_share
+
+    def clock_power_w(self, clock_hz: float) -> float:
+        """What clock tree and schedulers draw while all units work [W]."""
+        return self.clock_w * clock_hz / self.process.reference_hz * self.process.voltage(clock_hz) ** 2
+
+    def busy_j(self, load: Load, clock_hz: float, seconds: float) -> float:
+        """Energy of one launch beside static power, in ``seconds`` on the device at ``clock_hz`` at most [J]."""
+        held = min(load.clock_hz, clock_hz)
+        return self.clock_power_w(held) * seconds + self.process.voltage(held) ** 2 * load.switched_j + load.moved_j
+
+    def waiting_w(self, clock_hz: float) -> float:
+        """What the board draws while it waits for the host [W]."""
+        return self.static_w + self.constants.waiting_share * self.clock_power_w(clock_hz)
+
+    def window(
+        self, loads: Mapping[Load, int], waited_s: float, clock_hz: float, pause_s: float = 0.0
+    ) -> tuple[float, float]:
+        """(seconds, J) of a window of launches, so many of each kind, at a clock.
+
+        ``waited_s`` is what they wait for the host at full clock: where kernels take longer they wait less, since the
+        host issues at its own pace. ``pause_s`` is idle time around them that stays.
+        """
+        busy = joules = full = 0.0
+        for load, count in loads.items():
+            seconds = load.seconds(clock_hz)
+            busy += count * seconds
+            full += count * load.part.seconds(load.share)
+            joules += count * self.busy_j(load, clock_hz, seconds)
+        waits = max(0.0, waited_s - (busy - full)) + pause_s
+        joules += self.static_w * busy + self.waiting_w(clock_hz) * waits
+        return busy + waits, joules
+
+    def held_hz(self, loads: Mapping[Load, int], waited_s: float, pause_s: float = 0.0) -> float:
+        """The clock that the limit leaves a window of launches [Hz]; infinite where it does not bind."""
+        limit = self.limit_w
+        highest = max((load.clock_hz for load in loads), default=0.0)
+        if limit is None or not highest:
+            return math.inf
+
+        def over(clock_hz: float) -> bool:
+            seconds, joules = self.window(loads, waited_s, clock_hz, pause_s)
+            return joules > limit * seconds
+
+        if not over(highest):
+            return math.inf
+        low, high = self.least_hz, highest
+        if over(low):
+            return low
+        while high / low > 1.002:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if over(middle) else (middle, high)
+        return low
+
+
+def windows(seconds: Sequence[float], window_s: float) -> Iterator[tuple[int, int]]:
+    """(first, beyond the last) launch of each averaging window of a step that is repeated back to back.
+
+    A step shorter than two windows is one, since its neighbours are like it.
+
+    >>> list(windows([1.0] * 7, 2.0)), list(windows([1.0] * 3, 2.0))
+    ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
+    """
+    whole = math.fsum(seconds)
+    count = max(int(whole / window_s), 1)
+    first, passed, cut = 0, 0.0, 1
+    for position, each in enumerate(seconds):
+        passed += each
+        if cut < count and passed >= cut * whole / count and position + 1 > first:
+            yield first, position + 1
+            first, cut = position + 1, max(cut + 1, int(passed / whole * count) + 1)
+    if first < len(seconds):
+        yield first, len(seconds)
