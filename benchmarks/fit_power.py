@@ -57,6 +57,8 @@ ZEUS_DEVICES = {"a40": "a40", "v100": "v100-pcie-32gb"}
 UNLIMITED = ("rtx3090", "rtx4090")
 #: Seconds above which what the host adds to an eager call hardly shows.
 LEAST_S = 0.5e-3
+#: Batch at which the GPU waits for its data nearly all the time: ShuffleNet V2's power is that of a board that waits.
+IDLE_BATCH = 8
 #: Weight of a group of rows, whatever their number, and of a starting value [groups].
 PRIOR = 0.01
 
@@ -66,14 +68,21 @@ FITTED: tuple[tuple[str, str], ...] = (
       for name in ("static_w_per_unit", "clock_w_per_unit", "matrix_pj_per_flop", "lane_pj_per_flop", "voltage_slope",
                    "least_voltage")),
     *(("dram", kind) for kind in ("HBM2", "GDDR6", "GDDR6X", "GDDR7")),
-    ("power", "waiting_share"), ("power", "pause_s"),
+    ("power", "waiting_share"), ("power", "pause_s"), ("power", "gddr_standby_pj_per_byte"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement. ``stretch``: seconds of its kernels over the predicted ones. ``times``: how often the forward pass runs. ``reference``: the case that seconds are relative
-    to, by position; None: they are as they are. ``quantity`` is ``s``, ``W`` or ``J``."""
+    """One measurement.
+
+    ``loads``      kernels of a forward pass, each with its load, the share of its bytes that DRAM serves, and a count
+    ``alone``      whether it is run between two pauses
+    ``times``      how often the forward pass runs
+    ``quantity``   what was measured: "s", "J" or "idle W", the power of a board that mostly waits for its host
+    ``reference``  the case that seconds are relative to, by position; None: they are as they are
+    ``stretch``    seconds of its kernels over the predicted ones
+    """
 
     group: str
     board: str
@@ -165,8 +174,14 @@ def zeus_cases(folder: Path, start: int) -> Iterator[Case]:
     largest: dict[tuple[str, str], int] = {}
     for network, device, batch in curves:
         largest[network, device] = max(batch, largest.get((network, device), 0))
-    position = start
+    position, ready = start, list[Case]()
     for (network, device, batch), curve in sorted(curves.items()):
+        if network == "shufflenetv2" and batch == IDLE_BATCH:
+            loads = next(case.loads for case in ready if case.board == device)
+            yield Case(group=f"{device} zeus idle", board=device, hardware=load(ZEUS_DEVICES[device]), loads=loads,
+                       waited_s=0.0, alone=False, times=1, quantity="idle W",
+                       measured=float(np.median([watts for _, watts in curve.values()])))  # fmt: skip
+            position += 1
         if batch * 4 < largest[network, device] or network == "shufflenetv2":
             continue
         request, sizes = ZEUS[network]
@@ -185,6 +200,7 @@ def zeus_cases(folder: Path, start: int) -> Iterator[Case]:
             one = replace(base, times=TRAINING, group=f"{device} zeus time", hardware=hardware, reference=first,
                           measured=curve[limit][0] / curve[reference][0], stretch=stretch, **common)  # fmt: skip
             yield one
+            ready.append(one)
             position += 1
             if batch == largest[network, device]:
                 yield replace(one, group=f"{device} zeus joules", quantity="J", reference=None,
@@ -239,6 +255,8 @@ def errors(cases: list[Case], constants: PowerConstants) -> np.ndarray:
     found = []
     for case, (seconds, joules) in zip(cases, both, strict=True):
         value = joules if case.quantity == "J" else seconds
+        if case.quantity == "idle W":
+            value = Power(case.hardware, constants).waiting_w(case.hardware.clock_hz)
         if case.reference is not None:
             value /= both[case.reference][0]
         found.append(math.log(value / case.measured))
@@ -256,15 +274,17 @@ def fit(cases: list[Case], start: Mapping[tuple[str, str], float], rounds: int) 
     def residuals(x: np.ndarray) -> np.ndarray:
         return errors(cases, constants_of(dict(zip(keys, np.exp(x), strict=True))))
 
+    prior = np.array([PRIOR * (4 if where == "dram" else 1) for where, _ in keys])
+
     def loss(found: np.ndarray, x: np.ndarray) -> float:
-        return float(weights @ np.minimum(np.sqrt(found**2 + 4e-4), 0.5) + PRIOR * np.sum((x - origin) ** 2))
+        return float(weights @ np.minimum(np.sqrt(found**2 + 4e-4), 0.5) + prior @ (x - origin) ** 2)
 
     now = residuals(x)
     for _ in range(rounds):
         slopes = np.array([(residuals(x + 0.05 * unit) - now) / 0.05 for unit in np.eye(len(x))]).T
         weight = weights / np.maximum(np.abs(now), 0.02) * (np.abs(now) < 0.5)
-        left = slopes.T @ (weight[:, None] * slopes) + 2 * PRIOR * np.eye(len(x))
-        step = np.linalg.solve(left, -slopes.T @ (weight * now) - 2 * PRIOR * (x - origin))
+        left = slopes.T @ (weight[:, None] * slopes) + np.diag(2 * prior)
+        step = np.linalg.solve(left, -slopes.T @ (weight * now) - 2 * prior * (x - origin))
         size = 1.0
         best = loss(now, x)
         while size > 0.05:

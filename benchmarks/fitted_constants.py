@@ -2,8 +2,8 @@
 
     python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
 
-Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py`` and ``fit_models.py`` on the same folder and keeps what they
-print.
+Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py`` and ``fit_models.py`` on the same folder
+and keeps what they print.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 INTRODUCTION = """# Fitted constants, and what they are worth elsewhere
 
-The constants of the time model that no datasheet states were fitted to public measurements, by four scripts whose
+The constants of the time model that no datasheet states were fitted to public measurements, by five scripts whose
 output this page keeps (`python benchmarks/fitted_constants.py`). The constants that costmodel ships are those of its
 source (`costmodel/timing`). Each block gives the best fit to all devices of the block together (**shared**), to each
 device alone (**own**) and to all others but one (**left out**), and the error (median / 90th percentile, %) with each
@@ -46,6 +46,12 @@ FITS = (
         "fitted to these rows. Borrowed: the record that another generation has under the same name.",
     ),
     (
+        "Power and energy",
+        "fit_power.py",
+        "Whole models on RTX PRO 6000 Max-Q, RTX 3090 and 4090, fp32 products on T4 and L4, training steps under power "
+        "limits on A40 and V100 (Zeus). Left out: constants without that board.",
+    ),
+    (
         "Whole models",
         "fit_models.py",
         "A random sample of timm's eager timings on RTX 3090 and 4090. Other families: constants from half of the "
@@ -62,7 +68,8 @@ def main() -> int:
     arguments = parser.parse_args()
     parts = [INTRODUCTION]
     for title, script, about in FITS:
-        extra = ["--rows", str(arguments.rows), "--cached-only"] if script == "fit_models.py" else []
+        extra = ["--left-out"] if script == "fit_power.py" else []
+        extra += ["--rows", str(arguments.rows), "--cached-only"] if script == "fit_models.py" else []
         command = [sys.executable, str(HERE / script), "--measured", str(arguments.measured), *extra]
         print(script, file=sys.stderr)
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own

@@ -34,14 +34,16 @@ class PowerConstants:
 
     processes: Mapping[str, Process] = field(default_factory=lambda: PROCESSES)
     dram_pj_per_byte: Mapping[str, float] = field(default_factory=lambda: DRAM_PJ_PER_BYTE)
+    #: What GDDR draws that is clocked and refreshed and moves nothing, over the bytes that it could move [pJ/B].
+    gddr_standby_pj_per_byte: float = 42.0
     #: Clock power of units that wait for the host over that of units that work [1].
-    waiting_share: float = 0.3
+    waiting_share: float = 0.12
     #: Time over which a board averages its power before it changes the clock [s]: NVIDIA's boards report averages over
     #: 25 ms (V100) to 100 ms (A100, H100), by square waves of known length (Yang, Adamek, Armour 2024).
     window_s: float = 0.1
-    #: Idle time on either side of a kernel that is run alone [s]: what an eager call between two synchronizations
-    #: leaves; the T4's fp32 products in NeuSight's timings lose half of what they lose in the end at this length.
-    pause_s: float = 1.3e-3
+    #: Idle time around a kernel that is run alone [s]: what an eager call between two synchronizations leaves; fitted to
+    #: NeuSight's products on T4 and L4, as are the two before to training steps (``benchmarks/fit_power.py``).
+    pause_s: float = 0.36e-3
     #: The least clock that a board falls to, over its boost clock [1]: 210 of 1740 MHz on an A40.
     least_clock_share: float = 0.12
 
@@ -87,7 +89,8 @@ class Power:
         """Raises ProfileError for a machine that is no GPU."""
         self.constants = constants
         self.process = process = constants.processes[hardware.gpu.process]
-        self.static_w = process.static_w_per_unit * hardware.unit_count
+        standby = constants.gddr_standby_pj_per_byte if hardware.dram.kind.startswith("GDDR") else 0.0
+        self.static_w = process.static_w_per_unit * hardware.unit_count + _PJ * standby * hardware.dram_bytes_per_s
         self.clock_w = process.clock_w_per_unit * hardware.unit_count
         self.limit_w = hardware.power_limit_w
         self.least_hz = constants.least_clock_share * hardware.clock_hz
