@@ -41,8 +41,9 @@ class PowerConstants:
     #: Time over which a board averages its power before it changes the clock [s]: NVIDIA's boards report averages over
     #: 25 ms (V100) to 100 ms (A100, H100), by square waves of known length (Yang, Adamek, Armour 2024).
     window_s: float = 0.1
-    #: Idle time around a kernel that is run alone [s]: what an eager call between two synchronizations leaves; fitted to
-    #: NeuSight's products on T4 and L4, as are the two before to training steps (``benchmarks/fit_power.py``).
+    #: Idle time around a kernel that is run alone [s], as an eager call between two synchronizations leaves it; fitted
+    #: to NeuSight's products on T4 and L4, the figures of standby and waiting to training steps
+    #: (``benchmarks/fit_power.py``).
     pause_s: float = 0.36e-3
     #: The least clock that a board falls to, over its boost clock [1]: 210 of 1740 MHz on an A40.
     least_clock_share: float = 0.12

@@ -96,7 +96,7 @@ def test_voltage_never_falls_below_its_floor_nor_rises_as_the_clock_falls() -> N
     for process in POWER.processes.values():
         volts = [process.voltage(share * process.reference_hz) for share in (1.0, 0.9, 0.7, 0.5, 0.1)]
         assert volts == sorted(volts, reverse=True)
-        assert volts[0] == 1.0 and volts[-1] == process.least_voltage
+        assert volts[0] == 1.0 and volts[-1] >= process.least_voltage > 0
 
 
 def test_a_kernel_of_traffic_alone_is_not_slowed_and_one_of_arithmetic_is() -> None:

@@ -168,7 +168,7 @@ def test_doubling_the_batch_of_a_network_never_takes_less(small, dtype):
 @pytest.mark.parametrize("batch", [1, 32, 1024])
 @pytest.mark.parametrize("dtype", ["fp32", "amp_fp16"])
 def test_a_better_machine_is_never_slower(small, hardware, batch, dtype):
-    here = load(hardware)
+    here = dataclasses.replace(load(hardware), power_w=None)  # a better machine draws more, and may at that limit
     now = latency(small, batch, here, dtype=dtype)
     for other in (better(here, bandwidth=2), better(here, peaks=2), better(here, 2, 2)):
         assert latency(small, batch, other, dtype=dtype) <= now * (1 + 1e-12)
