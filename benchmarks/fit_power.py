@@ -123,7 +123,7 @@ def timm_cases(folder: Path, rows: int) -> Iterator[Case]:
         for row in csv.DictReader(file):
             if row["phase"] == "infer" and row["layout"] == "nchw":
                 groups[row["device"], row["mode"]].append(row)
-    for device, mode in (("rtxpro6000-maxq", "eager"), ("rtxpro6000-maxq", "compile"), ("rtx4090", "eager"),
+    for device, mode in (("rtxpro6000-maxq", "eager"), ("rtxpro6000-maxq", "compile"), ("rtx4090", "eager"), ("rtx4090", "compile"),
                          ("rtx3090", "eager")):  # fmt: skip
         some = groups[device, mode]
         random.Random(1).shuffle(some)  # noqa: S311 - a sample, not a secret
