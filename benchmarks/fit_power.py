@@ -53,6 +53,11 @@ ZEUS: Mapping[str, tuple[str, dict[str, int]]] = {
     "shufflenetv2": ("torchvision:shufflenet_v2_x1_0", {}),
 }
 ZEUS_DEVICES = {"a40": "a40", "v100": "v100-pcie-32gb"}
+#: Boards and engines of timm's timings that are taken.
+TIMM = (
+    *(("rtxpro6000-maxq", "eager"), ("rtxpro6000-maxq", "compile")),
+    *(("rtx4090", "eager"), ("rtx4090", "compile"), ("rtx3090", "eager")),
+)
 #: Boards whose limits no network reaches: what slows them is an error of the constants alone, which weighs thrice.
 UNLIMITED = ("rtx3090", "rtx4090")
 #: Seconds above which what the host adds to an eager call hardly shows.
@@ -123,8 +128,7 @@ def timm_cases(folder: Path, rows: int) -> Iterator[Case]:
         for row in csv.DictReader(file):
             if row["phase"] == "infer" and row["layout"] == "nchw":
                 groups[row["device"], row["mode"]].append(row)
-    for device, mode in (("rtxpro6000-maxq", "eager"), ("rtxpro6000-maxq", "compile"), ("rtx4090", "eager"), ("rtx4090", "compile"),
-                         ("rtx3090", "eager")):  # fmt: skip
+    for device, mode in TIMM:
         some = groups[device, mode]
         random.Random(1).shuffle(some)  # noqa: S311 - a sample, not a secret
         kept = 0
