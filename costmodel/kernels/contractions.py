@@ -52,7 +52,7 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
     """
     weight: TensorSpec = operator.arguments["weight"]
     groups = operator.arguments.get("groups", 1)
-    out, bias = operator.out, operator.arguments.get("bias")
+    out = operator.out
     algorithm = algorithm_of(operator.op, operator.arguments)
     if not _joinable(operator.input):
         yield copy_kernel(operator.op, operator.input)
@@ -68,22 +68,50 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
     kernel = contraction(operator, algorithm, shape=shape)
     if algorithm == "gemm" and kernel.engine == "vector" and shape.window is not None:
         # On FMA lanes cuDNN runs 1x1 filters as it does all others, without a split of k.
-        algorithm = "implicit_gemm"
-        kernel = replace(kernel, algorithm=algorithm)
-    if bias is not None and not depthwise:
+        kernel = replace(kernel, algorithm="implicit_gemm")
+    yield from _with_surroundings(operator, kernel, separate_bias=not depthwise)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _transposed_convolution(operator: Operator) -> Iterator[Kernel]:
+    """The backward pass of a convolution to its data, which is what libraries run: an implicit GEMM for each phase.
+
+    With stride s every s-th pixel of the result meets the same taps of the filter, so each pixel sums up over
+    1/s of the taps in each direction: result[pixels, C_out/groups] over k = C_in/groups * taps / strides.
+    """
+    weight: TensorSpec = operator.arguments["weight"]
+    groups, stride = operator.arguments.get("groups", 1), operator.arguments.get("stride", 1)
+    out, taps = operator.out, weight.shape[2:]
+    strides = product(stride) if isinstance(stride, (list, tuple)) else stride ** len(taps)
+    if not _joinable(operator.input):
+        yield copy_kernel(operator.op, operator.input)
+    algorithm = algorithm_of(operator.op, operator.arguments)
+    depthwise = algorithm == "direct_depthwise"
+    channels, columns = weight.shape[0] // groups, out.shape[1] // groups
+    packed = _packed_groups(groups, channels)
+    depth = max(1, -(-channels * product(taps) // strides))
+    shape = Convolution(
+        Product(out.numel // out.shape[1], columns * packed, depth * packed, -(-groups // packed), weight.itemsize),
+        depthwise=Depthwise.NATIVE if depthwise else None,
+    )
+    yield from _with_surroundings(operator, contraction(operator, algorithm, shape=shape), separate_bias=not depthwise)
+
+
+def _with_surroundings(operator: Operator, kernel: Kernel, *, separate_bias: bool = True) -> Iterator[Kernel]:
+    """A convolution's kernel with the conversions and the addition of a bias that its library leaves to others."""
+    out, bias = operator.out, operator.arguments.get("bias") if separate_bias else None
+    if bias is not None:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
         )
-    wants_nhwc = (
-        kernel.engine == "matrix" and algorithm != "gemm" and operator.hardware.gpu.convolutions.converts_layout
-    )
-    converted = wants_nhwc and not is_channels_last(out)
+    wants_nhwc = kernel.engine == "matrix" and kernel.algorithm != "gemm"
+    converted = wants_nhwc and operator.hardware.gpu.convolutions.converts_layout and not is_channels_last(out)
     if converted:
         yield copy_kernel(operator.op, operator.input, "nchw_to_nhwc", "elementwise")
     yield kernel
     if converted:
         yield copy_kernel(operator.op, out, "nhwc_to_nchw", "elementwise")
-    if bias is not None and not depthwise:
+    if bias is not None:
         yield Kernel(
             op=operator.op,
             algorithm="bias",

@@ -127,6 +127,17 @@ def _conv2d(row: OperatorRow, *, bias: bool) -> _Call:
     return _Call("aten.conv2d", tensors, (batch, out, *sizes), arguments)
 
 
+def _conv2d_backward_input(row: OperatorRow) -> _Call:
+    """The gradient of input[N, C, H, W] of a convolution with weight[O, C/groups, kH, kW]: one transposed."""
+    forward = _conv2d(row, bias=False)
+    stride, padding, dilation = (forward.arguments[name] for name in ("stride", "padding", "dilation"))
+    sizes = zip(row.input[2:], forward.out[2:], row.other[2:], stride, padding, dilation, strict=True)
+    rest = tuple(size - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for size, o, k, s, p, d in sizes)
+    tensors = {"input": forward.out, "*weight": row.other}
+    arguments = {**forward.arguments, "output_padding": rest}
+    return _Call("aten.conv_transpose2d", tensors, row.input, arguments)
+
+
 def _unary(op: str, **arguments: Any) -> Callable[[OperatorRow], _Call]:
     return lambda row: _Call(f"aten.{op}", {"input": row.input}, row.input, arguments)
 
@@ -163,6 +174,7 @@ _KNOWN: dict[str, Callable[[OperatorRow], _Call]] = {
     "bmm": _bmm,
     "matmul": _matmul,
     "conv2d": lambda row: _conv2d(row, bias=False),
+    "conv2d_backward_input": _conv2d_backward_input,
     "conv2d_bias": lambda row: _conv2d(row, bias=True),
     "softmax": _unary("softmax", dim=-1),
     "log_softmax": _unary("log_softmax", dim=-1),

@@ -100,6 +100,22 @@ def test_a_strided_1x1_convolution_is_no_plain_product(kernels):
     assert "implicit_gemm" in algorithms(kernels(nn.Conv2d(C, K, 1, stride=2, bias=False), IMAGE))
 
 
+@pytest.mark.parametrize(("groups", "kernel", "stride"), [(1, 4, 2), (1, 3, 1), (2, 2, 2)])
+def test_a_transposed_convolution_sums_up_a_share_of_the_taps_for_each_pixel(kernels, groups, kernel, stride):
+    """Its product does the operator's FLOPs where strides divide windows and nothing is cut off."""
+    wide = 64  # channels of a group fill the depth of a tile, so that groups are not packed
+    layer = nn.ConvTranspose2d(wide * groups, K * groups, kernel, stride=stride, groups=groups)
+    run = kernels(layer, torch.empty(N, wide * groups, SIDE, SIDE))
+    assert any("implicit_gemm" in name for name in algorithms(run))
+    (product,) = [found.shape.product for found in run if found.matrix_flops]
+    side = (SIDE - 1) * stride + kernel
+    assert (product.m, product.n, product.batch) == (N * side * side, K, groups)
+    assert product.k == wide * kernel**2 // stride**2
+    if kernel == stride:
+        (flops,) = [found.matrix_flops for found in run if found.matrix_flops]
+        assert 2 * product.macs == flops == 2 * N * SIDE * SIDE * wide * groups * K * kernel**2
+
+
 def test_a_depthwise_convolution_adds_its_bias_itself_on_the_vector_lanes(kernels):
     (kernel,) = kernels(nn.Conv2d(C, C, 3, padding=1, groups=C), IMAGE)
     assert (kernel.algorithm, kernel.engine) == ("direct_depthwise", "vector")

@@ -31,6 +31,12 @@ def row(op: str, input: tuple[int, ...], other: tuple[int, ...] = (), **options:
         ),
         (row("conv2d", (2, 8, 9, 9), (8, 1, 3, 3), padding=(1, 1), groups=8), (2, 8, 9, 9), 2 * 8 * 81 * 9),
         (row("conv2d", (2, 8, 10, 12), (16, 8, 3, 3), dilation=(2,)), (2, 16, 6, 8), 2 * 16 * 6 * 8 * 8 * 9),
+        # the gradient of a convolution's input has the input's shape, and as many products as the convolution
+        (
+            row("conv2d_backward_input", (2, 8, 9, 12), (16, 8, 3, 3), stride=(2,)),
+            (2, 8, 9, 12),
+            2 * 16 * 4 * 5 * 8 * 9,
+        ),
         (row("add", (4, 5), (4, 5)), (4, 5), 0),
         (row("softmax", (4, 5)), (4, 5), 0),
         (row("layer_norm", (4, 5)), (4, 5), 0),
@@ -64,7 +70,8 @@ def test_bytes_are_every_operand_once(measured: OperatorRow, read: int, written:
 @pytest.mark.parametrize("op", known())
 def test_every_operator_has_a_formula(op: str) -> None:
     shapes = {"bmm": ((2, 3, 4), (2, 4, 5)), "matmul": ((3, 4), (4, 5)), "conv2d": ((1, 2, 8, 8), (4, 2, 3, 3))}
-    shapes |= {"conv2d_bias": shapes["conv2d"], "linear": ((4, 5), (6, 5)), "linear_no_bias": ((4, 5), (6, 5))}
+    shapes |= {"conv2d_bias": shapes["conv2d"], "conv2d_backward_input": shapes["conv2d"]}
+    shapes |= {"linear": ((4, 5), (6, 5)), "linear_no_bias": ((4, 5), (6, 5))}
     graph = operator_graph(row(op, *shapes.get(op, ((4, 5),))))
     assert lookup(graph.nodes[0].op) is not None
 
