@@ -1,8 +1,9 @@
 """Operators that move elements and compute nothing: copies, casts, joins, padding, gathers, scatters, constants.
 
 0 FLOP, except where a scatter adds. A copy reads every operand once (a broadcast one in its own size) and
-writes every result once. A gather reads only the elements that it fetches, and the indices; a scatter reads
-what it changes and what it scatters, also in place. A constant is only written. Operators that *may* be
+writes every result once. A gather reads only the elements that it fetches, and the indices; a scatter copies its
+operand and scatters over it; in place (``in_place``) it writes the elements that it changes and no others, and
+reads them where it folds something in. A constant is only written. Operators that *may* be
 views (``reshape``, ``contiguous``, ``to``) are free where their operand is contiguous or its dtype stays.
 """
 
@@ -11,9 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from costmodel.cost import Cost
-from costmodel.formulas.elements import aten, cost
+from costmodel.formulas.elements import aten, cost, lines
 from costmodel.formulas.operands import nbytes
 from costmodel.formulas.registry import formula
+from costmodel.symbols import Dim, maximum, product
 from costmodel.tensor import TensorSpec
 
 __all__ = ["CONSTANTS", "COPIES", "GATHERS", "MAYBE_VIEWS"]
@@ -26,7 +28,7 @@ COPIES = aten(
     reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d pad _pad_circular
     roll flip fliplr flipud rot90 repeat tile repeat_interleave tril triu diag diagflat diag_embed pixel_shuffle
     pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter diagonal_scatter
-    as_strided_scatter index_copy index_fill masked_scatter put one_hot complex meshgrid view_copy expand_copy
+    as_strided_scatter masked_scatter put one_hot complex meshgrid view_copy expand_copy
     squeeze_copy unsqueeze_copy permute_copy transpose_copy t_copy select_copy slice_copy narrow_copy split_copy
     split_with_sizes_copy unbind_copy unfold_copy diagonal_copy as_strided_copy alias_copy detach_copy
     view_as_real_copy view_as_complex_copy
@@ -141,47 +143,132 @@ def embedding_bag(
     return cost(flops, (indices, offsets, per_sample_weights), out, read_also=read_also)
 
 
+def _changed(
+    flops: Dim, input: TensorSpec, read: tuple[Any, ...], changed: Dim, in_place: bool, *, folds: bool, out: TensorSpec
+) -> Cost:
+    """Cost of changing ``changed`` elements (at most all): a copy of all of them, or those alone in place."""
+    if not in_place:
+        return cost(flops, (input, *read), out)
+    touched = (changed + out.numel - maximum(changed, out.numel)) * out.itemsize  # the lesser of the two
+    return Cost(
+        vector_flops=flops, bytes_read=nbytes(*read) + (touched if folds else 0), bytes_written=touched, launches=1
+    )
+
+
 @formula("aten.scatter")
 def scatter(
-    input: TensorSpec, index: TensorSpec, src: Any = None, reduce: str | None = None, *, out: TensorSpec
+    input: TensorSpec,
+    index: TensorSpec,
+    src: Any = None,
+    reduce: str | None = None,
+    in_place: bool = False,
+    *,
+    out: TensorSpec,
 ) -> Cost:
     """Puts the source's elements at indices; with ``reduce`` adds or multiplies them: 1 FLOP each."""
-    return cost(index.numel if reduce else 0, (input, index, src), out)
+    flops = index.numel if reduce else 0
+    return _changed(flops, input, (index, src), index.numel, in_place, folds=bool(reduce), out=out)
 
 
 @formula("aten.scatter_add")
-def scatter_add(input: TensorSpec, index: TensorSpec, src: TensorSpec, *, out: TensorSpec) -> Cost:
+def scatter_add(
+    input: TensorSpec, index: TensorSpec, src: TensorSpec, in_place: bool = False, *, out: TensorSpec
+) -> Cost:
     """Adds the source's elements at indices: 1 FLOP each."""
-    return cost(index.numel, (input, index, src), out)
+    return _changed(index.numel, input, (index, src), index.numel, in_place, folds=True, out=out)
 
 
 @formula("aten.scatter_reduce")
 def scatter_reduce(
-    input: TensorSpec, index: TensorSpec, src: TensorSpec, reduce: str = "sum", *, out: TensorSpec
+    input: TensorSpec,
+    index: TensorSpec,
+    src: TensorSpec,
+    reduce: str = "sum",
+    in_place: bool = False,
+    *,
+    out: TensorSpec,
 ) -> Cost:
     """Folds the source's elements in at indices: 1 FLOP each; a mean counts them as well and divides each result."""
     mean = index.numel + out.numel if reduce == "mean" else 0
-    return cost(index.numel + mean, (input, index, src), out)
+    changed = out.numel if reduce == "mean" else index.numel
+    return _changed(index.numel + mean, input, (index, src), changed, in_place, folds=True, out=out)
+
+
+@formula("aten.index_copy")
+def index_copy(
+    input: TensorSpec, index: TensorSpec, source: TensorSpec, in_place: bool = False, *, out: TensorSpec
+) -> Cost:
+    """Puts the source's rows at indices.
+
+    >>> from costmodel.tensor import f32
+    >>> token, keys = f32(1, 8, 1, 64), f32(1, 8, 4096, 64)                 # one more token in a cache of 4096
+    >>> new = index_copy(keys, TensorSpec((1,), "int64"), token, in_place=True, out=keys)
+    >>> new.bytes_read == 8 * 64 * 4 + 8, new.bytes_written == 8 * 64 * 4
+    (True, True)
+    """
+    return _changed(0, input, (index, source), source.numel, in_place, folds=False, out=out)
+
+
+@formula("aten.index_fill")
+def index_fill(
+    input: TensorSpec, dim: int, index: TensorSpec, value: Any = 0, in_place: bool = False, *, out: TensorSpec
+) -> Cost:
+    """Puts one value into the rows at indices."""
+    return _changed(0, input, (index, value), index.numel * lines(input, dim), in_place, folds=False, out=out)
 
 
 @formula("aten.index_add")
-def index_add(input: TensorSpec, index: TensorSpec, source: TensorSpec, alpha: Any = 1, *, out: TensorSpec) -> Cost:
+def index_add(
+    input: TensorSpec,
+    index: TensorSpec,
+    source: TensorSpec,
+    alpha: Any = 1,
+    in_place: bool = False,
+    *,
+    out: TensorSpec,
+) -> Cost:
     """Adds the source's rows at indices: 1 FLOP an element, 2 with a factor."""
-    return cost((1 if alpha == 1 else 2) * source.numel, (input, index, source), out)
+    flops = (1 if alpha == 1 else 2) * source.numel
+    return _changed(flops, input, (index, source), source.numel, in_place, folds=True, out=out)
 
 
 @formula("aten.index_reduce")
-def index_reduce(input: TensorSpec, index: TensorSpec, source: TensorSpec, *, out: TensorSpec) -> Cost:
+def index_reduce(
+    input: TensorSpec, index: TensorSpec, source: TensorSpec, in_place: bool = False, *, out: TensorSpec
+) -> Cost:
     """Folds the source's rows in at indices: 1 FLOP an element."""
-    return cost(source.numel, (input, index, source), out)
+    return _changed(source.numel, input, (index, source), source.numel, in_place, folds=True, out=out)
 
 
 @formula("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
 def index_put(
-    input: TensorSpec, indices: Any, values: TensorSpec, accumulate: bool = False, *, out: TensorSpec
+    input: TensorSpec,
+    indices: Any,
+    values: TensorSpec,
+    accumulate: bool = False,
+    in_place: bool = False,
+    *,
+    out: TensorSpec,
 ) -> Cost:
-    """Puts values at indices; ``accumulate`` adds them: 1 FLOP for each value."""
-    return cost(values.numel if accumulate else 0, (input, indices, values), out)
+    """Puts values at indices; ``accumulate`` adds them: 1 FLOP for each value.
+
+    How many elements a mask takes is not known: all, at most.
+    """
+    flops = values.numel if accumulate else 0
+    changed = _indexed(input, indices)
+    return _changed(flops, input, (indices, values), changed, in_place, folds=accumulate, out=out)
+
+
+def _indexed(input: TensorSpec, indices: Any) -> Dim:
+    """Elements of ``input`` that ``indices``, one for each leading dimension or None, name: the indices broadcast."""
+    given = [index for index in indices if isinstance(index, TensorSpec)]
+    if not given or any(index.dtype in ("bool", "uint8") for index in given):
+        return input.numel
+    rank = max(len(index.shape) for index in given)
+    shapes = [(1,) * (rank - len(index.shape)) + index.shape for index in given]
+    named = product(maximum(*sizes) for sizes in zip(*shapes, strict=True))
+    kept = [size for d, size in enumerate(input.shape) if d >= len(indices) or not isinstance(indices[d], TensorSpec)]
+    return named * product(kept)
 
 
 @formula("aten.polar")

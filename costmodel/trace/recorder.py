@@ -207,6 +207,8 @@ class Recorder(TorchDispatchMode):
                 self._last_write[self.trace.tensors[index.index].storage] = number
         for name in schema.out:
             arguments.pop(name, None)  # its results, which are told as such
+        if schema.in_part:
+            arguments["in_place"] = True
         outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in tensors_in(call.result)]
         module, kind = self.modules[-1]
         how = (bool(schema.written), after, call.synchronizes, self.device.autocast)

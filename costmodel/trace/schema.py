@@ -18,6 +18,13 @@ KEPT_WHOLE = frozenset(
 )
 
 
+#: Operators that put something into some places of an operand.
+_IN_PART = frozenset(
+    """
+    scatter scatter_add scatter_reduce index_copy index_fill index_add index_reduce index_put _index_put_impl
+    """.split()
+)
+
 #: Namespaces and operators that may be special.
 _SPECIAL = frozenset(
     {"profiler", "quantized", *(f"aten.{op}" for op in ("_sparse_addmm", "_sparse_mm", "addmm", "mm", "mv", "matmul"))}
@@ -32,6 +39,7 @@ class Schema:
     ``names``      of its arguments, ``input`` for ``self``
     ``written``    arguments that it writes in place
     ``out``        those of them that are places for its results (``torch.add(a, b, out=c)``): it reads nothing of them
+    ``in_part``    whether it changes a part of an operand in place, which its formula must know
     ``decompose``  whether it is a composite without a meaning of its own
     ``factory``    whether it makes a tensor out of none, on a device
     ``special``    whether it may be a call that the meta device cannot run: see :mod:`costmodel.trace.special`
@@ -42,6 +50,7 @@ class Schema:
     names: tuple[str, ...]
     written: tuple[str, ...]
     out: tuple[str, ...]
+    in_part: bool
     decompose: bool
     factory: bool
     random: bool
@@ -68,6 +77,7 @@ def schema_of(overload: Any) -> Schema:
             op=f"{namespace}.{plain}",
             names=names,
             written=written,
+            in_part=packet.endswith("_") and plain in _IN_PART,
             out=tuple(name for name, a in zip(names, schema.arguments, strict=True) if a.is_out),
             decompose=composite and packet not in KEPT_WHOLE,
             factory=any(a.name == "device" for a in schema.arguments)

@@ -259,6 +259,37 @@ def test_a_scatter_adds_once_for_each_element(name: str, arguments: dict[str, An
     assert cost == Cost(vector_flops=expected, bytes_read=4 * 4 + 6 * 4 + 6 * 8, bytes_written=4 * 4, launches=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "read", "written"),
+    [
+        # 6 indices of 8 B name 6 elements of 100; the source is 6 elements of 4 B
+        ("scatter", {"src": f32(6), "index": ids(6)}, 6 * 8 + 6 * 4, 6 * 4),
+        ("scatter", {"src": f32(6), "index": ids(6), "reduce": "add"}, 6 * 8 + 6 * 4 + 6 * 4, 6 * 4),
+        ("scatter_add", {"src": f32(6), "index": ids(6)}, 6 * 8 + 6 * 4 + 6 * 4, 6 * 4),
+        ("scatter_reduce", {"src": f32(6), "index": ids(6), "reduce": "amax"}, 6 * 8 + 6 * 4 + 6 * 4, 6 * 4),
+        ("scatter_add", {"src": f32(300), "index": ids(300)}, 300 * 8 + 300 * 4 + 100 * 4, 100 * 4),  # all, at most
+        ("index_copy", {"source": f32(6), "index": ids(6)}, 6 * 8 + 6 * 4, 6 * 4),
+        ("index_add", {"source": f32(6), "index": ids(6)}, 6 * 8 + 6 * 4 + 6 * 4, 6 * 4),
+        ("index_fill", {"dim": 0, "index": ids(6), "value": 1.0}, 6 * 8, 6 * 4),
+        ("index_put", {"values": f32(), "indices": [ids(6)]}, 6 * 8 + 4, 6 * 4),
+        ("index_put", {"values": f32(6), "indices": [ids(6)], "accumulate": True}, 6 * 8 + 6 * 4 + 6 * 4, 6 * 4),
+        ("index_put", {"values": f32(), "indices": [TensorSpec((100,), "bool")]}, 100 + 4, 100 * 4),
+    ],
+)
+def test_in_place_the_places_that_change_are_moved_and_no_others(
+    name: str, arguments: dict[str, Any], read: int, written: int
+) -> None:
+    cost = _cost(name, {"input": f32(100), "in_place": True, **arguments}, f32(100))
+    assert (cost.bytes_read, cost.bytes_written) == (read, written)
+
+
+def test_indices_that_broadcast_name_rows_of_what_is_left() -> None:
+    keys = f32(2, 8, 100, 16)  # [:, :, (5, 1), (3)] names 2 * 8 * 5 * 3 elements
+    indices = [None, None, ids(5, 1), ids(3)]
+    cost = _cost("index_put", {"input": keys, "indices": indices, "values": f32(5, 3), "in_place": True}, keys)
+    assert cost.bytes_written == 2 * 8 * 5 * 3 * 4
+
+
 def test_polar_numbers_are_two_products() -> None:
     with counting.counting() as tally:
         r, t = Counted(2.0), Counted(0.3)

@@ -287,3 +287,24 @@ def test_what_a_factory_does_to_hand_its_tensor_over_is_no_operator():
     for index, op in enumerate(ops[:4]):
         made_by = [ops[before] for before in graph.predecessors(index)]
         assert made_by == {"arange": [], "add": ["arange"], "zeros": [], "mul": ["add", "zeros"]}[op]
+
+
+class KeyCache(nn.Module):
+    """One more token in a cache of keys, as static caches write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(1, 8, 1000, 64))
+
+    def forward(self, key: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        self.keys.index_copy_(2, place, key)
+        self.keys[:, :, place] = key
+        return self.keys
+
+
+def test_a_token_put_into_a_cache_moves_the_token_alone():
+    graph = trace(from_module(KeyCache(), (torch.empty(1, 8, 1, 64), torch.tensor([5]))))
+    costs = cost_graph(graph.bind({}))
+    token = 8 * 64 * 4
+    written = [costs.of_call[n.call] for n in graph.nodes if n.op in ("aten.index_copy", "aten.index_put")]
+    assert [(cost.bytes_read, cost.bytes_written) for cost in written] == [(token + 8, token)] * 2
