@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.devices.power import DRAM_PJ_PER_BYTE, PROCESSES, Process, dram_pj_per_byte
@@ -80,7 +81,7 @@ def slowed(part: KernelSeconds, own_hz: float, clock_hz: float) -> KernelSeconds
     if clock_hz >= own_hz:
         return part
     longer = own_hz / clock_hz
-    return part._replace(compute_s=part.compute_s * longer, fixed_s=part.fixed_s * longer)
+    return KernelSeconds(part.compute_s * longer, part.memory_s, part.fixed_s * longer, part.overlap, part.serial_s)
 
 
 class Power:
@@ -94,6 +95,8 @@ class Power:
         self.static_w = process.static_w_per_unit * hardware.unit_count + _PJ * standby * hardware.dram_bytes_per_s
         self.clock_w = process.clock_w_per_unit * hardware.unit_count
         self.limit_w = hardware.power_limit_w
+        #: (clock power [W], square of the voltage [1]) at a clock, which searches ask for again and again.
+        self._switching = lru_cache(maxsize=4096)(lambda hz: (self.clock_power_w(hz), self.process.voltage(hz) ** 2))
         self.least_hz = constants.least_clock_share * hardware.clock_hz
         self._dram_j = _PJ * constants.dram_pj_per_byte.get(hardware.dram.kind, dram_pj_per_byte(hardware.dram.kind))
 
@@ -116,8 +119,8 @@ class Power:
 
     def busy_j(self, load: Load, clock_hz: float, seconds: float) -> float:
         """Energy of one launch beside static power, in ``seconds`` on the device at ``clock_hz`` at most [J]."""
-        held = min(load.clock_hz, clock_hz)
-        return self.clock_power_w(held) * seconds + self.process.voltage(held) ** 2 * load.switched_j + load.moved_j
+        clock_w, squared_voltage = self._switching(min(load.clock_hz, clock_hz))
+        return clock_w * seconds + squared_voltage * load.switched_j + load.moved_j
 
     def waiting_w(self, clock_hz: float) -> float:
         """What the board draws while it waits for the host [W]."""
@@ -131,13 +134,17 @@ class Power:
         ``waited_s`` is what they wait for the host at full clock: where kernels take longer they wait less, since the
         host issues at its own pace. ``pause_s`` is idle time around them that stays.
         """
-        busy = joules = full = 0.0
+        return self._window(loads, _full_s(loads), waited_s, clock_hz, pause_s)
+
+    def _window(
+        self, loads: Mapping[Load, int], full_s: float, waited_s: float, clock_hz: float, pause_s: float
+    ) -> tuple[float, float]:
+        busy = joules = 0.0
         for load, count in loads.items():
             seconds = load.seconds(clock_hz)
             busy += count * seconds
-            full += count * load.part.seconds(load.share)
             joules += count * self.busy_j(load, clock_hz, seconds)
-        waits = max(0.0, waited_s - (busy - full)) + pause_s
+        waits = max(0.0, waited_s - (busy - full_s)) + pause_s
         joules += self.static_w * busy + self.waiting_w(clock_hz) * waits
         return busy + waits, joules
 
@@ -148,8 +155,10 @@ class Power:
         if limit is None or not highest:
             return math.inf
 
+        full_s = _full_s(loads)
+
         def over(clock_hz: float) -> bool:
-            seconds, joules = self.window(loads, waited_s, clock_hz, pause_s)
+            seconds, joules = self._window(loads, full_s, waited_s, clock_hz, pause_s)
             return joules > limit * seconds
 
         if not over(highest):
@@ -161,6 +170,14 @@ class Power:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if over(middle) else (middle, high)
         return low
+
+
+def _full_s(loads: Mapping[Load, int]) -> float:
+    """Device time of launches where nothing slows them [s]."""
+    full = 0.0
+    for load, count in loads.items():
+        full += count * load.part.seconds(load.share)
+    return full
 
 
 def windows(seconds: Sequence[float], window_s: float) -> Iterator[tuple[int, int]]:

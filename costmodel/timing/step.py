@@ -70,8 +70,9 @@ class Step:
         issued, ended = self._queue(launched)
         held = self._held(kinds, launched, issued, ended)
         if held is not None:
-            slower = {(kind, hz): self._held_kind(kind, hz) for kind, hz in set(zip(launched, held, strict=True))}
-            launched = [slower[kind, hz] for kind, hz in zip(launched, held, strict=True)]
+            which = list(zip(of_launch, held, strict=True))
+            slower = {(kind, hz): self._held_kind(kinds[kind], hz) for kind, hz in set(which)}
+            launched = [slower[each] for each in which]
             issued, ended = self._queue(launched)
         return Timeline(_slots(launched, issued), ended)
 
@@ -128,16 +129,14 @@ class Step:
         power, constants = self._model.power, self.constants.power
         pause = constants.pause_s if any(kernel.alone for kernel in self.plan.kernels) else 0.0
         if ended < 2 * constants.window_s:
-            counts: Counter[Load] = Counter()
-            for kind, count in Counter(self.flow.alike).items():
-                counts[kinds[kind].load] += count
+            counts = _counted(kinds, self.flow.alike)
             waited = ended - math.fsum(kind.busy_s for kind in launched)
             clock_hz = power.held_hz(counts, waited, pause)
             return [clock_hz] * len(launched) if clock_hz < math.inf else None
         held: list[float] = []
         slots = list(_slots(launched, issued))
         for first, beyond in windows([slot.latency_s for slot in slots], constants.window_s):
-            counts = Counter(kind.load for kind in launched[first:beyond])
+            counts = _counted(kinds, self.flow.alike[first:beyond])
             waited = math.fsum(slot.waited_s for slot in slots[first:beyond])
             held += [power.held_hz(counts, waited, pause)] * (beyond - first)
         return held if any(clock_hz < math.inf for clock_hz in held) else None
@@ -218,6 +217,14 @@ class _Kind(NamedTuple):
     drawn_j: float
     waiting_w: float
     held_hz: float | None
+
+
+def _counted(kinds: Sequence[_Kind], of_launch: Sequence[int]) -> Counter[Load]:
+    """How many launches there are of each load, those of a kind counted before any is compared."""
+    counts: Counter[Load] = Counter()
+    for kind, count in Counter(of_launch).items():
+        counts[kinds[kind].load] += count
+    return counts
 
 
 def _slots(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[Slot]:

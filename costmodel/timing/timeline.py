@@ -27,7 +27,8 @@ class KernelSeconds(NamedTuple):
     def seconds(self, memory_share: float = 1.0) -> float:
         """The whole, when only ``memory_share`` of the memory time is needed (the rest came from L2)."""
         memory = self.memory_s * memory_share
-        longer, shorter = max(self.compute_s, memory), min(self.compute_s, memory)
+        compute = self.compute_s
+        longer, shorter = (compute, memory) if compute > memory else (memory, compute)
         if longer > 0 and self.overlap != math.inf:
             longer *= (1 + (shorter / longer) ** self.overlap) ** (1 / self.overlap)
         return self.fixed_s + longer + self.serial_s * memory_share
