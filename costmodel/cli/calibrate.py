@@ -1,4 +1,4 @@
-"""``costmodel calibrate -o FILE.toml``: measure this machine and write its hardware profile."""
+"""``costmodel calibrate -o FILE.toml``: measure this machine and write its hardware profile, or its host's alone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", required=True, type=_profile_path, metavar="FILE.toml", help="the profile to write"
     )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what to measure (default: cpu)")
+    parser.add_argument(
+        "--host-only", action="store_true",
+        help="only how long PyTorch's own code takes on this CPU, as --host reads it: seconds, and no GPU needed",
+    )  # fmt: skip
     parser.add_argument("--name", help="the profile's name (default: that of the file)")
     parser.add_argument(
         "--threads", type=common.positive, metavar="N", help="CPU threads (default: torch's own choice)"
@@ -39,36 +43,50 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, then write in one piece; an interrupted calibration leaves the old file as it was."""
-    from costmodel import __version__
-    from costmodel.measure.calibrate import calibrate_cpu
     from costmodel.report import check_writable
     from costmodel.report.output import put
 
     path: Path = arguments.output
     check_writable(str(path))
-    command = f"costmodel calibrate -o {path.name}" + ("" if arguments.device == "cpu" else " --device cuda")
     notes: list[str] = []
     with _progress() as progress:
-        if arguments.device == "cuda":
-            from costmodel.measure.calibrate_cuda import calibrate_cuda
-
-            text = calibrate_cuda(arguments.name or path.stem, command=command, version=__version__, progress=progress)
-        else:
-            text = calibrate_cpu(
-                arguments.name or path.stem,
-                command=command,
-                version=__version__,
-                threads=arguments.threads,
-                seconds=arguments.seconds,
-                most_spread=arguments.max_spread / 100,
-                progress=progress,
-                tell=notes.append,
-            )
+        text = _measured(arguments, progress, notes.append)
     put(text, path)
     for note in notes:
         print(f"costmodel: {note}", file=sys.stderr)
-    print(f"wrote {path}; use it as --hw {path}")
+    print(f"wrote {path}; use it as {'--host' if arguments.host_only else '--hw'} {path}")
     return 0
+
+
+def _measured(
+    arguments: argparse.Namespace, progress: Callable[[str, int, int], None], tell: Callable[[str], None]
+) -> str:
+    """The profile as TOML; ``tell`` takes what the user must know of it."""
+    from costmodel import __version__
+
+    words = ["costmodel calibrate", *["--host-only"] * arguments.host_only, f"-o {arguments.output.name}"]
+    words += [f"--device {arguments.device}"] * (arguments.device != "cpu")
+    name, command = arguments.name or arguments.output.stem, " ".join(words)
+    if arguments.host_only:
+        from costmodel.measure.calibrate_host import calibrate_host
+
+        return calibrate_host(name, command=command, version=__version__, device=arguments.device, progress=progress)
+    if arguments.device == "cuda":
+        from costmodel.measure.calibrate_cuda import calibrate_cuda
+
+        return calibrate_cuda(name, command=command, version=__version__, progress=progress)
+    from costmodel.measure.calibrate import calibrate_cpu
+
+    return calibrate_cpu(
+        name,
+        command=command,
+        version=__version__,
+        threads=arguments.threads,
+        seconds=arguments.seconds,
+        most_spread=arguments.max_spread / 100,
+        progress=progress,
+        tell=tell,
+    )
 
 
 def _profile_path(text: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costmodel.host.catalogue import HostSpan, host_names, host_of, hosts, read_host, span_of
+from costmodel.host.catalogue import HostSpan, host_facts, host_file, host_names, host_of, hosts, read_host, span_of
 from costmodel.host.costs import HostCosts, costs_of
 from costmodel.host.issue import captured, compiled, operators
 from costmodel.host.profile import INSTANT, HostProfile
@@ -15,6 +15,8 @@ __all__ = [
     "captured",
     "compiled",
     "costs_of",
+    "host_facts",
+    "host_file",
     "host_names",
     "host_of",
     "hosts",

@@ -17,7 +17,7 @@ from costmodel.hardware.read import read_raw
 from costmodel.host.profile import INSTANT, ITSELF, HostProfile
 from costmodel.units import parse_quantity
 
-__all__ = ["HostSpan", "host_names", "host_of", "hosts", "read_host", "span_of"]
+__all__ = ["HostSpan", "host_facts", "host_file", "host_names", "host_of", "hosts", "read_host", "span_of"]
 
 #: Half the width of an interval that holds 90 % of a normal distribution, in standard deviations.
 SIGMAS = 1.645
@@ -102,6 +102,27 @@ def hosts() -> list[HostProfile]:
 def host_names() -> tuple[str, ...]:
     """What ``host=`` and ``--host`` take besides a path: the machine's usual one, one without time, and every file."""
     return (USUAL_HOST, INSTANT.name, *sorted(_files()))
+
+
+def host_file(name: str) -> Path | None:
+    """The file of a host, by its name or its path; None for what is no host: a machine, or nothing at all."""
+    if not name.endswith(".toml"):
+        return _files().get(name)
+    path = Path(name).expanduser()
+    try:
+        raw = read_raw(path)
+    except (ProfileError, OSError):
+        return None
+    return path if "slowdown" in raw or path.parent.name == FOLDER else None
+
+
+def host_facts(path: Path) -> list[tuple[str, str, str]]:
+    """(figure, value, source) of a host's file, as it writes them."""
+    raw, host = read_raw(path), read_host(path)
+    figures = ("cpu", "slowdown", "spread", "pageable_copy")
+    sources = {key: raw.get(f"{key}_source", host.source if key in figures else "") for key in raw}
+    shown = [(key, str(raw[key]), sources[key]) for key in ("name", "title", *figures) if key in raw]
+    return [*shown, ("file", str(path), ""), *((f"note {i}", note, "") for i, note in enumerate(host.notes, start=1))]
 
 
 @lru_cache(maxsize=64)

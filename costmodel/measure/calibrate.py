@@ -70,6 +70,8 @@ def calibrate_cpu(
         capacities = {level: float(size * (count if own else 1)) for level, (size, own) in facts.cache_bytes.items()}
         warm_allocator()
         benchmarks = (entries or cpu_entries)()
+        if progress is not None:
+            progress("roofs", 0, 1)
         roofs = measure_roofs(capacities, threads=count, clock=clock)
         rounds = time_entries(benchmarks, _provisional(facts), seconds=seconds, most_spread=most_spread,
                               clock=clock, progress=progress)  # fmt: skip

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from costmodel.execution import Software
 from costmodel.hardware import cuda_identity, cuda_memory
-from costmodel.host import costs_of
+from costmodel.measure.calibrate_host import host_figures, host_slowdown
 from costmodel.measure.latency import check_device, stopwatch
 from costmodel.measure.profile_text import toml_text
 
@@ -45,9 +44,13 @@ def calibrate_cuda(
         for done, dtype in enumerate(_DTYPES):
             rates[dtype] = _with_tf32(dtype == "tf32", lambda dtype=dtype: _fastest_rate(dtype, device))  # type: ignore[misc]
             tell("products and convolutions", done + 1, len(_DTYPES))
-        streams = {count: _stream_rate(count, device) for count in _STREAM_ELEMENTS}
-        fixed_s, dispatch_s, sync_s = _fixed_seconds(device), _dispatch_seconds(device), _sync_seconds()
-    return cuda_profile_text(name, device, rates, max(streams.values()), fixed_s, dispatch_s, sync_s, command, version)
+        streams = []
+        for done, count in enumerate(_STREAM_ELEMENTS):
+            streams.append(_stream_rate(count, device))
+            tell("streams", done + 1, len(_STREAM_ELEMENTS))
+        fixed_s, sync_s = _fixed_seconds(device), _sync_seconds()
+        slowdown = host_slowdown(host_figures(device, progress=progress), device)
+    return cuda_profile_text(name, device, rates, max(streams), fixed_s, slowdown, sync_s, command, version)
 
 
 def _with_tf32(allowed: bool, run: Callable[[], float]) -> float:
@@ -98,19 +101,6 @@ def _graph_of(x: torch.Tensor, count: int) -> Any:
     return graph
 
 
-def _dispatch_seconds(device: str) -> float:
-    """Host time of one operator in eager mode: many small ones in a row, which the device outruns."""
-    x = torch.ones(32, device=device)
-    samples = []
-    for _ in range(_REPEATS):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        for _ in range(1000):
-            x.add_(1)
-        samples.append((time.perf_counter() - started) / 1000)
-    return statistics.median(samples)
-
-
 def _sync_seconds() -> float:
     """Host time to wait for a device that is idle."""
     samples = []
@@ -134,12 +124,13 @@ def cuda_profile_text(
     rates: dict[str, float],
     stream_bytes_per_s: float,
     fixed_s: float,
-    dispatch_s: float,
+    slowdown: float,
     sync_s: float,
     command: str,
     version: str,
 ) -> str:
-    """The profile of a GPU that reached these rates (FLOP/s by dtype, B/s) and times, as TOML.
+    """The profile of a GPU that reached these rates (FLOP/s by dtype, B/s) and times, beside a host of this slowdown
+    over the reference core, as TOML.
 
     Peaks are marked as measured: the clock that the board held is in them.
     """
@@ -164,6 +155,5 @@ def cuda_profile_text(
     if l2 := int(getattr(facts, "L2_cache_size", 0)):
         tables["memory.l2"] = {"capacity": f"{l2 / 2**20:g} MiB"}
     tables["overheads"] = {"kernel_fixed_cycles": round(fixed_s * clock_hz), "sync": f"{sync_s * 1e6:.4g} µs"}
-    reference_s = costs_of(Software()).classes["pointwise"] * 1e-6
-    tables["host"] = {"slowdown": float(f"{dispatch_s / reference_s:.3g}")}
+    tables["host"] = {"slowdown": float(f"{slowdown:.3g}")}
     return toml_text(tables, source=source, heading=f"{facts.name}, as measured by `{command}` on {day}.")

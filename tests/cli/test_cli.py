@@ -109,6 +109,10 @@ def test_formula_evaluates_to_the_count(capsys, syntax):
 
 
 def test_hw_verbs(capsys):
+    listed = run(capsys, "hw", "list")[1]
+    assert "epyc-7742" in listed and "server-2021" in listed
+    assert "AMD EPYC 7742" in run(capsys, "hw", "show", "epyc-7742")[1]
+    assert run(capsys, "hw", "check", "epyc-7742")[:2] == (0, "epyc-7742.toml: ok\n")
     assert run(capsys, "hw", "list")[1].count("\n") > 30
     assert "2,039" in run(capsys, "hw", "show", "a100")[1] or "2039" in run(capsys, "hw", "show", "a100")[1]
     status, out, _ = run(capsys, "hw", "check", "a100", "t4")

@@ -19,6 +19,7 @@ from costmodel.cli import main
 from costmodel.errors import InputError
 from costmodel.hardware import HardwareProfile
 from costmodel.hardware.read import parse_toml, profile_from
+from costmodel.host import span_of
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import Attention, Product
 from costmodel.measure import calibrate, calibrate_cpu, microbench_cpu
@@ -351,7 +352,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, title: str, major: int, minor: i
                             total_memory=24 * 2**30, L2_cache_size=6 * 2**20)  # fmt: skip
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
     rates = {"fp32": 20e12, "tf32": 40e12, "fp16": 80e12, "bf16": 80e12}
-    text = cuda_profile_text("mine", "cuda", rates, 8e11, 2e-6, 5e-6, 1e-5, "costmodel calibrate", "9.9")
+    text = cuda_profile_text("mine", "cuda", rates, 8e11, 2e-6, 1.75, 1e-5, "costmodel calibrate", "9.9")
     return profile_from(parse_toml(text), Path("mine.toml"))
 
 
@@ -377,6 +378,13 @@ def test_the_memory_of_a_calibrated_gpu_is_its_generations(
     profile = calibrated(monkeypatch, title, *version)
     assert profile.dram.kind == kind
     assert GemmMachine.from_profile(profile).l2_bytes_per_s == pytest.approx(rate * 100 * 1.5e9)
+
+
+def test_a_calibrated_gpu_is_issued_to_by_the_host_it_was_measured_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = calibrated(monkeypatch, "NVIDIA GeForce RTX 3090", 8, 6)
+    assert profile.measured_slowdown == 1.75
+    span = span_of("usual", profile)
+    assert span.is_named and span.assumed.slowdown == 1.75
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
