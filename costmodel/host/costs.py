@@ -12,7 +12,7 @@ Two releases of PyTorch apart the parts differ, so there is one table for each e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from costmodel.execution import Software
@@ -116,8 +116,8 @@ class HostCosts:
     cudagraph: CapturedCosts = CapturedCosts(call=53.0, statistics=25.3, gap_us=0.5)
 
 
-#: PyTorch 2: set from KernelBench's public timings with 2.5 on six pairs of device and host, one slowdown a pair
-#: (``benchmarks/fit_hosts.py``).
+#: PyTorch from 2.5 on, where Dynamo checks its guards in C++: set from KernelBench's public timings with 2.5 on six pairs
+#: of device and host, one slowdown a pair (``benchmarks/fit_hosts.py``).
 MODERN = HostCosts(
     module=0.8,
     allocation=0.8,
@@ -134,6 +134,17 @@ MODERN = HostCosts(
         }
     ),
 )  # fmt: skip
+
+#: A call of compiled code before that, with guards in Python [µs on the reference core]: 0.7 ms on an i9-10940X,
+#: whatever the model (timm's compiled rows with 2.4), of a host at about 1.1 to 1.6 of the reference core's time.
+_PYTHON_GUARDS_US = 450.0
+#: PyTorch 2.0 to 2.4: the same operators, dearer calls of what is compiled.
+EARLY = replace(
+    MODERN,
+    compiled=CompiledCosts(call=_PYTHON_GUARDS_US),
+    reduce_overhead=replace(MODERN.reduce_overhead, call=_PYTHON_GUARDS_US),
+    cudagraph=replace(MODERN.cudagraph, call=_PYTHON_GUARDS_US),
+)
 
 #: PyTorch 1: set from torchvision's classifiers at batch 12 on four machines (``benchmarks/fit_hosts.py``). Costs and
 #: slowdowns share a scale: that of the EPYC 7742's 2.1.
@@ -161,4 +172,6 @@ def costs_of(software: Software) -> HostCosts:
     >>> costs_of(Software(torch="1.7.0")) is OLD, costs_of(Software()) is MODERN
     (True, True)
     """
-    return MODERN if software.at_least_torch(2, 0) else OLD
+    if software.at_least_torch(2, 5):
+        return MODERN
+    return EARLY if software.at_least_torch(2, 0) else OLD

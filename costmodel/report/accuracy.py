@@ -19,6 +19,7 @@ from costmodel.validate import (
     by_class,
     by_family,
     by_owner,
+    by_regime,
     grouped,
     pooled,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "baselines_table",
     "groups_table",
     "narrowed",
+    "regimes_table",
     "rows_table",
     "unusable_table",
 ]
@@ -45,6 +47,10 @@ CONVENTIONS = (
     "dtype of the run; 85 %: the same at 85 % of both roofs, and 3 µs for each kernel",
     "operators timed as eager calls: max(floor, lead + kernel), floor and lead of the host read off the smallest calls "
     "of the same file, device and operator; rows not 30 % above it are groups of their own, at the floor",
+    "what bounds the step: host-bound where the device is predicted to wait for its host half of the time or more, "
+    "device-bound where less than a tenth; rows on GPUs",
+    "an interval holds what nobody said: the hosts that a machine is met with unless --host names one, an older "
+    "PyTorch where a row names no release, the copy of inputs where it does not say where they lay",
     "likely owner: the class of kernels that takes the largest share of the predicted time",
 )
 
@@ -66,6 +72,8 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
     blocks += [_with_owner(groups_table(by_family(judged), "By family of architectures, the worst first"))] * any(
         isinstance(item.row, ModelRow) and item.row.family for item in judged
     )
+    blocks += [regimes_table(judged)] * any(item.waiting_share is not None for item in judged)
+    blocks += [_hosts_table(validation)] * bool(validation.hosts)
     blocks.append(groups_table(by_owner(judged), "By the class of kernels that takes most of the predicted time"))
     blocks += [_classes_table(judged)] * any(len(item.time_shares) > 1 for item in judged)
     blocks += [_worst_table(judged, worst)] * bool(worst)
@@ -112,6 +120,26 @@ def groups_table(groups: Sequence[Group], title: str) -> Table:
         rows=tuple(rows),
     )
     return narrowed(table)
+
+
+def regimes_table(judged: Sequence[Judged]) -> Table:
+    """Whole models on GPUs by what bounds them: their host, their device, or both in turn."""
+    return groups_table(by_regime(judged), "By what bounds the step")
+
+
+def _hosts_table(validation: Validation) -> Table:
+    """The hosts that were found from the eager rows, and with which all rows are predicted here."""
+    rows = [asdict(host) for host in validation.hosts]
+    columns = (
+        text_column("device", "device", importance=100),
+        text_column("host", "host", importance=60),
+        text_column("torch", "PyTorch", importance=60),
+        number_column("slowdown", "slowdown", decimals=2, importance=99),
+        quantity_column("copy_bytes_per_s", "copies", "B/s", [row["copy_bytes_per_s"] for row in rows], importance=80),
+        number_column("rows", "eager rows", decimals=0, importance=50),
+    )
+    title = "One host for each machine, found from its eager rows: host time over the reference core's"
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
 def baselines_table(groups: Sequence[Group], title: str) -> Table:
@@ -308,6 +336,8 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
         "families": [_group_json(group) for group in by_family(judged)],
         "classes": [asdict(item) for item in by_class(judged)],
         "owners": [_group_json(group) for group in by_owner(judged)],
+        "regimes": [_group_json(group) for group in by_regime(judged)],
+        "hosts": [asdict(host) for host in validation.hosts],
         "rows": [_judged_json(item) for item in judged],
         "unusable": [
             {"file": row.file, "line": row.line, "reason": row.reason, "about": row.about}

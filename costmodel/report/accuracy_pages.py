@@ -12,6 +12,7 @@ from costmodel.report.accuracy import (
     baselines_table,
     groups_table,
     narrowed,
+    regimes_table,
 )
 from costmodel.report.as_markdown import render_markdown
 from costmodel.report.columns import text_column
@@ -99,6 +100,7 @@ def _first(
     if largest in figures and _models(validations[largest]):
         blocks.append(Figure(figures[largest][0], f"{largest}: predicted against measured time", figures[largest][1]))
     blocks += [groups_table(grouped(models), "Whole models, by machine and run")] * bool(models)
+    blocks += [regimes_table(models)] * any(item.waiting_share is not None for item in models)
     blocks += _left_out(validations, refused)
     blocks.append(Notes(tuple(_links(validations)), title="More"))
     blocks += [Paragraph("This page and those behind it are written by:"), Code(command)]

@@ -10,7 +10,18 @@ from costmodel.validate.judged import Judged
 from costmodel.validate.rows import ModelRow, OperatorRow
 from costmodel.validate.statistics import Score, fitted_scale, score
 
-__all__ = ["ClassError", "Group", "as_one", "by_class", "by_family", "by_owner", "fail_budget", "grouped", "pooled"]
+__all__ = [
+    "ClassError",
+    "Group",
+    "as_one",
+    "by_class",
+    "by_family",
+    "by_owner",
+    "by_regime",
+    "fail_budget",
+    "grouped",
+    "pooled",
+]
 
 #: Fewest rows of a setting whose FLOPs may be scaled to them: a scale fitted to one or two rows says nothing of FLOPs.
 LEAST_FITTED = 3
@@ -90,6 +101,20 @@ def by_owner(judged: Sequence[Judged]) -> list[Group]:
     scales = _scales(judged)
     groups = [_group({"owner": key[0]}, rows, scales) for key, rows in _sorted(judged, lambda item: (item.owner,))]
     return sorted(groups, key=lambda group: -group.score.n)
+
+
+#: Name of a regime -> the least share of the predicted time during which the device waits for its host.
+REGIMES = {"host-bound": 0.5, "mixed": 0.1, "device-bound": 0.0}
+
+
+def by_regime(judged: Iterable[Judged]) -> list[Group]:
+    """Whole models on devices that a host issues to, by how long the device is predicted to wait (:data:`REGIMES`)."""
+    regimes: dict[str, list[Judged]] = {name: [] for name in REGIMES}
+    for item in judged:
+        if (share := item.waiting_share) is not None:
+            regimes[next(name for name, least in REGIMES.items() if share >= least)].append(item)
+    scales = _scales([item for items in regimes.values() for item in items])
+    return [_group({"regime": name}, items, scales) for name, items in regimes.items() if items]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

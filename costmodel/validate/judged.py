@@ -19,7 +19,7 @@ from costmodel.validate.operators import operator_graph
 from costmodel.validate.quantized import DTYPES as QUANTIZED
 from costmodel.validate.quantized import quantized_plan
 from costmodel.validate.replay import replayed
-from costmodel.validate.rows import MeasuredRow, OperatorRow
+from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
 
 __all__ = ["Judged", "in_arithmetic_of", "judge", "judge_operator", "operator_roofline_s"]
 
@@ -30,7 +30,8 @@ class Judged:
 
     ``owner`` is the class of kernels that takes the largest share of the predicted time: where an error of the whole
     most likely comes from. ``time_shares`` are those of all classes, ``uncosted_share`` that of operators without a
-    formula. ``curve`` is the step under every host, where one is to be fitted.
+    formula. ``waiting_share`` is the share during which the device is predicted to wait for its host, None where the
+    host itself computes and for operators. ``curve`` is the step under every host, where one is to be fitted.
     """
 
     row: MeasuredRow
@@ -42,6 +43,7 @@ class Judged:
     roofs_85_s: float
     uncosted_share: float = 0.0
     time_shares: Mapping[str, float] = field(default_factory=dict)
+    waiting_share: float | None = None
     curve: HostCurve | None = None
 
     @property
@@ -84,6 +86,7 @@ def judge(row: MeasuredRow, analysis: Analysis) -> Judged:
         roofs_85_s=simple.roofs_85_s,
         uncosted_share=sum(entry.time_share for entry in analysis.coverage.uncosted),
         time_shares=_time_shares(analysis),
+        waiting_share=_waiting_share(analysis) if isinstance(row, ModelRow) else None,
     )
 
 
@@ -135,6 +138,12 @@ def _time_shares(analysis: Analysis) -> dict[str, float]:
         seconds[name] = seconds.get(name, 0.0) + slot.latency_s
     whole = sum(seconds.values()) or 1.0
     return {name: part / whole for name, part in seconds.items()}
+
+
+def _waiting_share(analysis: Analysis) -> float | None:
+    if not analysis.hardware.family.issues_ahead or not analysis.latency:
+        return None
+    return sum(slot.waited_s for slot in analysis.timeline) / analysis.latency
 
 
 def _class(kernel: Kernel) -> str:

@@ -11,6 +11,16 @@ from costmodel.validate.rows import ModelRow
 
 __all__ = ["image_sizes", "model_row", "request_of"]
 
+#: timm's name of a network -> the configuration of transformers' own, beside this file: the same sizes and parameters,
+#: more operators (queries, keys and values apart, attention written out as it was before 2024).
+_OF_TRANSFORMERS = {
+    "vit_base_patch16_224": "vit_base",
+    "beit_base_patch16_224": "beit_base",
+    "convnext_large": "convnext_large",
+    "resnet50": "resnet50",
+}
+_CONFIGURATIONS = Path(__file__).parent / "transformers"
+
 
 def request_of(model: str) -> str:
     """What to ask a source for: a bare name is timm's.
@@ -38,6 +48,21 @@ def _beside(model: str, file: str) -> str:
     return f"{beside}{colon}{name}" if path.endswith(".py") and beside.is_file() else model
 
 
+def _as_noted(request: str, mode: str, note: str) -> tuple[str, str]:
+    """The request and the mode of a row whose note says more of them than their columns: ``HF`` begins the note of a
+    model of transformers, and ``reduce-overhead`` stands in that of its compiled and captured runs.
+
+    >>> _as_noted("timm:resnet50", "cudagraph", "HF ResNet-50; reduce-overhead run")[0].rpartition("/")[2]
+    'resnet50.json'
+    >>> _as_noted("timm:resnet50", "cudagraph", "second run")
+    ('timm:resnet50', 'cudagraph')
+    """
+    own = _OF_TRANSFORMERS.get(request.removeprefix("timm:"))
+    if own is not None and note.startswith("HF "):
+        request = f"hf:{_CONFIGURATIONS / own}.json"
+    return request, "reduce-overhead" if mode == "cudagraph" and "reduce-overhead" in note else mode
+
+
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
     """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``,
     ``params_m`` and ``gmacs`` (1e6 parameters and 1e9 MACs of one image: the network's), and any condition of a run by
@@ -49,17 +74,19 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
     for name in ("height", "width", "seq_len"):
         if (value := optional_size(record, name)) is not None:
             sizes[name] = value
-    model = text(record, "model")
+    model, note = text(record, "model"), record.get("note") or ""
+    mode = checked_word(record, "mode", flags.mode or "eager")
+    request, mode = _as_noted(request_of(_beside(model, file)), mode, note)
     return ModelRow(
         file=file,
         line=line,
         model=model,
-        request=request_of(_beside(model, file)),
+        request=request,
         phase=phase_word(record, flags.phase),
         device=text(record, "device", flags.device),
         dtype=checked_word(record, "dtype", flags.dtype),
         layout=checked_word(record, "layout", flags.layout or "nchw"),
-        mode=checked_word(record, "mode", flags.mode or "eager"),
+        mode=mode,
         torch=record.get("torch") or flags.torch,
         batch=size(record, "batch"),
         sizes=sizes,

@@ -171,6 +171,13 @@ def test_a_compiled_step_takes_no_less_than_its_launches_need(net, dtype):
 # -- copies, train mode, intervals ---------------------------------------------------------------------------------
 
 
+def test_guards_in_python_made_a_compiled_call_dearer(net):
+    """PyTorch checks them in C++ since 2.5; eager steps know none."""
+    for mode, dearer in (("compile", True), ("reduce-overhead", True), ("eager", False)):
+        before, since = (net.at(mode=mode, torch=release).issued[0] for release in ("2.4.1", "2.5.0"))
+        assert (before > since + 100e-6) == dearer
+
+
 def test_inputs_on_the_host_are_copied_first(net):
     copied = net.at(inputs="host")
     nbytes = 1 * 8 * 8 * 8 * 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from costmodel.api import load_trace
-from costmodel.validate import Flags, ModelRow, Validation, read_measured, validate
+from costmodel.validate import Flags, ModelRow, Validation, by_regime, read_measured, validate
 from costmodel.validate.conditions import unsaid
 from costmodel.validate.fitted_hosts import machine_of
 
@@ -82,3 +82,45 @@ def test_the_host_that_made_the_rows_is_found_again(tmp_path: Path, slowdown: fl
     assert (machine.device, machine.torch, machine.rows) == ("t4", "2.9.1", 2)
     assert abs(math.log(machine.slowdown / slowdown)) < 0.03
     assert max(abs(item.error) for item in found.judged) < 0.03
+
+
+def test_rows_part_by_how_long_the_device_waits(tmp_path: Path) -> None:
+    """One picture through ResNet-18 in half precision leaves a T4 waiting for its host, 64 through AlexNet keep it
+    busy; on a CPU nothing waits, and there is no such row."""
+    rows = [
+        model_row(model="torchvision:resnet18", image_size=224, batch=1),
+        model_row(**{**ALEXNET, "batch": 64}),
+        model_row(**ALEXNET, device="i9-10940x", dtype="fp32"),
+    ]
+    result = judged(tmp_path, MODEL_HEADER, *rows)
+    assert [(group.keys["regime"], group.score.n) for group in by_regime(result.judged)] == [
+        ("host-bound", 1), ("device-bound", 1),
+    ]  # fmt: skip
+    by_model = {item.row.model + item.row.device: item.waiting_share for item in result.judged}
+    assert by_model["torchvision:alexneti9-10940x"] is None
+
+
+@pytest.mark.parametrize(
+    ("note", "request_end", "mode"),
+    [
+        ("HF ResNet-50; reduce-overhead run", "resnet50.json", "reduce-overhead"),
+        ("HF ResNet-50", "resnet50.json", "cudagraph"),
+        ("third run", "timm:resnet50", "cudagraph"),
+    ],
+)
+def test_a_note_says_whose_model_ran_and_how(tmp_path: Path, note: str, request_end: str, mode: str) -> None:
+    line = model_row(model="resnet50", mode="cudagraph") + f",{note}"
+    (row,) = read_measured([write(tmp_path, MODEL_HEADER + ",note", line)]).rows
+    assert isinstance(row, ModelRow)
+    assert row.request.endswith(request_end) and row.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    # Published: 86.6 M of ViT-B/16 (Dosovitskiy et al.), 198 M of ConvNeXt-L (Liu et al.), 25.6 M of ResNet-50.
+    [("vit_base", 86.6e6), ("convnext_large", 198e6), ("resnet50", 25.6e6)],
+)
+def test_configurations_of_transformers_are_the_published_networks(name: str, params: float) -> None:
+    pytest.importorskip("transformers")
+    path = Path(validate.__code__.co_filename).parent / "transformers" / f"{name}.json"
+    assert load_trace(f"hf:{path}").graph.param_count == pytest.approx(params, rel=0.005)
