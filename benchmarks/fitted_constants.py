@@ -57,6 +57,14 @@ FITS = (
         "A random sample of timm's eager timings on RTX 3090 and 4090. Other families: constants from half of the "
         "families, judged on the other half; other GPU: from one GPU, judged on the other.",
     ),
+    (
+        "What PyTorch asks of the host",
+        "fit_hosts.py",
+        "Small batches. The shipped costs of PyTorch 1 were chosen by the median and the 90th percentile of each "
+        "group, so they are as much in the sample as the fitted ones; of a machine left out only its own slowdown and "
+        "copy are found, from its eager rows. Nothing was fitted to `small_batch_compile.csv`; that compiled calls "
+        "were dearer before PyTorch 2.5 was seen in it.",
+    ),
 )
 
 

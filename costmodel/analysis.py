@@ -174,7 +174,8 @@ class Analysis:
         return [copied_s + seconds for seconds in issued] if copied_s else issued
 
     def latency_under(self, host: HostProfile) -> float:
-        """Seconds of the same step issued by another host."""
+        """Seconds of the same step issued by another host; its kernels are as quick as under the assumed one, though a
+        board that waits less may hold a lower clock."""
         issued = self._issued_by(host)
         if self.bound.synchronizing:  # then the host itself waits for the device now and then
             return step_timeline(self.plan, self.bound, self.hardware, issued).latency_s

@@ -66,6 +66,7 @@ def _hosts() -> Table:
     from costmodel.report.document import Table
 
     usual = [load(name).usual_host for name in names()]
+    ordered = sorted(hosts(), key=lambda host: host.slowdown)
     rows = [
         {
             "host": host.name,
@@ -75,14 +76,14 @@ def _hosts() -> Table:
             "copy_bytes_per_s": host.pageable_copy_bytes_per_s,
             "machines": usual.count(host.name),
         }
-        for host in sorted(hosts(), key=lambda host: host.slowdown)
+        for host in ordered
     ]
     columns = (
         text_column("host", "host", importance=100),
         text_column("cpu", "CPU", importance=40),
         number_column("slowdown", "slowdown", decimals=2),
         number_column("spread", "spread", decimals=2),
-        quantity_column("copy_bytes_per_s", "pageable copy", "B/s", [row["copy_bytes_per_s"] for row in rows]),
+        quantity_column("copy_bytes_per_s", "pageable copy", "B/s", [h.pageable_copy_bytes_per_s for h in ordered]),
         number_column("machines", "usual for", decimals=0),
     )
     return Table(columns=columns, rows=tuple(rows), title="Hosts (--host): host time over the reference core's")

@@ -116,8 +116,8 @@ class HostCosts:
     cudagraph: CapturedCosts = CapturedCosts(call=53.0, statistics=25.3, gap_us=0.5)
 
 
-#: PyTorch from 2.5 on, where Dynamo checks its guards in C++: set from KernelBench's public timings with 2.5 on six pairs
-#: of device and host, one slowdown a pair (``benchmarks/fit_hosts.py``).
+#: PyTorch from 2.5 on, where Dynamo checks its guards in C++: set from KernelBench's public timings with 2.5 on six
+#: pairs of device and host, one slowdown a pair (``benchmarks/fit_hosts.py``).
 MODERN = HostCosts(
     module=0.8,
     allocation=0.8,

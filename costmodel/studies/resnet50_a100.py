@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from costmodel.analysis import Analysis
+from costmodel.engines import engine_names
 from costmodel.explain.case import Case
 from costmodel.explain.rules_run import batch_that_fills
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
@@ -35,7 +36,14 @@ def report(bench: Bench) -> Report:
     """What FLOPs say, what the machine takes, and why, from one picture to 256."""
     one = bench.analysis(NETWORK, hw=MACHINE)
     return Report(
-        (_opening(bench, one), _settings(bench), _one_picture(bench, one), _many_pictures(bench), _stages(bench)),
+        (
+            _opening(bench, one),
+            _settings(bench),
+            _one_picture(bench, one),
+            _hosts(bench, one),
+            _many_pictures(bench),
+            _stages(bench),
+        ),
         {
             "resnet50_a100_roofline.svg": _roofline(bench),
             "resnet50_a100_causes.svg": _causes(bench),
@@ -132,6 +140,40 @@ def _one_picture(bench: Bench, one: Analysis) -> Document:
         text += " A network of half the FLOPs would take as long: the host would still issue as many kernels."
     notes = findings_notes(bench.findings(one, "nhwc"), "What the analyzer says about one picture", 5)
     return Document(f"One picture: {limit} is the bottleneck", (Paragraph(text), notes))
+
+
+def _hosts(bench: Bench, one: Analysis) -> Document:
+    """One picture, issued in each mode by a quick host, the machine's usual one and a slow one."""
+    names = [*dict.fromkeys((one.host_span.quickest.name, one.host.name, one.host_span.slowest.name))]
+    rows: list[dict[str, Any]] = []
+    for mode in engine_names():
+        steps = {name: bench.analysis(NETWORK, hw=MACHINE, mode=mode).at(host=name) for name in names}
+        usual = steps[one.host.name]
+        free = bench.analysis(NETWORK, hw=MACHINE, mode=mode).at(host="instant").latency
+        rows.append({"mode": mode, "kernels": usual.totals.kernels, "free": free,
+                     **{name: step.latency for name, step in steps.items()}})  # fmt: skip
+    every = [row[name] for row in rows for name in (*names, "free")]
+    table = Table(
+        columns=(
+            text_column("mode", "mode"),
+            number_column("kernels", "kernels", decimals=0),
+            *(quantity_column(name, name, "s", every, decimals=0) for name in names),
+            quantity_column("free", "a host without time", "s", every, decimals=0),
+        ),
+        rows=tuple(rows),
+    )
+    eager, captured = (next(row for row in rows if row["mode"] == mode) for mode in ("eager", "reduce-overhead"))
+    quick, slow = names[0], names[-1]
+    text = (
+        f"How long one picture takes is a question for the computer beside the GPU. In eager mode a host that is "
+        f"{times(one.host_span.slowest.slowdown / one.host_span.quickest.slowdown)} as slow in PyTorch's code makes "
+        f"the step take {times(eager[slow] / eager[quick])} as long, {seconds(eager[quick])} or "
+        f"{seconds(eager[slow])}. Compiled, the host still calls a library for each convolution; captured as well "
+        f"(reduce-overhead) it calls once, and the two hosts are {seconds(captured[slow] - captured[quick])} apart. "
+        f"Where no host is named, the interval holds all that the machine is met with: "
+        f"{seconds(one.totals.latency_low_s)} to {seconds(one.totals.latency_high_s)} in eager mode; --host narrows it."
+    )
+    return Document("What the host does to one picture", (Paragraph(text), table))
 
 
 def _many_pictures(bench: Bench) -> Document:

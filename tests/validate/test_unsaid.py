@@ -42,7 +42,7 @@ def test_a_script_that_is_known_times_inputs_on_the_device(tmp_path: Path) -> No
 
 
 def test_an_interval_holds_the_cases_that_a_row_leaves_open(tmp_path: Path) -> None:
-    """The step as predicted stays; only the upper end moves, by the copy at least, and further for an older PyTorch."""
+    """The step as predicted stays; the upper end moves by the copy at least, and further for an older PyTorch."""
     header = MODEL_HEADER + ",inputs"
     said, place, both = judged(
         tmp_path,
@@ -52,7 +52,7 @@ def test_an_interval_holds_the_cases_that_a_row_leaves_open(tmp_path: Path) -> N
         model_row(**ALEXNET, torch="") + ",",
     ).judged
     assert said.predicted_s == place.predicted_s == both.predicted_s
-    assert said.low_s == place.low_s
+    assert place.low_s <= said.low_s
     images = 2 * 3 * 224 * 224 * 2
     assert place.high_s > said.high_s + images / 5e9
     assert both.high_s > place.high_s
@@ -63,7 +63,7 @@ def test_rows_that_name_the_same_release_are_one_machines(tmp_path: Path) -> Non
     assert [machine_of(row)[2] for row in rows] == ["2.9.1", "2.9.1", ""]
 
 
-@pytest.mark.parametrize("slowdown", [0.9, 3.0])
+@pytest.mark.parametrize("slowdown", [1.5, 3.0])
 def test_the_host_that_made_the_rows_is_found_again(tmp_path: Path, slowdown: float) -> None:
     """Rows written from predictions under a host of this slowdown: the fit must find it, and then miss nothing."""
     host = tmp_path / "h.toml"
