@@ -3,10 +3,10 @@
     python benchmarks/fit_power.py --measured ../shared/measured [--rows 60]
 
 What identifies them: seconds of whole timm models on a board that its limit slows (RTX PRO 6000 Max-Q) and on boards
-that it does not (RTX 3090, 4090); fp32 products on boards that the slot feeds (T4, L4); seconds, watts and joules of
-training steps under lowered limits (Zeus: A40, V100). Training is not modelled: a step is taken to be a forward pass
-three times over, stretched to each network's own seconds at the highest limit, which it does not reach; what is held
-against the measurement is its seconds relative to those at 250 W, and its joules.
+that it does not (RTX 3090, 4090); fp32 products on boards that the slot feeds (T4, L4), networks on T4 and V100;
+seconds, watts and joules of training steps under lowered limits (Zeus: A40, V100). Training is not modelled: a step is
+taken to be a forward pass three times over, stretched to each network's own seconds at the highest limit, which it does
+not reach; what is held against the measurement is its seconds relative to those at 250 W, and its joules.
 
 Every window of launches is worked out once at full clock; energies and clocks follow from the constants. Constants
 minimise the soft absolute log error, drawn weakly to the values that they start from. Printed: shipped, fitted on all,
@@ -62,6 +62,10 @@ TIMM = (
 UNLIMITED = ("rtx3090", "rtx4090")
 #: Seconds above which what the host adds to an eager call hardly shows.
 LEAST_S = 0.5e-3
+#: The same of NVIDIA's DeepLearningExamples.
+NVIDIA_NETWORKS: Mapping[str, str] = {"resnet50_v1.5": "resnet50", "resnext101_32x4d": "timm:resnext101_32x4d"}
+NVIDIA_DEVICES = {"T4": "t4", "V100-SXM-16GB": "v100-sxm-16gb"}
+NVIDIA_BATCH = 128
 #: Batch at which the GPU waits for its data nearly all the time: ShuffleNet V2's power is that of a board that waits.
 IDLE_BATCH = 8
 #: Weight of a group of rows, whatever their number, and of a starting value [groups].
@@ -150,6 +154,24 @@ def timm_cases(folder: Path, rows: int) -> Iterator[Case]:
                 continue
             kept += 1
             yield found
+
+
+def nvidia_cases(folder: Path) -> Iterator[Case]:
+    """Networks that NVIDIA timed in PyTorch on T4 and V100, at the batch that fills them."""
+    with gzip.open(folder / "nvidia_dle_inference.csv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file) if (row["framework"], row["engine"]) == ("PyTorch", "framework")]
+    for row in rows:
+        device, half = NVIDIA_DEVICES.get(row["device"], ""), row["precision"] == "Mixed Precision"
+        request = NVIDIA_NETWORKS.get(row["model"])
+        if not device or request is None or float(row["batch"] or 0) != NVIDIA_BATCH:
+            continue
+        trace = load_trace(request, layout="nhwc" if half else "nchw")
+        execution = Execution.of(batch=NVIDIA_BATCH, dtype="amp_fp16" if half else "fp32",
+                                 layout="nhwc" if half else "nchw")  # fmt: skip
+        analysis = Analysis(name=trace.name, source=trace.source, record=trace.graph, hardware=load(device),
+                            execution=execution)  # fmt: skip
+        yield cases_of(analysis, group=f"{device} networks", board=device, alone=False, quantity="s",
+                       measured=NVIDIA_BATCH / float(row["throughput_per_s"]))  # fmt: skip
 
 
 def operator_cases(folder: Path, rows: int) -> Iterator[Case]:
@@ -322,6 +344,7 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="fit without each board too (minutes)")
     arguments = parser.parse_args()
     cases = [*timm_cases(arguments.measured, arguments.rows), *operator_cases(arguments.measured, arguments.rows)]
+    cases += nvidia_cases(arguments.measured)
     cases += zeus_cases(arguments.measured, len(cases))
     now = shipped()
     columns = {"shipped": now, "all": fit(cases, now, arguments.rounds)}

@@ -63,13 +63,13 @@ def _table(*processes: Process) -> Mapping[str, Process]:
 PROCESSES = _table(
     Process(
         name="12ffn", title="TSMC 16FF and 12FFN",
-        static_w_per_unit=0.32, clock_w_per_unit=1.6, matrix_pj_per_flop=0.9, lane_pj_per_flop=7.0,
-        l2_pj_per_byte=15.0, reference_hz=1.5e9, voltage_slope=0.22, least_voltage=0.65,
+        static_w_per_unit=0.32, clock_w_per_unit=1.6, matrix_pj_per_flop=0.5, lane_pj_per_flop=7.0,
+        l2_pj_per_byte=12.0, reference_hz=1.5e9, voltage_slope=0.5, least_voltage=0.65,
         fitted_to=("v100-pcie-32gb", "t4"),
     ),
     Process(
         name="8n", title="Samsung 8N",
-        static_w_per_unit=0.59, clock_w_per_unit=1.3, matrix_pj_per_flop=1.9, lane_pj_per_flop=6.4,
+        static_w_per_unit=0.59, clock_w_per_unit=1.3, matrix_pj_per_flop=1.5, lane_pj_per_flop=6.4,
         l2_pj_per_byte=12.0, reference_hz=1.8e9, voltage_slope=1.7, least_voltage=0.76,
         fitted_to=("a40", "rtx3090"),
     ),
@@ -93,7 +93,7 @@ DRAM_PJ_PER_BYTE: Mapping[str, float] = MappingProxyType(
     {
         "GDDR5": 112.0,
         "GDDR5X": 112.0,
-        "GDDR6": 158.0,
+        "GDDR6": 100.0,
         "GDDR6X": 90.0,
         "GDDR7": 78.0,
         "HBM2": 30.4,

@@ -96,3 +96,12 @@ def test_compare_refuses_what_it_cannot_compare(capsys, arguments, said):
     assert main(["compare", *arguments]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.out == ""
+
+
+def test_a_power_limit_is_asked_for_in_watts(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["analyze", "resnet18", "--hw", "a40", "--batch", "64", "--dtype", "amp_fp16"]
+    assert main([*said, "--power-limit", "150"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "power limit 150 W" in page and "of 150 W, which holds the clock at" in page
+    assert main([*said, "--power-limit", "9000"]) == 2
+    assert "draws 300 W at most" in capsys.readouterr().err
