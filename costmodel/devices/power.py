@@ -58,45 +58,45 @@ def _table(*processes: Process) -> Mapping[str, Process]:
 
 
 #: Fitted by ``benchmarks/fit_power.py`` where a process names boards; its errors are in reports/fitted_constants.md.
-#: The energy of matrix engines in 12FFN was not identified (no such board was measured in half precision at its limit):
-#: it is half of 8N's. N7 lies between 12FFN and 4N: no board of it was measured at its limit.
+#: N7 lies between 12FFN and 4N: no board of it was measured at its limit. Energies of lanes and the clock's power share
+#: what a board draws in fp32 products; only their sum is known well.
 PROCESSES = _table(
     Process(
         name="12ffn", title="TSMC 16FF and 12FFN",
-        static_w_per_unit=0.32, clock_w_per_unit=1.6, matrix_pj_per_flop=0.5, lane_pj_per_flop=7.0,
-        l2_pj_per_byte=12.0, reference_hz=1.5e9, voltage_slope=0.5, least_voltage=0.65,
+        static_w_per_unit=0.4, clock_w_per_unit=0.81, matrix_pj_per_flop=0.36, lane_pj_per_flop=12.5,
+        l2_pj_per_byte=12.0, reference_hz=1.5e9, voltage_slope=0.31, least_voltage=0.65,
         fitted_to=("v100-pcie-32gb", "t4"),
     ),
     Process(
         name="8n", title="Samsung 8N",
-        static_w_per_unit=0.59, clock_w_per_unit=1.3, matrix_pj_per_flop=1.5, lane_pj_per_flop=6.4,
-        l2_pj_per_byte=12.0, reference_hz=1.8e9, voltage_slope=1.7, least_voltage=0.76,
+        static_w_per_unit=0.61, clock_w_per_unit=1.7, matrix_pj_per_flop=1.35, lane_pj_per_flop=6.3,
+        l2_pj_per_byte=12.0, reference_hz=1.8e9, voltage_slope=1.5, least_voltage=0.8,
         fitted_to=("a40", "rtx3090"),
     ),
     Process(
         name="n7", title="TSMC N7 and N6",
-        static_w_per_unit=0.3, clock_w_per_unit=1.4, matrix_pj_per_flop=0.5, lane_pj_per_flop=6.5,
+        static_w_per_unit=0.3, clock_w_per_unit=1.2, matrix_pj_per_flop=0.35, lane_pj_per_flop=8.0,
         l2_pj_per_byte=10.0, reference_hz=1.5e9, voltage_slope=0.8, least_voltage=0.7,
     ),
     Process(
         name="4n", title="TSMC 4N and N5",
-        static_w_per_unit=0.115, clock_w_per_unit=2.3, matrix_pj_per_flop=0.18, lane_pj_per_flop=8.0,
-        l2_pj_per_byte=8.0, reference_hz=2.5e9, voltage_slope=0.83, least_voltage=0.68,
+        static_w_per_unit=0.147, clock_w_per_unit=2.1, matrix_pj_per_flop=0.16, lane_pj_per_flop=7.2,
+        l2_pj_per_byte=8.0, reference_hz=2.5e9, voltage_slope=0.88, least_voltage=0.73,
         fitted_to=("rtxpro6000-maxq", "l4", "rtx4090"),
     ),
 )  # fmt: skip
 
 #: Energy of a byte between memory and chip, the interface of both included [pJ/B], by type of memory. HBM2, GDDR6,
-#: GDDR6X and GDDR7 are fitted (``benchmarks/fit_power.py``), HBM2 to 3.8 pJ/bit, where O'Connor et al. ("Fine-Grained
+#: GDDR6X and GDDR7 are fitted (``benchmarks/fit_power.py``), HBM2 to 4.1 pJ/bit, where O'Connor et al. ("Fine-Grained
 #: DRAM", MICRO 2017) give 3.9; their GDDR5 is 14 pJ/bit. The others follow their generation.
 DRAM_PJ_PER_BYTE: Mapping[str, float] = MappingProxyType(
     {
         "GDDR5": 112.0,
         "GDDR5X": 112.0,
-        "GDDR6": 100.0,
-        "GDDR6X": 90.0,
-        "GDDR7": 78.0,
-        "HBM2": 30.4,
+        "GDDR6": 106.0,
+        "GDDR6X": 86.0,
+        "GDDR7": 74.0,
+        "HBM2": 33.0,
         "HBM2e": 29.0,
         "HBM3": 27.0,
         "HBM3e": 25.0,

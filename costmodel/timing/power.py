@@ -36,7 +36,7 @@ class PowerConstants:
     processes: Mapping[str, Process] = field(default_factory=lambda: PROCESSES)
     dram_pj_per_byte: Mapping[str, float] = field(default_factory=lambda: DRAM_PJ_PER_BYTE)
     #: What GDDR draws that is clocked and refreshed and moves nothing, over the bytes that it could move [pJ/B].
-    gddr_standby_pj_per_byte: float = 42.0
+    gddr_standby_pj_per_byte: float = 35.0
     #: Clock power of units that wait for the host over that of units that work [1].
     waiting_share: float = 0.12
     #: Time over which a board averages its power before it changes the clock [s]: NVIDIA's boards report averages over
@@ -45,7 +45,7 @@ class PowerConstants:
     #: Idle time around a kernel that is run alone [s], as an eager call between two synchronizations leaves it; fitted
     #: to NeuSight's products on T4 and L4, the figures of standby and waiting to training steps
     #: (``benchmarks/fit_power.py``).
-    pause_s: float = 0.36e-3
+    pause_s: float = 0.15e-3
     #: The least clock that a board falls to, over its boost clock [1]: 210 of 1740 MHz on an A40.
     least_clock_share: float = 0.12
 
