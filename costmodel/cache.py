@@ -31,7 +31,7 @@ from costmodel.graph_json import from_json, to_json
 __all__ = ["CachedTrace", "cache_dir", "imported_files", "key", "read", "write"]
 
 #: Raised whenever traces or the layout of the file change, so that older entries are not read.
-FORMAT = 3
+FORMAT = 4
 
 _VERSIONED = ("costmodel", "torch", "timm", "torchvision", "transformers")
 

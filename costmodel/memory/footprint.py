@@ -11,7 +11,7 @@ from costmodel.graph import OpGraph
 from costmodel.kernels.plan import KernelPlan
 from costmodel.memory.allocator import Allocator, ExactBytes
 from costmodel.memory.liveness import occupancy
-from costmodel.tensor import ITEMSIZE_BYTES
+from costmodel.tensor import ITEMSIZE_BYTES, Role
 
 __all__ = ["Footprint", "footprint", "run_bytes"]
 
@@ -20,19 +20,25 @@ __all__ = ["Footprint", "footprint", "run_bytes"]
 class Footprint:
     """Memory of a step in B: what lies there throughout, and the most activations alive at once.
 
+    ``constant_bytes`` are tensors that the module holds beside parameters and buffers, as plain attributes.
     ``peak_launch`` is the launch during which they are; None where nothing is launched.
     """
 
     parameter_bytes: int
     buffer_bytes: int
     input_bytes: float
+    constant_bytes: float
     activation_bytes: float
     peak_launch: int | None
 
     @property
     def peak_bytes(self) -> int:
         """All of it together."""
-        return int(self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.activation_bytes)
+        return int(self._resident_bytes + self.activation_bytes)
+
+    @property
+    def _resident_bytes(self) -> float:
+        return self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.constant_bytes
 
 
 def footprint(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator: Allocator | None = None) -> Footprint:
@@ -40,10 +46,14 @@ def footprint(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator:
     taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
     peak = max(range(len(taken)), key=taken.__getitem__, default=None)
     inputs = {graph.tensors[t].storage for t in graph.inputs}
+    brought = {
+        t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is Role.CONSTANT
+    }
     return Footprint(
         parameter_bytes=run_bytes(graph.parameter_bytes_of, precision),
         buffer_bytes=run_bytes(graph.buffer_bytes_of, precision),
         input_bytes=sum(plan.storage_bytes[storage] for storage in inputs),
+        constant_bytes=sum(plan.storage_bytes[storage] for storage in brought),
         activation_bytes=0.0 if peak is None else taken[peak],
         peak_launch=peak,
     )
