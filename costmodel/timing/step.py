@@ -19,7 +19,7 @@ from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.flow import Flow, flow_of
 from costmodel.timing.gpu import GpuModel, gpu_model
-from costmodel.timing.power import Load, slowed, windows
+from costmodel.timing.power import Load, Power, slowed, windows
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
 __all__ = ["Step", "gpu_timeline"]
@@ -74,7 +74,7 @@ class Step:
             slower = {(kind, hz): self._held_kind(kinds[kind], hz) for kind, hz in set(which)}
             launched = [slower[each] for each in which]
             issued, ended = self._queue(launched)
-        return Timeline(_slots(launched, issued), ended)
+        return Timeline(_slots(launched, issued, self._model.power), ended)
 
     def _queue(self, launched: Sequence[_Kind]) -> tuple[Sequence[float], float]:
         """When each launch is issued, and when the last has ended [s]."""
@@ -95,20 +95,15 @@ class Step:
         found = []
         for position, load in zip(self.flow.examples, self.loads(), strict=True):
             spread = SPREAD.get(kernels[launches[position].kernel].algorithm, SPREAD_ELSEWHERE)
-            found.append(self._kind(load, spread, load.part, None))
+            found.append(_Kind(load, load.part, load.part.seconds(load.share), spread))
         return found
-
-    def _kind(self, load: Load, spread: float, part: KernelSeconds, held_hz: float | None) -> _Kind:
-        power, busy_s = self._model.power, part.seconds(load.share)
-        clock_hz = load.clock_hz if held_hz is None else held_hz
-        drawn_j = power.static_w * busy_s + power.busy_j(load, clock_hz, busy_s)
-        return _Kind(load, part, busy_s, spread, drawn_j, power.waiting_w(clock_hz), held_hz)
 
     def _held_kind(self, kind: _Kind, clock_hz: float) -> _Kind:
         """The same launches where the board holds this clock."""
         if clock_hz >= kind.load.clock_hz:
             return kind
-        return self._kind(kind.load, kind.spread, slowed(kind.parts, kind.load.clock_hz, clock_hz), clock_hz)
+        parts = slowed(kind.parts, kind.load.clock_hz, clock_hz)
+        return _Kind(kind.load, parts, parts.seconds(kind.load.share), kind.spread, clock_hz)
 
     def loads(self) -> list[Load]:
         """What launches ask of the board, in the order of ``flow.examples``."""
@@ -134,10 +129,11 @@ class Step:
             clock_hz = power.held_hz(counts, waited, pause)
             return [clock_hz] * len(launched) if clock_hz < math.inf else None
         held: list[float] = []
-        slots = list(_slots(launched, issued))
-        for first, beyond in windows([slot.latency_s for slot in slots], constants.window_s):
+        waits = list(_waits(launched, issued))
+        latencies = [waited + kind.busy_s for waited, kind in zip(waits, launched, strict=True)]
+        for first, beyond in windows(latencies, constants.window_s):
             counts = _counted(kinds, self.flow.alike[first:beyond])
-            waited = math.fsum(slot.waited_s for slot in slots[first:beyond])
+            waited = math.fsum(waits[first:beyond])
             held += [power.held_hz(counts, waited, pause)] * (beyond - first)
         return held if any(clock_hz < math.inf for clock_hz in held) else None
 
@@ -205,18 +201,19 @@ class Step:
 
 
 class _Kind(NamedTuple):
-    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`.
-
-    ``drawn_j`` is the energy of one launch while it is busy [J], ``waiting_w`` what is drawn before it starts [W].
-    """
+    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`."""
 
     load: Load
     parts: KernelSeconds
     busy_s: float
     spread: float
-    drawn_j: float
-    waiting_w: float
-    held_hz: float | None
+    held_hz: float | None = None
+
+    def drawn(self, power: Power) -> tuple[float, float]:
+        """Energy of one launch while it is busy [J], and what is drawn before it starts [W]."""
+        clock_hz = self.load.clock_hz if self.held_hz is None else self.held_hz
+        busy_j = power.static_w * self.busy_s + power.busy_j(self.load, clock_hz, self.busy_s)
+        return busy_j, power.waiting_w(clock_hz)
 
 
 def _counted(kinds: Sequence[_Kind], of_launch: Sequence[int]) -> Counter[Load]:
@@ -227,16 +224,25 @@ def _counted(kinds: Sequence[_Kind], of_launch: Sequence[int]) -> Counter[Load]:
     return counts
 
 
-def _slots(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[Slot]:
-    """Launches in program order: each starts when it is issued and the one before it has ended."""
+def _waits(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[float]:
+    """How long the device idles before each launch, which starts when it is issued and the one before it has ended."""
     ended = 0.0
     for kind, issued_s in zip(kinds, issued, strict=True):
+        start = issued_s if issued_s > ended else ended
+        yield start - ended
+        ended = start + kind.busy_s
+
+
+def _slots(kinds: Sequence[_Kind], issued: Sequence[float], power: Power) -> Iterator[Slot]:
+    """Launches in program order."""
+    drawn = {key: kind.drawn(power) for key, kind in {id(kind): kind for kind in kinds}.items()}  # each kind once
+    ended = 0.0
+    for kind, issued_s, waited in zip(kinds, issued, _waits(kinds, issued), strict=True):
         start = max(issued_s, ended)
-        waited, ended = start - ended, start + kind.busy_s
-        fixed = waited + kind.parts.fixed_s
-        drawn = kind.drawn_j + waited * kind.waiting_w
-        yield Slot(issued_s, start, ended, waited, kind.busy_s, fixed, kind.parts, kind.load.share, kind.spread, drawn,
-                   kind.held_hz)  # fmt: skip
+        ended = start + kind.busy_s
+        busy_j, waiting_w = drawn[id(kind)]
+        yield Slot(issued_s, start, ended, waited, kind.busy_s, waited + kind.parts.fixed_s, kind.parts,
+                   kind.load.share, kind.spread, busy_j + waited * waiting_w, kind.held_hz)  # fmt: skip
 
 
 def gpu_timeline(
