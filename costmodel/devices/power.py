@@ -69,7 +69,7 @@ PROCESSES = _table(
     ),
     Process(
         name="8n", title="Samsung 8N",
-        static_w_per_unit=0.61, clock_w_per_unit=1.7, matrix_pj_per_flop=1.35, lane_pj_per_flop=6.3,
+        static_w_per_unit=0.58, clock_w_per_unit=1.7, matrix_pj_per_flop=1.35, lane_pj_per_flop=6.3,
         l2_pj_per_byte=12.0, reference_hz=1.8e9, voltage_slope=1.5, least_voltage=0.8,
         fitted_to=("a40", "rtx3090"),
     ),

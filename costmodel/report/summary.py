@@ -171,7 +171,7 @@ def _energy(analysis: Any) -> Iterator[tuple[str, str]]:
     if totals.power_w is None:
         return
     low, high = (format_quantity(end, "J") for end in (totals.energy_low_j, totals.energy_high_j))
-    a_sample = f", {format_quantity(totals.energy_j / batch, 'J')} a sample" if batch > 1 else ""
+    a_sample = f", {1e3 * totals.energy_j / batch:.3g} mJ a sample" if batch > 1 else ""
     of = f" of {limit:.0f} W" if limit else ""
     drawn = f"{totals.power_w:.0f} W{of}{held_clock(analysis)}"
     yield "energy", f"{format_quantity(totals.energy_j, 'J')} ({low} to {high}){a_sample}; {drawn}"

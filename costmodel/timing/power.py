@@ -45,7 +45,7 @@ class PowerConstants:
     #: Idle time around a kernel that is run alone [s], as an eager call between two synchronizations leaves it; fitted
     #: to NeuSight's products on T4 and L4, the figures of standby and waiting to training steps
     #: (``benchmarks/fit_power.py``).
-    pause_s: float = 0.15e-3
+    pause_s: float = 0.25e-3
     #: The least clock that a board falls to, over its boost clock [1]: 210 of 1740 MHz on an A40.
     least_clock_share: float = 0.12
 
@@ -127,7 +127,7 @@ class Power:
         return self.static_w + self.constants.waiting_share * self.clock_power_w(clock_hz)
 
     def window(
-        self, loads: Mapping[Load, int], waited_s: float, clock_hz: float, pause_s: float = 0.0
+        self, loads: Mapping[Load, int], waited_s: float, clock_hz: float, pause_s: float = 0.25e-3
     ) -> tuple[float, float]:
         """(seconds, J) of a window of launches, so many of each kind, at a clock.
 
@@ -148,7 +148,7 @@ class Power:
         joules += self.static_w * busy + self.waiting_w(clock_hz) * waits
         return busy + waits, joules
 
-    def held_hz(self, loads: Mapping[Load, int], waited_s: float, pause_s: float = 0.0) -> float:
+    def held_hz(self, loads: Mapping[Load, int], waited_s: float, pause_s: float = 0.25e-3) -> float:
         """The clock that the limit leaves a window of launches [Hz]; infinite where it does not bind."""
         limit = self.limit_w
         highest = max((load.clock_hz for load in loads), default=0.0)
