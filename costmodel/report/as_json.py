@@ -16,7 +16,16 @@ from costmodel.report.document import Block, Code, Document, KeyValues, Notes, P
 from costmodel.report.rows import known, record, word
 from costmodel.rows import QUANTITIES
 
-__all__ = ["SCHEMA_VERSION", "analyses_json", "analysis_json", "document_json", "dump_json", "finding_json", "schema"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "analyses_json",
+    "analysis_json",
+    "document_json",
+    "dump_json",
+    "execution_json",
+    "finding_json",
+    "schema",
+]
 
 SCHEMA_VERSION = 1
 
@@ -57,7 +66,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": _model(analysis.model),
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
-        "execution": _execution(analysis),
+        "execution": execution_json(analysis),
         "totals": {key: known(getattr(analysis.totals, key)) for key in _TOTALS},
         "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
         "closed_forms": dict(analysis.closed_forms or {}),
@@ -100,7 +109,7 @@ def _model(model: Any) -> dict[str, Any]:
     }
 
 
-def _execution(analysis: Any) -> dict[str, Any]:
+def execution_json(analysis: Any) -> dict[str, Any]:
     """How it runs; ``host`` is the one that was assumed, ``host_span`` those that the interval reaches over."""
     execution, span = analysis.execution, analysis.host_span
     return {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from costmodel.report.as_json import execution_json
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Row, Table
 from costmodel.report.summary import PREDICTED
@@ -53,6 +54,9 @@ def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
     machines = [analysis.hardware for analysis in comparison.analyses[0]]
     labels = machine_labels(comparison)
     yield "machines", ", ".join(f"{machine.title} ({labels[machine.name]})" for machine in machines)
+    issued = [analysis for analysis in comparison.analyses[0] if analysis.hardware.family.issues_ahead]
+    if issued:
+        yield "hosts", ", ".join(f"{a.host.name} ({labels[a.hardware.name]})" for a in issued)
     flops = {row[0].name: row[0].totals.flops for row in comparison.analyses}
     yield "fewest FLOPs", min(flops, key=flops.__getitem__)
     winners, short = comparison.fastest, labels
@@ -245,6 +249,9 @@ def compared_json(comparison: Any) -> dict[str, Any]:
             machine: [{"batch": batch, "model": model} for batch, model in comparison.winners_by_batch(machine)]
             for machine in comparison.machines
         },
+        "executions": [
+            {"machine": analysis.hardware.name, **execution_json(analysis)} for analysis in comparison.analyses[0]
+        ],
         "networks": [{key: getattr(found, key) for key in found.__slots__} for found in comparison.contenders],
         "stages": [{key: getattr(found, key) for key in found.__slots__} for found in comparison.stage_rows],
         "causes": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from costmodel.report.as_json import assumed_json, finding_json
+from costmodel.report.as_json import assumed_json, execution_json, finding_json
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
 from costmodel.report.summary import conditions, coverage_sentence
@@ -214,7 +214,7 @@ def explained_json(split: Any, findings: Sequence[Any], measured: Any = None) ->
         "schema_version": 1,
         "model": {"name": analysis.model.name, "source": analysis.model.source},
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
-        "execution": {"batch": analysis.execution.batch, **analysis.execution.words},
+        "execution": execution_json(analysis),
         "flops": analysis.totals.flops,
         "peak": {"engine": peak.engine, "dtype": peak.dtype, "flop_per_s": peak.flop_per_s},
         "flops_alone_s": split.flops_alone_s,

@@ -105,3 +105,17 @@ def test_a_power_limit_is_asked_for_in_watts(capsys: pytest.CaptureFixture[str])
     assert "power limit 150 W" in page and "of 150 W, which holds the clock at" in page
     assert main([*said, "--power-limit", "9000"]) == 2
     assert "draws 300 W at most" in capsys.readouterr().err
+
+
+def test_both_say_which_host_issued_the_work_and_take_another(capsys):
+    """A host that takes 2.7 times the reference core's time, as its file says, and the one that an A100 usually has."""
+    latencies = {}
+    for host, name in (("usual", "epyc-7742"), ("cloud-xeon", "cloud-xeon")):
+        assert main(["explain", PARALLEL, "--hw", "a100", "--host", host, "--format", "json"]) == 0
+        value = json.loads(capsys.readouterr().out)
+        assert value["execution"]["host"] == name
+        latencies[name] = value["latency_s"]
+        assert main(["compare", PARALLEL, SERIES, "--hw", "a100,i9-10940x", "--host", host, "--format", "json"]) == 0
+        gpu, cpu = json.loads(capsys.readouterr().out)["executions"]
+        assert (gpu["machine"], gpu["host"], cpu["host"]) == ("a100-sxm-80gb", name, "itself")
+    assert latencies["cloud-xeon"] > latencies["epyc-7742"]
