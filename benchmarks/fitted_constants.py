@@ -49,7 +49,8 @@ FITS = (
         "Power and energy",
         "fit_power.py",
         "Whole models on RTX PRO 6000 Max-Q, RTX 3090 and 4090, fp32 products on T4 and L4, training steps under power "
-        "limits on A40 and V100 (Zeus). Left out: constants without that board.",
+        "limits on A40 and V100 (Zeus). Left out: constants without that board, from the same guesses; a board that "
+        "alone of its process was measured at its limit is then predicted from guesses.",
     ),
     (
         "Whole models",
@@ -76,7 +77,7 @@ def main() -> int:
     arguments = parser.parse_args()
     parts = [INTRODUCTION]
     for title, script, about in FITS:
-        extra = ["--left-out"] if script == "fit_power.py" else []
+        extra = ["--left-out", "--rows", "4", "--rounds", "5"] if script == "fit_power.py" else []
         extra += ["--rows", str(arguments.rows), "--cached-only"] if script == "fit_models.py" else []
         command = [sys.executable, str(HERE / script), "--measured", str(arguments.measured), *extra]
         print(script, file=sys.stderr)
