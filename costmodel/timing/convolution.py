@@ -31,6 +31,7 @@ __all__ = [
     "Engine",
     "convolution_time",
     "eligible",
+    "executed_share",
     "simt_engine",
 ]
 
@@ -208,6 +209,26 @@ ALGORITHMS: Mapping[str, Callable[[_Problem], _Parts]] = MappingProxyType(
         "fft": _fft,
     }
 )
+
+
+def executed_share(algorithm: str, shape: Window) -> float:
+    """FLOP that an algorithm multiplies and adds, over those of the convolution that it stands for [1].
+
+    F(2x2, 3x3) takes 16 products for 4 outputs of 9 taps, F(4x4, r x r) (r + 3)^2 for 16 outputs of r^2; of a Fourier
+    transform of 32 x 32 points, 17 x 32 complex products (4 each) for the outputs that it leaves.
+
+    >>> conv = Window(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
+    >>> [round(executed_share(name, conv), 3) for name in ("winograd", "winograd_nonfused", "implicit_gemm")]
+    [0.444, 0.25, 1.0]
+    """
+    height, width = shape.kernel
+    if algorithm == "winograd":
+        return 16 / 36
+    if algorithm == "winograd_nonfused":
+        return (height + 3) ** 2 / (16 * height * width)
+    if algorithm == "fft":
+        return 4 * 32 * 17 / ((33 - height) * (33 - width) * height * width)
+    return 1.0
 
 
 def eligible(shape: Window, offered: Collection[str] = CUDNN.algorithms) -> tuple[str, ...]:

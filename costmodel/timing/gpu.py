@@ -19,11 +19,12 @@ from costmodel.kernels.shapes import (
     Pooling,
     Rows,
     Shape,
+    Window,
     product_of,
 )
 from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
-from costmodel.timing.convolution import convolution_time
+from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
@@ -43,12 +44,24 @@ class GpuModel:
         self.products = GemmMachine.from_profile(hardware, constants.clock)
         self.clock = Clock.of(hardware, constants.clock)
         self.power = Power(hardware, constants.power)
+        self.convolved = lru_cache(maxsize=_MOST_KNOWN)(self._convolved)
+        #: Energy of what a kernel executes, at the reference voltage [J].
+        self.switched_j = lru_cache(maxsize=_MOST_KNOWN)(self._switched_j)
         #: Device time of a kernel, without the host's.
         self.seconds = lru_cache(maxsize=_MOST_KNOWN)(self._seconds)
+
+    def _convolved(self, window: Window) -> ConvTime:
+        return convolution_time(window, machine=self.machine, constants=self.constants.convolutions)
 
     def _seconds(self, kernel: Kernel) -> KernelSeconds:
         default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
         return _RULES.get(kernel.algorithm, default)(kernel, self)
+
+    def _switched_j(self, kernel: Kernel) -> float:
+        window = _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) is _dense_convolution else None
+        if window is None:
+            return self.power.switched_j(kernel)
+        return self.power.switched_j(kernel, executed_share(self.convolved(window).algorithm, window))
 
     def clock_hz(self, kernel: Kernel) -> float:
         """The clock that a kernel's time is worked out at [Hz], before power holds it down."""
@@ -134,12 +147,18 @@ def _row_reuse(shape: Shape) -> float:
     return max(1.0, shape.window.kernel[1] / shape.window.stride[1])
 
 
+def _window_on_lanes(kernel: Kernel) -> Window | None:
+    """The window of a convolution that runs on vector lanes; None for what runs as a matrix product."""
+    shape = kernel.shape
+    return None if kernel.engine == "matrix" or not isinstance(shape, Convolution) else shape.window
+
+
 def _dense_convolution(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     """On vector lanes the fastest of implicit GEMM, Winograd and FFT; on matrix engines implicit GEMM."""
-    shape = kernel.shape
-    if kernel.engine == "matrix" or not isinstance(shape, Convolution) or shape.window is None:
+    window = _window_on_lanes(kernel)
+    if window is None:
         return _matrix_product(kernel, model)
-    found = convolution_time(shape.window, machine=model.machine, constants=model.constants.convolutions)
+    found = model.convolved(window)
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
 
 

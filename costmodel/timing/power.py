@@ -100,13 +100,17 @@ class Power:
         self.least_hz = constants.least_clock_share * hardware.clock_hz
         self._dram_j = _PJ * constants.dram_pj_per_byte.get(hardware.dram.kind, dram_pj_per_byte(hardware.dram.kind))
 
-    def switched_j(self, kernel: Kernel) -> float:
-        """Energy of a kernel's operations and of its bytes through L2, at the reference voltage [J]."""
+    def switched_j(self, kernel: Kernel, executed: float = 1.0) -> float:
+        """Energy of a kernel's operations and of its bytes through L2, at the reference voltage [J].
+
+        ``executed`` is the share of its FLOP that are executed: Winograd and FFT need fewer than the convolution that
+        they stand for [1].
+        """
         process = self.process
         lanes = process.lane_pj_per_flop
         bits = BITS.get(kernel.dtype, 32)
         each = process.matrix_pj_per_flop * bits / 16 if kernel.engine == "matrix" else lanes * bits / 32
-        pj = each * kernel.matrix_flops + lanes * kernel.vector_flops + process.l2_pj_per_byte * kernel.bytes
+        pj = each * executed * kernel.matrix_flops + lanes * kernel.vector_flops + process.l2_pj_per_byte * kernel.bytes
         return _PJ * pj
 
     def moved_j(self, kernel: Kernel, dram_share: float = 1.0) -> float:
@@ -183,10 +187,11 @@ def _full_s(loads: Mapping[Load, int]) -> float:
 def windows(seconds: Sequence[float], window_s: float) -> Iterator[tuple[int, int]]:
     """(first, beyond the last) launch of each averaging window of a step that is repeated back to back.
 
-    A step shorter than two windows is one, since its neighbours are like it.
+    A step shorter than two windows is one, since its neighbours are like it. Of 7 s, three windows are 7/3 s each, and
+    end with the launch that is under way.
 
     >>> list(windows([1.0] * 7, 2.0)), list(windows([1.0] * 3, 2.0))
-    ([(0, 2), (2, 4), (4, 7)], [(0, 3)])
+    ([(0, 3), (3, 5), (5, 7)], [(0, 3)])
     """
     whole = math.fsum(seconds)
     count = max(int(whole / window_s), 1)

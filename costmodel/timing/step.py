@@ -113,8 +113,9 @@ class Step:
         for position, share in zip(self.flow.examples, self._shares(self.flow.examples), strict=True):
             kernel = kernels[launches[position].kernel]
             of_dram = max(0.0, 1 - (1 - share) / gain) if gain else 1.0
-            switched_j, moved_j = model.power.switched_j(kernel), model.power.moved_j(kernel, of_dram)
-            found.append(Load(model.seconds(kernel), share, model.clock_hz(kernel), switched_j, moved_j))
+            part = model.seconds(kernel)
+            switched_j, moved_j = model.switched_j(kernel), model.power.moved_j(kernel, of_dram)
+            found.append(Load(part, share, model.clock_hz(kernel), switched_j, moved_j))
         return found
 
     def _held(

@@ -26,6 +26,7 @@ CPU, V100 = {"hw": "epyc-milan-2c"}, {"hw": "v100"}
 CASES = {
     "launch_bound": (("small convs", {}), ("3x3 of 256", {})),
     "synchronization": (("reads the device", {}), ("reads the host", {})),
+    "power_limited": (("3x3 of 256", {"hw": "t4"}), ("3x3 of 256", {"hw": "rtx4090"})),  # 70 W and 450 W
     "small_kernels": (("small convs", {}), ("3x3 of 256", {})),
     "framework_overhead": (("tiny layers", CPU), ("layers", CPU)),
     "fragmentation": (("branches", {"batch": 1}), ("branches", {"batch": 64})),  # full: nothing is left to share

@@ -7,12 +7,17 @@ import itertools
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from costmodel import analyze
 from costmodel.analysis import Analysis
 from costmodel.errors import InputError
 from costmodel.hardware import load, names
+from costmodel.kernels.shapes import Window
 from costmodel.timing import KernelSeconds
+from costmodel.timing.convolution import executed_share
+from costmodel.timing.gpu import gpu_model
 from costmodel.timing.power import POWER, Load, Power, slowed, windows
 
 GPUS = sorted(name for name in names() if load(name).is_gpu)
@@ -126,3 +131,33 @@ def test_a_cpu_draws_its_package_limit_and_slows_below_it() -> None:
     capped = base.at(power_limit=28)
     assert capped.latency > base.latency
     assert capped.totals.power_w == pytest.approx(28)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_winograd_executes_what_its_tiles_multiply(size):
+    """F(m x m, r x r): (m + r - 1)^2 products for m^2 outputs of r^2 taps each, counted product by product."""
+    window = Window(batch=8, in_channels=64, height=56, width=56, out_channels=64, kernel=(3, 3), padding=(1, 1))
+    five = dataclasses.replace(window, kernel=(5, 5), padding=(2, 2))
+    cases = {
+        2: ("winograd", window, 2, 3),
+        3: ("winograd_nonfused", window, 4, 3),
+        5: ("winograd_nonfused", five, 4, 5),
+    }
+    name, shape, m, r = cases[size]
+    products = sum(1 for _ in range(m + r - 1) for _ in range(m + r - 1))
+    taps = sum(1 for _ in range(m * m) for _ in range(r * r))
+    assert executed_share(name, shape) == pytest.approx(products / taps)
+    assert executed_share("implicit_gemm", shape) == 1
+
+
+def test_a_convolution_by_winograd_draws_less_than_the_same_products():
+    """On a V100 a large 3x3 convolution in fp32 runs by Winograd, and pays for the products that Winograd makes."""
+    layer = nn.Conv2d(256, 256, 3, padding=1, bias=False)
+    now = analyze(layer, torch.empty(64, 256, 56, 56), hw="v100")
+    (kernel,) = (kernel for kernel in now.plan.kernels if kernel.matrix_flops)
+    model = gpu_model(now.hardware)
+    direct, executed = model.power.switched_j(kernel), model.switched_j(kernel)
+    arithmetic = model.power.process.lane_pj_per_flop * kernel.matrix_flops * 1e-12
+    share = executed_share(model.convolved(kernel.shape.window).algorithm, kernel.shape.window)
+    assert share < 1
+    assert direct - executed == pytest.approx((1 - share) * arithmetic)
