@@ -30,11 +30,14 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     as in those of 2.4).
     """
     conditions: dict[str, Any] = {}
-    by_timm = row.conditions.get("script") == "timm" or _OF_TIMMS_SCRIPT & set(row.conditions)
-    if row.request.startswith("timm:") and by_timm:
+    if row.request.startswith("timm:") and _is_of_timms_script(row):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
         conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
     return conditions
+
+
+def _is_of_timms_script(row: ModelRow) -> bool:
+    return row.conditions.get("script") == "timm" or bool(_OF_TIMMS_SCRIPT & set(row.conditions))
 
 
 def check_names(conditions: Mapping[str, str]) -> None:
@@ -82,6 +85,7 @@ def unsaid(row: ModelRow) -> dict[str, Any]:
     conditions: dict[str, Any] = {}
     if not row.torch:
         conditions["torch"] = OLDEST_TORCH
-    if "inputs" not in row.conditions and not row.times_device_inputs:
+    on_device = row.times_device_inputs or _is_of_timms_script(row)
+    if "inputs" not in row.conditions and not on_device:
         conditions["inputs"] = "host"
     return conditions
