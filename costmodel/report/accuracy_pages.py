@@ -126,7 +126,7 @@ def _part(item: Judged) -> str:
     if isinstance(row, ModelRow):
         return f"models, {row.mode}, {row.dtype if row.dtype == 'fp32' else 'half precision'}"
     known = ("linear", "linear_no_bias", "bmm", "conv2d", "softmax", "layer_norm")
-    return row.op if row.op in known else "element-wise"
+    return row.op if row.op in known or row.op.startswith("conv") else "element-wise"
 
 
 def _summary_table(summary: Sequence[tuple[str, Group]]) -> Table:
