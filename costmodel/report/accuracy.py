@@ -298,6 +298,10 @@ def _run_words(row: Mapping[str, Any]) -> str:
     return ", ".join(str(word) for word in words if word)
 
 
+#: Characters that the examples of one reason may take beyond the first.
+_EXAMPLES_WIDTH = 120
+
+
 def unusable_table(validation: Validation) -> Table:
     """Reasons with their counts, the files they occur in and a few examples."""
     counts = Counter((row.reason, row.file) for row in validation.unusable)
@@ -305,8 +309,10 @@ def unusable_table(validation: Validation) -> Table:
     for row in validation.unusable:
         named = examples.setdefault((row.reason, row.file), [])
         about = row.about or "row"
-        if len(named) < 3 and not any(example.startswith(f"{about} (line") for example in named):
-            named.append(f"{about} (line {row.line})")
+        example = f"{about} (line {row.line})"
+        fits = not named or (len(named) < 3 and sum(map(len, named)) + len(example) <= _EXAMPLES_WIDTH)
+        if fits and not any(other.startswith(f"{about} (line") for other in named):
+            named.append(example)
     rows = tuple(
         {"reason": reason, "n": count, "file": file.rpartition("/")[2], "examples": ", ".join(examples[reason, file])}
         for (reason, file), count in counts.most_common()
