@@ -28,7 +28,6 @@ from typing import Any
 from cpu_models import FAMILIES, is_development
 
 from costmodel.analysis import Analysis
-from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
 from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile, load
@@ -38,6 +37,7 @@ from costmodel.report.as_markdown import render_markdown
 from costmodel.report.columns import number_column, share_column, text_column
 from costmodel.report.document import Block, KeyValues, Notes, Paragraph, Table
 from costmodel.report.output import put
+from costmodel.traced import load_trace
 from costmodel.validate.statistics import quantile, score
 
 #: Condition -> (words, batch, layout, image edge in pixels; None: the model's own).

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
 from costmodel.report.accuracy_pages import FOLDER, accuracy_pages
 from costmodel.report.figures import style, svg_text
 from costmodel.report.output import put
+from costmodel.traced import load_trace
 from costmodel.validate import Judged, ModelRow, Validation, read_measured, validate
 
 GREY = "#7d8590"

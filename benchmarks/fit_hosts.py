@@ -33,10 +33,10 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from costmodel.analysis import Analysis
-from costmodel.api import load_trace
 from costmodel.execution import Software
 from costmodel.hardware import load
 from costmodel.host import HostCosts, HostProfile, captured, compiled, costs_of, operators
+from costmodel.traced import load_trace
 from costmodel.validate import Flags, read_measured
 from costmodel.validate.conditions import execution_of, is_in_train_mode
 from costmodel.validate.fitted_hosts import machine_of

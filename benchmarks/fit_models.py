@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 
 from costmodel.analysis import Analysis
-from costmodel.api import load_trace
 from costmodel.errors import CostmodelError
 from costmodel.execution import Execution
 from costmodel.hardware import load
 from costmodel.hardware.profile import ACHIEVABLE_DRAM_FRACTION
 from costmodel.timing import CONSTANTS, Constants, step_timeline
+from costmodel.traced import load_trace
 
 STEP = 1.1
 

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from costmodel.analysis import Analysis
-from costmodel.api import load_trace
 from costmodel.devices.power import DRAM_PJ_PER_BYTE, PROCESSES
 from costmodel.errors import CostmodelError
 from costmodel.execution import Execution
@@ -40,6 +39,7 @@ from costmodel.kernels import Kernel
 from costmodel.timing.constants import CONSTANTS
 from costmodel.timing.power import POWER, Load, Power, PowerConstants
 from costmodel.timing.step import Step
+from costmodel.traced import load_trace
 from costmodel.validate import read_measured
 from costmodel.validate.judged import operator_analysis
 from costmodel.validate.rows import OperatorRow

@@ -16,12 +16,13 @@ from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution
-from costmodel.graph import Assumption, OpGraph
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.kernels.served import dtype_notes
 from costmodel.memory import Footprint, footprint
+from costmodel.nodes import Assumption
 from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
 from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces

@@ -20,116 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.domain import Domain, Symbol
 from costmodel.errors import InputError
-from costmodel.execution import NodePhase
+from costmodel.nodes import Assumption, Call, DimCode, OpNode, SpecRef, Storage, Tensor, has_dim, map_call, map_spec
 from costmodel.symbols import LARGEST_SIZE, Binding, Code, checked_size, compile_codes, from_code, to_code
-from costmodel.tensor import Role, TensorSpec
+from costmodel.tensor import TensorSpec
 
 if TYPE_CHECKING:
     import networkx
 
-__all__ = [
-    "Assumption",
-    "Call",
-    "DimCode",
-    "OpGraph",
-    "OpNode",
-    "OpenSizes",
-    "SpecRef",
-    "Storage",
-    "Symbol",
-    "Tensor",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class SpecRef:
-    """An argument or result that is a tensor: an index into ``OpGraph.specs``."""
-
-    spec: int
-
-
-@dataclass(frozen=True, slots=True)
-class DimCode:
-    """An argument that is a size: a code, an expression or a number."""
-
-    dim: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One distinct way in which an operator is called.
-
-    ``arguments`` by schema name (``input`` for ``self``); tensors as :class:`SpecRef`, sizes that
-    depend on a symbol as :class:`DimCode`, lists as tuples, everything else plain.
-    """
-
-    op: str
-    arguments: tuple[tuple[str, Any], ...]
-    outputs: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One value: its spec, the allocation that it lies in, and the node that made it (None: an input or weight)."""
-
-    spec: int
-    storage: int
-    producer: int | None = None
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """One allocation: its size in bytes, its dtype's name and what it holds."""
-
-    nbytes: Any
-    dtype: str
-    role: Role
-
-
-@dataclass(frozen=True, slots=True)
-class Assumption:
-    """An answer that was assumed, or given by the caller, for a question about values that nobody knows before a run.
-
-    ``name`` is the line that asks, ``net.py:12``; ``where`` the line's text with it; ``count`` how often it asks.
-    """
-
-    name: str
-    answer: bool | int | float
-    where: str
-    count: int = 1
-
-    def __str__(self) -> str:
-        times = f" ({self.count} times)" if self.count > 1 else ""
-        return (
-            f"{self.name} is assumed {str(self.answer).lower()}{times}: {self.where.partition(': ')[2] or self.where}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class OpNode:
-    """One operator call in the program.
-
-    ``name`` is unique and reads as a person would say it (``layer1.0.conv1``); ``module`` is the path of
-    the module whose forward made the call and ``module_type`` its class, qualified; ``inputs`` and
-    ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
-    (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to;
-    ``synchronizes``: the host reads the result, and waits for the device until it is there;
-    ``autocast`` is what an autocast region of the model's own says here: "off", or the lower dtype.
-    """
-
-    name: str
-    op: str
-    module: str
-    module_type: str
-    call: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    in_place: bool = False
-    after: tuple[int, ...] = ()
-    phase: NodePhase = NodePhase.FORWARD
-    synchronizes: bool = False
-    autocast: str = ""
+__all__ = ["OpGraph", "OpenSizes", "Symbol"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +92,8 @@ class OpGraph:
     def _map_dims(self, convert: Callable[[Any], Any]) -> OpGraph:
         return OpGraph(
             symbols=self.symbols,
-            specs=[_map_spec(spec, convert) for spec in self.specs],
-            calls=[_map_call(call, convert) for call in self.calls],
+            specs=[map_spec(spec, convert) for spec in self.specs],
+            calls=[map_call(call, convert) for call in self.calls],
             storages=[Storage(convert(s.nbytes), s.dtype, s.role) for s in self.storages],
             tensors=self.tensors,
             nodes=self.nodes,
@@ -259,7 +157,7 @@ class OpGraph:
                 codes=codes,
                 evaluate=compile_codes(codes, list(self.symbols)),
                 specs=[(i, _picker(self.specs[i].shape, place), _picker(self.specs[i].strides, place)) for i in specs],
-                calls=[i for i, c in enumerate(self.calls) if _has_dim(c.arguments)],
+                calls=[i for i, c in enumerate(self.calls) if has_dim(c.arguments)],
                 storages=storages,
             )
         return known
@@ -288,7 +186,7 @@ class OpGraph:
             spec = self.specs[i]
             bound.specs[i] = TensorSpec(shape(values), spec.dtype, spec.role, spec.name, strides(values))
         for i in found.calls:
-            bound.calls[i] = _map_call(self.calls[i], number)
+            bound.calls[i] = map_call(self.calls[i], number)
         largest = 0
         for storage, places in found.storages.items():
             nbytes = number(storage.nbytes)
@@ -457,24 +355,3 @@ def _picker(sizes: Sequence[Any] | None, place: Mapping[Any, int]) -> Callable[[
     if len(sizes) < 2:  # itemgetter would give the item itself
         return lambda values: tuple([values[place[size]] for size in sizes])
     return itemgetter(*[place[size] for size in sizes])
-
-
-def _map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:
-    strides = None if spec.strides is None else tuple(map(convert, spec.strides))
-    return TensorSpec(tuple(map(convert, spec.shape)), spec.dtype, spec.role, spec.name, strides)
-
-
-def _map_call(call: Call, convert: Callable[[Any], Any]) -> Call:
-    return Call(call.op, _map_argument(call.arguments, convert), _map_argument(call.outputs, convert))
-
-
-def _has_dim(value: Any) -> bool:
-    return type(value) is DimCode or (type(value) is tuple and any(map(_has_dim, value)))
-
-
-def _map_argument(value: Any, convert: Callable[[Any], Any]) -> Any:
-    if type(value) is DimCode:
-        return DimCode(convert(value.dim))
-    if type(value) is tuple:
-        return tuple(_map_argument(v, convert) for v in value)
-    return value

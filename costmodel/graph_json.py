@@ -8,7 +8,8 @@ from typing import Any
 
 from costmodel.domain import Domain
 from costmodel.execution import NodePhase
-from costmodel.graph import Assumption, Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import OpGraph, Symbol
+from costmodel.nodes import Assumption, Call, DimCode, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 __all__ = ["from_json", "to_json"]

@@ -56,13 +56,13 @@ def test_at_is_linear_in_the_batch_and_changes_the_machine(resnet18):
 
 
 def test_at_traces_another_layout_once(resnet18, monkeypatch):
-    from costmodel import api
+    from costmodel import traced
 
     nhwc = resnet18.at(layout="nhwc", batch=4)
     assert (nhwc.record.layout, nhwc.execution.layout) == ("nhwc", "nhwc")
     anew = costmodel.analyze("resnet18", hw="a100", batch=4, layout="nhwc", symbols=("batch", "height", "width"))
     assert nhwc.totals == anew.totals
-    monkeypatch.setattr(api, "load_trace", None)  # calling it would fail
+    monkeypatch.setattr(traced, "load_trace", None)  # calling it would fail
     assert resnet18.at(layout="nhwc").record is nhwc.record
     assert nhwc.at(layout="nchw", batch=1).totals == resnet18.totals
 

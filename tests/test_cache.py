@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from costmodel import cache
-from costmodel.api import load_trace
 from costmodel.errors import CacheWarning
+from costmodel.traced import load_trace
 
 NET = "from torch import nn\ndef make():\n    return nn.Conv2d(3, {channels}, 3), {inputs}\n"
 INPUTS = "(__import__('torch').empty(1, 3, 8, 8, device='meta'),)"
@@ -39,14 +39,14 @@ def entries(folder):
 def test_a_second_trace_comes_from_the_cache(folder, request_name, monkeypatch):
     first = load_trace(request_name)
     assert len(entries(folder)) == 1
-    monkeypatch.setattr("costmodel.api._loaded", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr("costmodel.traced._loaded", lambda *_: pytest.fail("traced again"))
     assert load_trace(request_name).graph == first.graph
 
 
 def test_a_changed_source_file_makes_the_entry_stale(folder, request_name):
     assert load_trace(request_name).graph.param_count == 4 * 27 + 4
     (folder / "net.py").write_text(NET.format(channels=8, inputs=INPUTS))
-    script = f"from costmodel.api import load_trace; print(load_trace({request_name!r}).graph.param_count)"
+    script = f"from costmodel.traced import load_trace; print(load_trace({request_name!r}).graph.param_count)"
     fresh = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert fresh.stdout.strip() == str(8 * 27 + 8)
 

@@ -9,7 +9,8 @@ from costmodel.costing import cost_graph
 from costmodel.errors import FormulaError
 from costmodel.formulas import formula
 from costmodel.formulas import registry as registry
-from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import OpGraph, Symbol
+from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 

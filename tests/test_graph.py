@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.errors import InputError
-from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import OpGraph, Symbol
 from costmodel.graph_json import from_json, to_json
+from costmodel.nodes import Call, DimCode, OpNode, SpecRef, Storage, Tensor
 from costmodel.symbols import ceil_div, symbol
 from costmodel.tensor import Role, TensorSpec
 

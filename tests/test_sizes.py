@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import costmodel
-from costmodel.api import ALL_SYMBOLS, load_trace
+from costmodel.api import ALL_SYMBOLS
 from costmodel.cli import main
 from costmodel.domain import Domain, any_batch
 from costmodel.errors import InputError
 from costmodel.graph_json import from_json, to_json
+from costmodel.traced import load_trace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import binding

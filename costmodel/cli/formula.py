@@ -58,9 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model_lines(arguments: argparse.Namespace) -> list[str]:
     """Closed forms of a network's totals, or of its operators."""
-    from costmodel.api import ALL_SYMBOLS, load_trace
+    from costmodel.api import ALL_SYMBOLS
     from costmodel.api import input_sizes as sizes_of
     from costmodel.costing import closed_forms, cost_graph
+    from costmodel.traced import load_trace
 
     _refuse_what_only_layers_have(arguments)
     traced = load_trace(

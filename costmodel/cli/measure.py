@@ -120,7 +120,7 @@ def _graph(
 ) -> tuple[OpGraph, Analysis | None, dict[str, int]]:
     """The graph in numbers at the sizes of the run, and its analysis where a machine is named."""
     from costmodel.api import input_sizes as sizes_of
-    from costmodel.api import load_trace
+    from costmodel.traced import load_trace
 
     sizes = sizes_of(arguments.image_size, arguments.seq_len)
     traced = load_trace(

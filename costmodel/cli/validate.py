@@ -70,8 +70,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, predict, report; the exit status says whether the budgets held."""
-    from costmodel.api import load_trace
     from costmodel.report import check_writable
+    from costmodel.traced import load_trace
     from costmodel.validate import Flags, check_names, fail_budget, grouped, read_measured, validate
 
     if arguments.output:

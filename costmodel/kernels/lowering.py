@@ -10,13 +10,14 @@ from costmodel.cost import Cost
 from costmodel.errors import CostmodelError, FormulaError
 from costmodel.execution import Execution
 from costmodel.formulas import cost_or_default, is_free
-from costmodel.graph import OpGraph, OpNode
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.by_batch import Affine, NotAffine, Region, by_batch
 from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
 from costmodel.kernels.precision import NodeDtypes
+from costmodel.nodes import OpNode
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, Role
 

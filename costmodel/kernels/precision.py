@@ -14,7 +14,8 @@ from functools import cached_property
 
 from costmodel.execution import Execution, Precision, Software
 from costmodel.execution.precision import torch_dtype
-from costmodel.graph import OpGraph, OpNode
+from costmodel.graph import OpGraph
+from costmodel.nodes import OpNode
 from costmodel.tensor import Role
 
 __all__ = ["NodeDtypes", "assign_dtypes", "contraction_dtype"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from costmodel.report.accuracy_values import judged_values, score_values
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Paragraph, Row, Table
 from costmodel.validate import (
@@ -14,7 +15,6 @@ from costmodel.validate import (
     Group,
     Judged,
     ModelRow,
-    Score,
     Validation,
     by_class,
     by_family,
@@ -55,7 +55,6 @@ CONVENTIONS = (
 )
 
 _HEADINGS = {"at_floor": "at floor", "op": "operator", "owner": "class of kernels"}
-_ROW_KEYS = ("file", "line", "model", "device", "dtype")
 
 
 def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
@@ -219,7 +218,7 @@ def _baseline_data() -> Iterable[Column]:
 
 
 def _group_row(group: Group) -> Row:
-    row: dict[str, Any] = {**group.keys, **_score_json(group.score), "likely_owner": group.owner}
+    row: dict[str, Any] = {**group.keys, **score_values(group.score), "likely_owner": group.owner}
     row |= {name: getattr(group, name) for name in ("interval_coverage", "interval_width", "uncosted_share")}
     row["ours"] = (group.score.median_ape, group.score.p90_ape)
     row |= dict.fromkeys(BASELINES)
@@ -263,7 +262,7 @@ def _distance(item: Judged) -> float:
 
 def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
     """One line a row, with exact values in data formats."""
-    rows = [(values := _judged_json(item)) | {"run": _run_words(values)} for item in judged]
+    rows = [(values := judged_values(item)) | {"run": _run_words(values)} for item in judged]
     times = [row[key] for row in rows for key in ("measured_s", "predicted_s")]  # one unit for both
     return Table(
         title=title,
@@ -344,7 +343,7 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
         "owners": [_group_json(group) for group in by_owner(judged)],
         "regimes": [_group_json(group) for group in by_regime(judged)],
         "hosts": [asdict(host) for host in validation.hosts],
-        "rows": [_judged_json(item) for item in judged],
+        "rows": [judged_values(item) for item in judged],
         "unusable": [
             {"file": row.file, "line": row.line, "reason": row.reason, "about": row.about}
             for row in validation.unusable
@@ -357,45 +356,10 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
 def _group_json(group: Group) -> dict[str, Any]:
     return {
         **group.keys,
-        **_score_json(group.score),
+        **score_values(group.score),
         "interval_coverage": group.interval_coverage,
         "interval_width": group.interval_width,
         "uncosted_share": group.uncosted_share,
         "likely_owner": group.owner,
-        "baselines": {name: _score_json(score) for name, score in group.baselines.items()},
+        "baselines": {name: score_values(score) for name, score in group.baselines.items()},
     }
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    return {key: getattr(score, key) for key in ("n", "median_ape", "p90_ape", "bias", "spearman")}
-
-
-def _judged_json(item: Judged) -> dict[str, Any]:
-    row = item.row
-    values: dict[str, Any] = {key: getattr(row, key) for key in _ROW_KEYS}
-    values |= _model_conditions(row) if isinstance(row, ModelRow) else _operator_conditions(row)
-    return values | {
-        "measured_s": item.measured_s,
-        "predicted_s": item.predicted_s,
-        "latency_low_s": item.low_s,
-        "latency_high_s": item.high_s,
-        "error": item.error,
-        "owner": item.owner,
-        "owner_share": item.time_shares.get(item.owner, 0.0),
-        "uncosted_share": item.uncosted_share,
-        "flops": item.flops,
-        "roofline_s": item.roofline_s,
-        "roofs_85_s": item.roofs_85_s,
-    }
-
-
-def _model_conditions(row: ModelRow) -> Mapping[str, Any]:
-    same = row.sizes.get("height") == row.sizes.get("width")
-    values = {key: getattr(row, key) for key in ("layout", "mode", "phase", "torch", "batch", "family")}
-    return values | {"image_size": row.sizes.get("height") if same else None, "sizes": dict(row.sizes)}
-
-
-def _operator_conditions(row: Any) -> Mapping[str, Any]:
-    shapes = {key: list(getattr(row, key)) for key in ("input", "other", "stride", "padding")}
-    values = {key: getattr(row, key) for key in ("op", "groups", "algorithm", "timing", "at_floor", "floor_s")}
-    return values | shapes

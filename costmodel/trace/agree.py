@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from costmodel.graph import Call, DimCode, OpGraph, SpecRef
+from costmodel.graph import OpGraph
+from costmodel.nodes import Call, DimCode, SpecRef
 from costmodel.tensor import TensorSpec
 
 __all__ = ["difference"]

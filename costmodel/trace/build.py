@@ -9,7 +9,8 @@ from typing import Any
 
 from costmodel.errors import TraceError
 from costmodel.formulas import is_free
-from costmodel.graph import Call, DimCode, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import OpGraph, Symbol
+from costmodel.nodes import Call, DimCode, OpNode, SpecRef, Storage, Tensor
 from costmodel.symbols import Dim, bind, is_symbolic, product
 from costmodel.tensor import Role, TensorSpec
 from costmodel.trace.lift import Fingerprint, SizeLift

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from costmodel.graph import Assumption
+from costmodel.nodes import Assumption
 
 __all__ = ["Answer", "Checks", "Line", "model_line"]
 

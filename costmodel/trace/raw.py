@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from costmodel.graph import Assumption
+from costmodel.nodes import Assumption
 
 __all__ = [
     "RawNode",

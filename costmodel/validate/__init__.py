@@ -1,6 +1,6 @@
 """Predictions held against measurements: read, predict, score.
 
->>> from costmodel.api import load_trace                                            # doctest: +SKIP
+>>> from costmodel.traced import load_trace                                            # doctest: +SKIP
 >>> result = validate(read_measured(["timings.csv"]), trace=load_trace)             # doctest: +SKIP
 >>> [(group.keys["device"], group.score.median_ape) for group in grouped(result.judged)]    # doctest: +SKIP
 """

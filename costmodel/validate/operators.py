@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmodel.errors import InputError
-from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
+from costmodel.graph import OpGraph
+from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.symbols import product
 from costmodel.tensor import Role, TensorSpec
 from costmodel.validate.rows import OperatorRow

@@ -24,7 +24,7 @@ from costmodel.validate.rows import Measured, MeasuredRow, ModelRow, OperatorRow
 
 __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
 
-#: :func:`costmodel.api.load_trace`, or another function of its signature.
+#: :func:`costmodel.traced.load_trace`, or another function of its signature.
 TraceLoader: TypeAlias = "Callable[..., CachedTrace]"
 #: Called with rows done and rows in all.
 Progress: TypeAlias = "Callable[[int, int], None]"

@@ -17,10 +17,11 @@ from costmodel.engines.inductor.fusion import compiled_plan
 from costmodel.engines.inductor.kinds import prefers_channels_last
 from costmodel.execution import Execution
 from costmodel.formulas import is_free
-from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import KernelPlan
 from costmodel.kernels.shapes import Product
+from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 MAP = (2, 128, 4, 4)

@@ -103,7 +103,8 @@ def test_storages_shrink_with_the_dtype_of_what_lies_in_them(graph):
 
 
 def test_an_operator_without_a_formula_is_one_kernel_of_its_bytes(traced):
-    from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
+    from costmodel.graph import OpGraph
+    from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
     from costmodel.tensor import Role, TensorSpec
 
     graph = OpGraph(

@@ -11,10 +11,10 @@ from costmodel.execution import Execution
 
 torch = pytest.importorskip("torch")
 
-from costmodel.api import load_trace  # noqa: E402
 from costmodel.measure import run  # noqa: E402
 from costmodel.measure.run import device_name, fitting, place, time_and_profile  # noqa: E402
 from costmodel.measure.running import OutOfMemory, Runnable, prepare  # noqa: E402
+from costmodel.traced import load_trace  # noqa: E402
 
 NET = """
 import torch

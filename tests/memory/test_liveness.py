@@ -8,11 +8,12 @@ from torch import nn
 
 from costmodel.engines import lower
 from costmodel.execution import Execution, Precision
-from costmodel.graph import OpGraph, OpNode, Storage, Tensor
+from costmodel.graph import OpGraph
 from costmodel.hardware import load
 from costmodel.kernels import Kernel, KernelPlan, Launch
 from costmodel.kernels.plan import Read
 from costmodel.memory import ExactBytes, SmallBlocks, footprint, lifetimes, occupancy, run_bytes
+from costmodel.nodes import OpNode, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 F32 = TensorSpec((1,), "float32", Role.ACTIVATION)

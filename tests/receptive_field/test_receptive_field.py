@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from costmodel.api import load_trace
 from costmodel.receptive_field import Field, receptive_fields
+from costmodel.traced import load_trace
 
 
 def reached(module: nn.Module, side: int, channels: int = 2) -> tuple[int, int]:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from costmodel.engines import engine_of
 from costmodel.execution import Execution
-from costmodel.graph import OpGraph, OpNode
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load, names
 from costmodel.host import host_of
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch
 from costmodel.kernels.shapes import Loop, Product
+from costmodel.nodes import OpNode
 from costmodel.timing.cpu import (
     CpuMachine,
     cpu_kernel_time,

@@ -9,11 +9,12 @@ import pytest
 
 from costmodel.engines import lower
 from costmodel.execution import Execution
-from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Tensor
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.calibration import Calibration, KernelTime
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import Pooling, Product
+from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec, f32
 from costmodel.timing import step_timeline
 from costmodel.timing.cpu_calibrated import find_kind, heap_growth, kind_of, work_of

@@ -30,7 +30,7 @@ def run(plan, issued):
 
 
 def empty_graph(nodes):
-    from costmodel.graph import OpNode
+    from costmodel.nodes import OpNode
 
     made = [OpNode(f"relu{i}", "aten.relu", "", "", 0, (), ()) for i in range(nodes)]
     return OpGraph({}, [], [], [], [], made, [], [])

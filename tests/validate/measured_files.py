@@ -8,7 +8,8 @@ from typing import Any
 
 from costmodel.cache import CachedTrace
 from costmodel.errors import TraceError, UnknownModelError
-from costmodel.graph import Call, OpGraph, OpNode, SpecRef, Storage, Symbol, Tensor
+from costmodel.graph import OpGraph, Symbol
+from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
 
 MODEL_HEADER = "model,family,device,phase,dtype,layout,mode,torch,batch,image_size,latency_ms"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from costmodel.api import load_trace
+from costmodel.traced import load_trace
 from costmodel.validate import Flags, ModelRow, Validation, by_regime, read_measured, validate
 from costmodel.validate.conditions import unsaid
 from costmodel.validate.fitted_hosts import machine_of

@@ -17,8 +17,9 @@ from functools import cached_property
 from costmodel.engines.inductor.kinds import kind_of
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
-from costmodel.graph import OpGraph, OpNode
+from costmodel.graph import OpGraph
 from costmodel.kernels.precision import NodeDtypes
+from costmodel.nodes import OpNode
 
 __all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.formulas import is_free, lookup
-from costmodel.graph import OpGraph, OpNode
+from costmodel.graph import OpGraph
+from costmodel.nodes import OpNode
 from costmodel.symbols import product
 
 __all__ = ["kind_of", "prefers_channels_last"]
