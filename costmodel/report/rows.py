@@ -124,12 +124,17 @@ def fold_alike(rows: Iterable[Row], path: str) -> list[Row]:
     """Rows with those that differ by nothing but numbers in their ``path`` (the key of it) added up to one."""
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (re.sub(r"\d+", "*", row[path]), *(row[key] for key in _ALIKE))
+        key = (re.sub(r"\d+", "*", row[path]), *(_without_noise(row[key]) for key in _ALIKE))
         alike.setdefault(key, []).append(row)
     return [
         {**members[0], **_sums(members), path: common_path([row[path] for row in members])}
         for members in alike.values()
     ]
+
+
+def _without_noise(value: Any) -> Any:
+    """A float to nine digits: times are differences of when launches start, and their last bits hang on that moment."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def common_path(paths: Sequence[str]) -> str:

@@ -1,10 +1,12 @@
 """The page about an analysis: its parts add up, its sentences hold, and what is not known is named."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
+import costmodel
 from costmodel.errors import InputError
 from costmodel.report.as_terminal import TerminalStyle, render_terminal
 from costmodel.report.document import Code, KeyValues, Notes, Paragraph
@@ -54,6 +56,14 @@ def test_operators_that_are_alike_are_one_row_of_the_top(fake):
     assert table.rows[0]["macs"] == 12 * 64 * 64 * 9 * 14 * 14
     assert table.rows[0]["latency_s"] == pytest.approx(12 * blocks[0].latency_s)
     assert len(rows_table(analysis).rows) == 13  # all rows: one each
+
+
+def test_times_that_differ_by_rounding_do_not_part_the_blocks_of_a_stage():
+    analysis = costmodel.analyze("resnet50", hw="a100")
+    table = rows_table(analysis, top=1000)
+    # ResNet-50's third stage has six blocks; the first one's 1x1 and strided 3x3 see maps of another size
+    blocks = {row["module"]: row["count"] for row in table.rows if re.fullmatch(r"layer3\.\*\.conv\d", row["module"])}
+    assert blocks == {"layer3.*.conv1": 5, "layer3.*.conv2": 5, "layer3.*.conv3": 6}
 
 
 def test_operators_that_differ_in_anything_stay_apart(fake):
