@@ -23,7 +23,7 @@ from costmodel.kernels import KernelPlan, run_costs
 from costmodel.kernels.served import dtype_notes
 from costmodel.memory import Footprint, footprint
 from costmodel.nodes import Assumption
-from costmodel.rows import ModelInfo, Row, Totals, Work, grouped, node_rows, totals_of, works_of
+from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
 from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
 
@@ -267,6 +267,11 @@ class Analysis:
         if by not in keys:
             raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", *keys)))
         return grouped(self._node_rows, keys[by])
+
+    @cached_property
+    def kernels(self) -> list[KernelRow]:
+        """Every launch in program order: its algorithm and tile, its bytes by level, its time and what bounds it."""
+        return kernel_rows(self.plan, self.bound, self.timeline, self.hardware)
 
     @cached_property
     def _map_sizes(self) -> dict[str, str]:

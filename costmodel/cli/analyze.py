@@ -20,7 +20,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     common.add_execution(parser, several_modes=True)
     common.add_run(parser)
     parser.add_argument(
-        "--by", choices=("op", "module", "type", "stage", "phase"), default="op", help="rows of the table (default: op)"
+        "--by",
+        choices=("op", "module", "type", "stage", "phase", "kernel"),
+        default="op",
+        help="rows of the table (default: op)",
     )
     parser.add_argument(
         "--columns",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
+from costmodel.report.kernel_table import kernel_record
 from costmodel.report.rows import known, record, word
 from costmodel.rows import QUANTITIES
 
@@ -73,12 +74,18 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "symbol_notes": list(analysis.symbol_notes),
         "coverage": _coverage(analysis.coverage),
         "ops": [record(row) for row in analysis.rows(by="op")],
-        **({"groups": {"by": by, "rows": [record(row) for row in analysis.rows(by=by)]}} if by != "op" else {}),
+        **({"groups": {"by": by, "rows": _group_records(analysis, by)}} if by != "op" else {}),
         "findings": [finding_json(finding) for finding in analysis.findings],
         "assumed": [assumed_json(answer) for answer in analysis.assumed],
         "executed": analysis.executed,
         "conventions": list(analysis.conventions),
     }
+
+
+def _group_records(analysis: Any, by: str) -> list[dict[str, Any]]:
+    if by == "kernel":
+        return [kernel_record(row) for row in analysis.kernels]
+    return [record(row) for row in analysis.rows(by=by)]
 
 
 def analyses_json(analyses: Sequence[Any], *, by: str = "op") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The table of where the time goes: by operator, by module or by type of operator."""
+"""The table of where the time goes: by operator, by module, by type of operator, by kernel, ..."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.report.columns import NONE, intensity_column, quantity_column, share_column, text_column
 from costmodel.report.document import Column, Row, Table
+from costmodel.report.kernel_table import kernel_table
+from costmodel.report.text import common_path
 from costmodel.rows import QUANTITIES
 from costmodel.units import format_quantity
 
@@ -22,6 +24,7 @@ GROUPINGS = {
     "type": "type of operator",
     "stage": "size of maps",
     "phase": "phase",
+    "kernel": "kernel",
 }
 
 _IN_DATA = tuple(quantity for quantity in QUANTITIES if quantity.in_data)
@@ -88,6 +91,8 @@ def rows_table(
     """
     if by not in GROUPINGS:
         raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=list(GROUPINGS)))
+    if by == "kernel":
+        return kernel_table(analysis, top=top, columns=columns)
     if top is not None and top < 0:
         raise InputError(f"--top {top}: a number of rows is asked for, 0 shows all")
     about = {"model": analysis.model.name, "hardware": analysis.hardware.name}
@@ -135,16 +140,6 @@ def fold_alike(rows: Iterable[Row], path: str) -> list[Row]:
 def _without_noise(value: Any) -> Any:
     """A float to nine digits: times are differences of when launches start, and their last bits hang on that moment."""
     return float(f"{value:.9g}") if isinstance(value, float) else value
-
-
-def common_path(paths: Sequence[str]) -> str:
-    """Paths that differ by numbers only as one, with a ``*`` for each number that differs.
-
-    >>> common_path(["layers.2.blocks.0.mlp.fc1", "layers.2.blocks.17.mlp.fc1"])
-    'layers.2.blocks.*.mlp.fc1'
-    """
-    pieces = zip(*(re.split(r"(\d+)", path) for path in paths), strict=True)
-    return "".join(piece[0] if len(set(piece)) == 1 else "*" for piece in pieces)
 
 
 def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Code, Column, Document, KeyValues, Notes, Paragraph, Table
+from costmodel.report.kernel_table import kernel_remarks
 from costmodel.report.rows import rows_table, sum_remarks, word
 from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
 
@@ -44,7 +45,7 @@ def analysis_document(
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
     blocks.append(table)
-    remarks = sum_remarks(analysis.rows(by=by), analysis.totals)
+    remarks = kernel_remarks(analysis) if by == "kernel" else sum_remarks(analysis.rows(by=by), analysis.totals)
     blocks += [Notes(tuple(remarks))] * bool(remarks)
     blocks.append(Paragraph(coverage_sentence(analysis.coverage)))
     blocks.append(Notes((PREDICTED, *analysis.conventions), title="Conventions"))

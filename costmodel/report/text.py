@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-__all__ = ["is_unicode", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
+__all__ = ["common_path", "is_unicode", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
 
 #: How characters of ours read where only ASCII can be shown.
 _ASCII = {
@@ -74,6 +74,16 @@ def shorten(text: str, width: int, *, ellipsis: str = "…") -> str:
         return text[: max(width, 0)]
     tail = (room + 1) // 2
     return text[: room - tail] + ellipsis + text[len(text) - tail :]
+
+
+def common_path(paths: Sequence[str]) -> str:
+    """Paths that differ by numbers only as one, with a ``*`` for each number that differs.
+
+    >>> common_path(["layers.2.blocks.0.mlp.fc1", "layers.2.blocks.17.mlp.fc1"])
+    'layers.2.blocks.*.mlp.fc1'
+    """
+    pieces = zip(*(re.split(r"(\d+)", path) for path in paths), strict=True)
+    return "".join(piece[0] if len(set(piece)) == 1 else "*" for piece in pieces)
 
 
 def wrap_words(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from costmodel.rows.kernels import KernelRow, kernel_rows
 from costmodel.rows.making import node_rows, totals_of, works_of
 from costmodel.rows.quantities import QUANTITIES, Quantities, Quantity, Work
 from costmodel.rows.row import ModelInfo, Row, Totals, grouped
 
 __all__ = [
     "QUANTITIES",
+    "KernelRow",
     "ModelInfo",
     "Quantities",
     "Quantity",
@@ -15,6 +17,7 @@ __all__ = [
     "Totals",
     "Work",
     "grouped",
+    "kernel_rows",
     "node_rows",
     "totals_of",
     "works_of",

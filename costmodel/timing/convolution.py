@@ -98,7 +98,8 @@ def simt_engine(machine: GpuMachine) -> Engine:
 class ConvTime(NamedTuple):
     """Seconds of a convolution on the device: the winner's, its parts, and what every candidate would take.
 
-    ``seconds`` is the larger of ``compute_s`` and ``memory_s``, then ``transform_s`` and ``fixed_s``.
+    ``seconds`` is the larger of ``compute_s`` and ``memory_s``, then ``transform_s`` and ``fixed_s``. ``tile`` is the
+    part of the winner's products that one block makes, in elements: rows by columns.
     """
 
     algorithm: str
@@ -109,6 +110,7 @@ class ConvTime(NamedTuple):
     fixed_s: float
     bound: Bound
     candidates: Mapping[str, float]
+    tile: tuple[int, int] = (0, 0)
 
 
 class _Parts(NamedTuple):
@@ -116,6 +118,7 @@ class _Parts(NamedTuple):
 
     compute_s: float
     memory_s: float
+    tile: tuple[int, int]
     transform_s: float = 0.0
     kernels: int = 1
 
@@ -136,15 +139,17 @@ class _Problem:
 
     def gemm_s(
         self, rows: int, columns: int, depth: float, batch: int, tiles: Tiles, feed: float, exposed: float
-    ) -> float:
+    ) -> tuple[float, tuple[int, int]]:
         """Seconds at full rate of ``batch`` products (rows x depth) by (depth x columns), with the best tile."""
-        units, best = self.machine.unit_count, math.inf
+        units, best, tile = self.machine.unit_count, math.inf, (0, 0)
         for m, n in tiles:
             blocks = batch * -(-rows // m) * -(-columns // n)
-            best = min(best, (-(-blocks // units) + exposed) * (m * n + feed * (m + n)))
-        return best * 2 * depth / self.unit_flop_per_s
+            work = (-(-blocks // units) + exposed) * (m * n + feed * (m + n))
+            if work < best:
+                best, tile = work, (m, n)
+        return best * 2 * depth / self.unit_flop_per_s, tile
 
-    def transformed(self, compute_s: float, points: int, tiles: int, cost: float) -> _Parts:
+    def transformed(self, compute_s: float, tile: tuple[int, int], points: int, tiles: int, cost: float) -> _Parts:
         """``points`` GEMMs of (tiles x in) by (in x out), whose operands and results pass through memory.
 
         The transforms of input, filters and output are kernels before and after.
@@ -152,7 +157,7 @@ class _Problem:
         channels = self.shape.in_channels + self.shape.out_channels
         filters = self.shape.in_channels * self.shape.out_channels
         through_s = self.byte_s * points * (tiles * channels + filters)
-        return _Parts(compute_s, through_s, cost * (through_s + self.compulsory_s), kernels=4)
+        return _Parts(compute_s, through_s, tile, cost * (through_s + self.compulsory_s), kernels=4)
 
 
 def _implicit_gemm(p: _Problem) -> _Parts:
@@ -160,8 +165,8 @@ def _implicit_gemm(p: _Problem) -> _Parts:
     shape, c = p.shape, p.c
     depth = shape.in_channels // shape.groups * shape.kernel[0] * shape.kernel[1] + c.gemm_lead
     positions, columns = shape.batch * p.height * p.width, shape.out_channels // shape.groups
-    compute = p.gemm_s(positions, columns, depth, shape.groups, p.engine.tiles, p.engine.feed, c.gemm_exposed)
-    return _Parts(compute / c.gemm_efficiency, p.compulsory_s)
+    compute, tile = p.gemm_s(positions, columns, depth, shape.groups, p.engine.tiles, p.engine.feed, c.gemm_exposed)
+    return _Parts(compute / c.gemm_efficiency, p.compulsory_s, tile)
 
 
 def _winograd(p: _Problem) -> _Parts:
@@ -173,7 +178,7 @@ def _winograd(p: _Problem) -> _Parts:
     blocks = shape.batch * -(-p.height // 8) * -(-p.width // 16) * -(-shape.out_channels // 32)
     flop = 2 * 16 * 32 * 32 * (shape.in_channels + c.fused_lead)
     rounds = -(-blocks // p.machine.unit_count) + c.fused_exposed
-    return _Parts(rounds * flop / (p.unit_flop_per_s * c.fused_efficiency), p.compulsory_s)
+    return _Parts(rounds * flop / (p.unit_flop_per_s * c.fused_efficiency), p.compulsory_s, (32, 32))
 
 
 def _winograd_nonfused(p: _Problem) -> _Parts:
@@ -184,8 +189,8 @@ def _winograd_nonfused(p: _Problem) -> _Parts:
     images = 8 if shape.batch <= 8 else 16 * -(-shape.batch // 16)
     tiles = images * -(-p.height // 4) * -(-p.width // 4)
     depth = shape.in_channels + c.batched_lead
-    compute = p.gemm_s(tiles, shape.out_channels, depth, points, gemm_tiles, c.batched_feed, c.batched_exposed)
-    return p.transformed(compute / c.batched_efficiency, points, tiles, c.transform_cost)
+    compute, tile = p.gemm_s(tiles, shape.out_channels, depth, points, gemm_tiles, c.batched_feed, c.batched_exposed)
+    return p.transformed(compute / c.batched_efficiency, tile, points, tiles, c.transform_cost)
 
 
 def _fft(p: _Problem) -> _Parts:
@@ -198,7 +203,7 @@ def _fft(p: _Problem) -> _Parts:
     blocks = frequencies * -(-tiles // 32) * -(-shape.out_channels // 32)
     flop = 8 * 32 * 32 * shape.in_channels  # a complex multiply-add is four real ones
     compute = -(-blocks // p.machine.unit_count) * flop / (p.unit_flop_per_s * c.fft_efficiency)
-    return p.transformed(compute, 2 * frequencies, tiles, c.fft_transform_cost)
+    return p.transformed(compute, (32, 32), 2 * frequencies, tiles, c.fft_transform_cost)
 
 
 ALGORITHMS: Mapping[str, Callable[[_Problem], _Parts]] = MappingProxyType(
@@ -292,6 +297,7 @@ def convolution_time(
         part.kernels * machine.kernel_fixed_s,
         "compute" if part.compute_s >= part.memory_s + part.transform_s else "memory",
         seconds,
+        part.tile,
     )
 
 

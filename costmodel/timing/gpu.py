@@ -18,21 +18,20 @@ from costmodel.kernels.shapes import (
     Planes,
     Pooling,
     Rows,
-    Shape,
     Window,
     product_of,
 )
 from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
-from costmodel.timing.gemm import gemm_time
+from costmodel.timing.gemm import GemmTime, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.power import Power
 from costmodel.timing.streaming import streaming_time
 from costmodel.timing.timeline import KernelSeconds
 
-__all__ = ["GpuModel", "gpu_kernel_time", "gpu_model"]
+__all__ = ["GpuModel", "gpu_kernel_time", "gpu_model", "product_time", "row_reuse"]
 
 
 class GpuModel:
@@ -57,8 +56,12 @@ class GpuModel:
         default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
         return _RULES.get(kernel.algorithm, default)(kernel, self)
 
+    def window_on_lanes(self, kernel: Kernel) -> Window | None:
+        """The window of a kernel that convolves on vector lanes; None for other kernels."""
+        return _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) is _dense_convolution else None
+
     def _switched_j(self, kernel: Kernel) -> float:
-        window = _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) is _dense_convolution else None
+        window = self.window_on_lanes(kernel)
         if window is None:
             return self.power.switched_j(kernel)
         return self.power.switched_j(kernel, executed_share(self.convolved(window).algorithm, window))
@@ -121,11 +124,12 @@ def _lane_cycles(kernel: Kernel, constants: Constants) -> float:
     return streaming.lane_cycles.get(kernel.op.removeprefix("aten."), streaming.plain_lane_cycles)
 
 
-def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:
+    """The time and the tiles of a kernel that runs as matrix products; None for other shapes."""
     product = product_of(kernel.shape)
     if product is None:
-        return _roofline(kernel, model)
-    found = gemm_time(
+        return None
+    return gemm_time(
         product.m,
         product.n,
         product.k,
@@ -133,16 +137,23 @@ def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         dtype=kernel.algorithm if kernel.algorithm in model.products.engines else kernel.dtype,
         hw=model.products,
         traffic_bytes=kernel.bytes,
-        row_reuse=_row_reuse(kernel.shape) if model.machine.convolutions.keeps_taps else 1.0,
+        row_reuse=row_reuse(kernel, model),
         constants=model.constants.products,
     )
+
+
+def _matrix_product(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    found = product_time(kernel, model)
+    if found is None:
+        return _roofline(kernel, model)
     fixed = found.fixed_s * kernel.starts
     return KernelSeconds(found.compute_s, found.memory_s, fixed, model.constants.products.memory_overlap)
 
 
-def _row_reuse(shape: Shape) -> float:
+def row_reuse(kernel: Kernel, model: GpuModel) -> float:
     """How many taps of a filter's row read the same pixel: the unit's cache serves all but the first of them."""
-    if not isinstance(shape, Convolution) or shape.window is None:
+    shape = kernel.shape
+    if not isinstance(shape, Convolution) or shape.window is None or not model.machine.convolutions.keeps_taps:
         return 1.0
     return max(1.0, shape.window.kernel[1] / shape.window.stride[1])
 

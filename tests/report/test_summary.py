@@ -10,8 +10,9 @@ import costmodel
 from costmodel.errors import InputError
 from costmodel.report.as_terminal import TerminalStyle, render_terminal
 from costmodel.report.document import Code, KeyValues, Notes, Paragraph
-from costmodel.report.rows import common_path, rows_table
+from costmodel.report.rows import rows_table
 from costmodel.report.summary import analysis_document, coverage_sentence, machines_document
+from costmodel.report.text import common_path
 from costmodel.units import format_seconds
 
 ADDS = ("flops", "matrix_flops", "vector_flops", "macs", "params", "bytes_read", "bytes_written", "kernels")
