@@ -12,6 +12,7 @@ from costmodel.cache import CachedTrace
 from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
 from costmodel.errors import TraceError
+from costmodel.sources.arguments import canonical, parse_request
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +67,7 @@ def load_trace(
     forward pass of a module in train mode.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
-    sizes = dict(sizes or {})
+    request, sizes = canonical(request), dict(sizes or {})
     options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
     if assume:
         options["assume"] = dict(assume)
@@ -146,7 +147,8 @@ def _loaded(
 
 def _files(request: str) -> dict[str, str]:
     """The user's own files that the trace depends on, with their hashes."""
-    path = request.rpartition(":")[0] if ".py:" in request else request.removeprefix("hf:")
+    name = parse_request(request).name
+    path = name.rpartition(":")[0] if ".py:" in name else name.removeprefix("hf:")
     return cache.imported_files(path, Path(path) / "config.json")
 
 

@@ -98,7 +98,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="resnet50, timm:NAME, torchvision:NAME, hf:TYPE, hf:config.json, path/to/file.py:factory, model.pt2",
+        help="resnet50, timm:NAME, torchvision:NAME, hf:TYPE, hf:config.json, path/to/file.py:factory, model.pt2; "
+        "'NAME(width=64)' builds it with arguments",
     )
     add_sizes(parser)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -135,7 +136,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    r"""An error in one line: its type and what its text says first.
+    r"""An error in one line: its type and what its text says first; without a text, the line that raised it.
 
     >>> reason(ValueError("depth must be even\nsee below"))
     'ValueError: depth must be even'
@@ -144,6 +145,7 @@ def reason(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
-        return type(error).__name__
+        raised = traceback.extract_tb(error.__traceback__)
+        return f"{type(error).__name__}: {raised[-1].line}" if raised and raised[-1].line else type(error).__name__
     told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return f"{type(error).__name__}: {told}"

@@ -16,7 +16,7 @@ from costmodel.sources.registry import Options, source
 __all__: list[str] = []
 
 
-@source("pt2", claims=lambda request: request.endswith(".pt2"))
+@source("pt2", claims=lambda request: request.endswith(".pt2"), builds=False)
 def load(request: str, options: Options) -> LoadedModel:
     """A saved ExportedProgram, where sources build; sizes that it was exported with as numbers stay fixed.
 

@@ -8,7 +8,8 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from costmodel.sources.building import building, reason, to_meta
 from costmodel.sources.loaded import LoadedModel
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
+from costmodel.sources.signatures import check_arguments, check_complete, taken_by_call
 from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 
@@ -45,7 +47,8 @@ def load(request: str, options: Options) -> LoadedModel:
     make_importable()  # the code may import torchvision or timm
     make_torchaudio_importable()
     namespace = _import(place)
-    made, notes = _run(_attribute(namespace, attribute, place), request, namespace.__file__)
+    factory = _with_arguments(_attribute(namespace, attribute, place), request, options.arguments)
+    made, notes = _run(factory, request, namespace.__file__)
     module, inputs = _unpack(made, request)
     loaded = _with_inputs(to_meta(module.eval()), inputs, request, attribute, options)
     loaded.source, loaded.notes = request, notes + loaded.notes
@@ -131,6 +134,23 @@ def _attribute(namespace: ModuleType, dotted: str, place: str) -> Any:
             )
         value = getattr(value, name)
     return value
+
+
+def _with_arguments(factory: Any, request: str, arguments: Mapping[str, Any]) -> Any:
+    """The factory, called with ``arguments`` when it is called. Raises InputError for arguments that it does not take,
+    for one that it needs and does not get, and for arguments to a module, which is there already."""
+    from torch import nn
+
+    if isinstance(factory, nn.Module) or not callable(factory):
+        if arguments:
+            raise InputError(
+                f"{request} is a {type(factory).__name__} already, and takes no arguments\n  name a function"
+            )
+        return factory
+    taken, any_other = taken_by_call(factory)
+    check_arguments(request, arguments, taken, any_other=any_other)
+    check_complete(request, taken, arguments)
+    return partial(factory, **arguments) if arguments else factory
 
 
 def _run(factory: Any, request: str, file: str | None) -> tuple[Any, list[str]]:

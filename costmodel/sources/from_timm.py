@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from costmodel.errors import InputError, ModelError, librarian, near_matches
 from costmodel.sources.building import building, offline, reason
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
+from costmodel.sources.signatures import check_arguments, fixed_by, taken_by_class
 from costmodel.sources.torchvision_ops import make_importable
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ _FOLDS = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm.uti
 
 @source("timm", names=timm_names, bare=True)
 def load(name: str, options: Options) -> LoadedModel:
-    """A model of timm with random weights, classifier included."""
+    """A model of timm with random weights, classifier included; arguments go to the class behind the name."""
     timm = _timm()
     name, plus, change = name.partition("+")
     if not timm.is_model(name):
@@ -50,9 +52,13 @@ def load(name: str, options: Options) -> LoadedModel:
         raise unknown_model(name, "timm")
     if plus and change != FOLDED:
         raise ModelError(librarian(f"timm's {name} cannot be had '{change}'", there_is=[f"timm:{name}+{FOLDED}"]))
+    arguments = options.arguments
+    if arguments:
+        _check(timm, name, arguments)
     channels, height, width = _input_size(timm, name)
-    size = options.image_size or (height, width)
-    module, notes = _create(timm, name, size, rebuild=size != (height, width))
+    size = _size_of(name, arguments, options) or (height, width)
+    rebuild = size != (height, width) and "img_size" not in arguments
+    module, notes = _create(timm, name, size, arguments, rebuild=rebuild)
     if plus:
         module = _folded(timm, name, module)
     elif _can_fold(module):
@@ -61,12 +67,44 @@ def load(name: str, options: Options) -> LoadedModel:
         name=name + plus + change,
         source=f"timm {timm.__version__}",
         module=module.eval(),
-        template=((TensorInput("x", ("batch", channels, "height", "width")),), {}),
+        template=((TensorInput("x", ("batch", arguments.get("in_chans", channels), "height", "width")),), {}),
         sizes={"height": size[0], "width": size[1]},
         notes=notes,
         family=timm_names().get(name.partition(".")[0]),
         built_for_size="img_size" in inspect.signature(type(module).__init__).parameters,
     )
+
+
+#: What timm's builders take besides, and which says nothing of a model that is built without weights.
+_NOT_OF_THE_MODEL = frozenset({"device", "dtype", "cfg", "weight_init", "fix_init"})
+
+
+def _check(timm: Any, name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments that the class behind a name does not take. Its entry point takes any, and some
+    classes drop what they do not know, so that the class is asked: the model is built once without them."""
+    if "pretrained" in arguments:
+        raise InputError(
+            f"timm:{name} is built without weights here, and nothing is downloaded\n  leave out pretrained"
+        )
+    left_out = [argument for argument, value in arguments.items() if value is None]
+    if left_out:
+        raise InputError(f"None is what timm takes for nothing said\n  leave out {left_out[0]}")
+    with building():
+        kind = type(timm.create_model(name, pretrained=False))
+    check_arguments(f"timm:{name}", arguments, taken_by_class(kind, without=_NOT_OF_THE_MODEL))
+
+
+def _size_of(name: str, arguments: Mapping[str, Any], options: Options) -> tuple[int, int] | None:
+    """(height, width) that the request asks for, as an argument or an option; None where it leaves the model's own."""
+    said = arguments.get("img_size")
+    if said is None:
+        return options.image_size
+    size = (said, said) if isinstance(said, int) else tuple(said) if isinstance(said, (tuple, list)) else ()
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise InputError(f"img_size of timm:{name} is a number of pixels, or height and width, not {said!r}")
+    if options.image_size not in (None, size):
+        raise InputError(f"timm:{name} is built with img_size={said}, and another image size is asked for\n  say one")
+    return size
 
 
 def _can_fold(module: nn.Module) -> bool:
@@ -97,19 +135,27 @@ def _input_size(timm: Any, name: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _create(timm: Any, name: str, size: tuple[int, int], *, rebuild: bool) -> tuple[nn.Module, list[str]]:
+def _create(
+    timm: Any, name: str, size: tuple[int, int], arguments: Mapping[str, Any], *, rebuild: bool
+) -> tuple[nn.Module, list[str]]:
     """The module; where another image size is asked for, built for it if its constructor knows of image sizes."""
     try:
         with building():
             if not rebuild:
-                return timm.create_model(name, pretrained=False), []
+                return timm.create_model(name, pretrained=False, **arguments), []
             try:
-                return timm.create_model(name, img_size=size), [f"built with img_size={size[0]}x{size[1]}"]
+                return timm.create_model(name, img_size=size, **arguments), [f"built with img_size={size[0]}x{size[1]}"]
             except TypeError as error:
                 if "img_size" not in str(error):
                     raise
-                return timm.create_model(name), []
+                return timm.create_model(name, **arguments), []
     except Exception as error:
+        if fixed := fixed_by(error):
+            raise InputError(
+                f"timm:{name} is made by its {fixed}, which it sets itself\n  take another name"
+            ) from error
         if rebuild:
             raise InputError(f"timm:{name} cannot be built for {size[0]}x{size[1]} images: {reason(error)}") from error
+        if arguments:
+            raise InputError(f"timm:{name} cannot be built with these arguments: {reason(error)}") from error
         raise ModelError(f"timm:{name} cannot be built: {reason(error)}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from costmodel.sources.building import building, home, part_of, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
+from costmodel.sources.signatures import check_arguments, fixed_by, taken_by_class
 from costmodel.sources.torchvision_ops import make_importable
 
 if TYPE_CHECKING:
@@ -65,10 +68,12 @@ def load(request: str, options: Options) -> LoadedModel:
 def _whole(name: str, family: str, options: Options) -> LoadedModel:
     import torchvision
 
-    module, default, notes = _create(name, options.image_size)
+    if options.arguments:
+        _check(name, options)
+    module, default, notes = _create(name, _size_of(name, options), options.arguments)
     if family.startswith("detection."):
         default = _detection_size(module)
-    inputs, sizes = _inputs(family, module, options.image_size or default)
+    inputs, sizes = _inputs(family, module, _size_of(name, options) or default)
     return LoadedModel(
         name=name,
         source=f"torchvision {torchvision.__version__}",
@@ -81,52 +86,87 @@ def _whole(name: str, family: str, options: Options) -> LoadedModel:
     )
 
 
+#: What torchvision's builders take of weights: there are none here.
+_WEIGHTS = frozenset({"weights", "weights_backbone", "progress", "init_weights"})
+
+
+def _check(name: str, options: Options) -> None:
+    """Raise InputError for arguments that neither the builder of a name nor the class that it builds takes."""
+    said = sorted(_WEIGHTS & options.arguments.keys())
+    if said:
+        raise InputError(f"torchvision:{name} is built without weights here\n  leave out {said[0]}")
+    builder = _models().get_model_builder(name)
+    of_builder = {n: p.default for n, p in inspect.signature(builder).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    of_class = taken_by_class(type(_create(name, None, {})[0]))
+    taken = {n: default for n, default in (of_class | of_builder).items() if n not in _WEIGHTS}
+    check_arguments(f"torchvision:{name}", options.arguments, taken)
+
+
+def _size_of(name: str, options: Options) -> tuple[int, int] | None:
+    """(height, width) that the request asks for, as an argument of a network built for one size, or as an option."""
+    argument = _size_argument(name)
+    said = options.arguments.get(argument) if argument else None
+    if said is None:
+        return options.image_size
+    size = (said, said) if isinstance(said, int) else tuple(said) if isinstance(said, (tuple, list)) else ()
+    if len(size) != 2 or options.image_size not in (None, size):
+        raise InputError(f"torchvision:{name} is built with {argument}={said!r}, and another image size is asked for")
+    return size
+
+
+def _size_argument(name: str) -> str | None:
+    return next((argument for prefix, argument in _SIZE_ARGUMENTS.items() if name.startswith(prefix)), None)
+
+
 def _notes(module: nn.Module) -> list[str]:
     if getattr(module, "aux_logits", False):
         return ["parameters of the auxiliary heads are counted, though they run in training only"]
     return []
 
 
-def _create(name: str, size: tuple[int, int] | None) -> tuple[nn.Module, tuple[int, int], list[str]]:
+def _create(
+    name: str, size: tuple[int, int] | None, arguments: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[int, int], list[str]]:
     """(module, default size, notes); vision transformers are built for ``size`` where it is not their own."""
     models = _models()
     default = _default_size(models.get_model_weights(name).DEFAULT)
-    no_weights = {"weights": None}
+    given: dict[str, Any] = {"weights": None, **arguments}
     if "weights_backbone" in _parameters(models.get_model_builder(name)):
-        no_weights["weights_backbone"] = None
+        given["weights_backbone"] = None
     if name in {"googlenet", "inception_v3"}:
-        no_weights["init_weights"] = False  # type: ignore[assignment]
+        given["init_weights"] = False
     try:
         with building():
-            if size and name.startswith(tuple(_SIZE_ARGUMENTS)):
-                return _resized(models, name, size), default, [f"built for {size[0]}x{size[1]} images"]
-            module = models.get_model(name, **no_weights)
+            if size and (argument := _size_argument(name)):
+                return _resized(models, name, size, argument, given), default, [f"built for {size[0]}x{size[1]} images"]
+            module = models.get_model(name, **given)
         own = getattr(module, "image_size", None)  # vit_h_14 is published at 518, and built for 224
         return module, (own, own) if isinstance(own, int) else default, []
     except InputError:
         raise
     except NotImplementedError:  # regnet computes its widths with tensors whose values it then reads
         with building(None):
-            return to_meta(models.get_model(name, **no_weights)), default, []
+            return to_meta(models.get_model(name, **given)), default, []
     except Exception as error:
+        if fixed := fixed_by(error):
+            raise InputError(f"torchvision:{name} is made by its {fixed}, which it sets itself") from error
+        if arguments:
+            raise InputError(f"torchvision:{name} cannot be built with these arguments: {reason(error)}") from error
         raise ModelError(f"torchvision:{name} cannot be built: {reason(error)}") from error
 
 
-def _resized(models: Any, name: str, size: tuple[int, int]) -> nn.Module:
-    argument = next(a for prefix, a in _SIZE_ARGUMENTS.items() if name.startswith(prefix))
+def _resized(models: Any, name: str, size: tuple[int, int], argument: str, given: Mapping[str, Any]) -> nn.Module:
     if argument == "image_size" and size[0] != size[1]:
         raise InputError(f"torchvision:{name} takes square images, not {size[0]}x{size[1]}")
     try:
         value = size[0] if argument == "image_size" else size
-        module: nn.Module = models.get_model(name, weights=None, **{argument: value})
+        module: nn.Module = models.get_model(name, **{**given, argument: value})
     except Exception as error:
         raise InputError(f"torchvision:{name} cannot be built for {size[0]}x{size[1]}: {reason(error)}") from error
     return module
 
 
 def _parameters(builder: Any) -> set[str]:
-    import inspect
-
     return set(inspect.signature(builder).parameters)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from costmodel.sources.building import building
+from costmodel.errors import InputError
+from costmodel.sources.building import building, reason
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
+from costmodel.sources.signatures import check_arguments, taken_by_call
 
 __all__: list[str] = []
 
@@ -26,8 +28,14 @@ def load(name: str, options: Options) -> LoadedModel:
         from costmodel.sources.resolve import unknown_model
 
         raise unknown_model(name, "zoo")
-    with building():
-        module = entry.build().eval()
+    check_arguments(f"zoo:{name}", options.arguments, taken_by_call(entry.build)[0])
+    try:
+        with building():
+            module = entry.build(**options.arguments).eval()
+    except Exception as error:
+        if options.arguments:
+            raise InputError(f"zoo:{name} cannot be built so: {reason(error)}") from error
+        raise
     return LoadedModel(
         name=name,
         source="costmodel zoo",

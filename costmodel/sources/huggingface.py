@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from costmodel.errors import InputError, ModelError, UnknownModelError, libraria
 from costmodel.sources.building import building, offline, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
+from costmodel.sources.signatures import check_arguments
 from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_masks import assume_plain_input
@@ -53,12 +55,17 @@ def load(request: str, options: Options) -> LoadedModel:
     """A model of transformers with random weights: a type's default configuration, or a configuration file.
 
     A file's ``architectures`` choose the class; a bare type gives the base model without a head. Nothing is
-    downloaded. Raises UnknownModelError for an unknown type or a missing file, ModelError for a broken
+    downloaded. Arguments of the request override values of the configuration.
+    Raises UnknownModelError for an unknown type or a missing file, ModelError for a broken
     configuration, or one that needs code of its own.
     """
     transformers = _transformers()
     values, origin = _configuration(request)
     config = _config(transformers, values, request)
+    if options.arguments:
+        _check(config, options.arguments, f"hf:{request}")
+        values = _overridden(values, options.arguments)
+        config = _config(transformers, values, request)
     notes = _resize(config, options)
     model, attention = _build(transformers, config, request, values.get("attn_implementation") or "sdpa")
     inputs, sizes = _inputs(model, config, options)
@@ -117,6 +124,33 @@ def _config(transformers: Any, values: dict[str, Any], request: str) -> Any:
             return transformers.AutoConfig.for_model(model_type, **rest)
     except Exception as error:
         raise ModelError(f"hf:{request} is no valid {model_type} configuration: {reason(error)}") from error
+
+
+#: Entries of a configuration that change no model that is built here: what runs return, and formats, asked elsewhere.
+_NOT_OF_THE_MODEL = frozenset(
+    {"model_type", "transformers_version", "return_dict", "output_hidden_states", "output_attentions", "dtype",
+     "torch_dtype", "use_cache", "id2label", "label2id", "problem_type", "initializer_range", "initializer_factor"}
+)  # fmt: skip
+
+
+def _check(config: Any, given: Mapping[str, Any], owner: str) -> None:
+    """Raise InputError for values that a configuration does not have, those of its parts included: configurations
+    of transformers keep whatever they are given."""
+    known = {"attn_implementation": "sdpa", **dict.fromkeys(getattr(config, "attribute_map", {})), **config.to_dict()}
+    taken = {name: value for name, value in known.items() if name not in _NOT_OF_THE_MODEL and name[0] != "_"}
+    check_arguments(owner, given, taken)
+    for name, value in given.items():
+        if name in config.sub_configs and isinstance(value, dict) and hasattr(getattr(config, name, None), "to_dict"):
+            _check(getattr(config, name), value, f"{name} of {owner}")
+
+
+def _overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a configuration with some of them, or of one of its parts, given anew."""
+    changed = dict(values)
+    for name, value in given.items():
+        both = isinstance(value, dict) and isinstance(changed.get(name), dict)
+        changed[name] = _overridden(changed[name], value) if both else value
+    return changed
 
 
 def _sized_part(config: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from costmodel.errors import InputError
 from costmodel.symbols import checked_size
@@ -18,14 +18,16 @@ __all__ = ["Options", "Source", "all_sources", "source"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request says about input sizes; None where it leaves the model's own default.
+    """What a request says about input sizes, None where it leaves the model's own default, and its arguments.
 
-    ``image_size`` is (height, width) in pixels, ``input_shape`` the first input without its batch.
+    ``image_size`` is (height, width) in pixels, ``input_shape`` the first input without its batch; ``arguments`` are
+    what the model is built with, by name, for the source to check.
     """
 
     image_size: tuple[int, int] | None = None
     input_shape: tuple[int, ...] | None = None
     seq_len: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def checked(
@@ -71,7 +73,8 @@ class Source:
     """A place that models come from.
 
     ``load`` builds one; ``names`` lists what there is, each with its family; ``claims`` recognises a request
-    without a prefix by its look (``model.pt2``); ``bare`` says whether names may be given without the prefix.
+    without a prefix by its look (``model.pt2``); ``bare`` says whether names may be given without the prefix,
+    ``builds`` whether it builds what it loads, so that a request may hold arguments.
     """
 
     prefix: str
@@ -79,6 +82,7 @@ class Source:
     names: Names
     claims: Callable[[str], bool]
     bare: bool
+    builds: bool = True
 
 
 _SOURCES: dict[str, Source] = {}
@@ -88,14 +92,19 @@ _ROOMS = ("from_timm", "from_torchvision", "from_zoo", "huggingface", "exported"
 
 
 def source(
-    prefix: str, *, names: Names = _no_names, claims: Callable[[str], bool] = lambda _: False, bare: bool = False
+    prefix: str,
+    *,
+    names: Names = _no_names,
+    claims: Callable[[str], bool] = lambda _: False,
+    bare: bool = False,
+    builds: bool = True,
 ) -> Callable[[Load], Load]:
     """Register the function below as the source of ``prefix:NAME``; it raises UnknownModelError or ModelError."""
 
     def register(load: Load) -> Load:
         if prefix in _SOURCES:
             raise ValueError(f"source {prefix!r} is registered twice")
-        _SOURCES[prefix] = Source(prefix, load, names, claims, bare)
+        _SOURCES[prefix] = Source(prefix, load, names, claims, bare, builds)
         return load
 
     return register

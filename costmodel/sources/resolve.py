@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from costmodel.errors import InputError, UnknownModelError, librarian, near_matches
 from costmodel.sources.aliases import ALIASES
+from costmodel.sources.arguments import Request, parse_request
 from costmodel.sources.loaded import LoadedModel
 from costmodel.sources.registry import Options, Source, all_sources
 
 __all__ = ["KnownModel", "full_name", "known_models", "resolve"]
 
-FORMS = "NAME, timm:NAME, torchvision:NAME, zoo:NAME, hf:MODEL_TYPE, hf:config.json, file.py:factory or model.pt2"
+FORMS = (
+    "NAME, timm:NAME, torchvision:NAME, zoo:NAME, hf:MODEL_TYPE, hf:config.json, file.py:factory or model.pt2; "
+    "NAME(width=64) builds it with arguments"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,14 +40,28 @@ def resolve(
     ``image_size`` [pixels] is one number or (height, width); ``input_shape`` is the first input without its batch;
     ``seq_len`` is in tokens. Defaults are the model's own.
 
+    Arguments in parentheses behind the name are what it is built with: :mod:`costmodel.sources.arguments`.
+
     Raises UnknownModelError where no source knows the name (with near matches), ModelError where building fails,
-    InputError where the sizes do not fit the model.
+    InputError where the sizes do not fit the model, or it takes no such arguments.
     """
-    options = Options.checked(image_size, input_shape, seq_len)
-    place, name, note = _place(request.strip())
+    parsed = parse_request(request)
+    options = replace(Options.checked(image_size, input_shape, seq_len), arguments=parsed.arguments)
+    place, name, note = _place(parsed.bare)
+    if parsed.arguments and not place.builds:
+        raise InputError(f"{name} is saved as it is, and takes no arguments such as {parsed.said}")
     loaded = _sized(place.load(name, options), options)
+    loaded.name = _named(loaded.name, parsed)
     loaded.notes[:0] = note
     return loaded
+
+
+def _named(name: str, request: Request) -> str:
+    """``name`` with the arguments that the model was built with, where a request has them."""
+    if not request.said:
+        return name
+    part = request.rest if request.rest and name.endswith(request.rest) else ""
+    return name.removesuffix(part) + request.said + part
 
 
 def full_name(request: str) -> str:
@@ -51,8 +69,10 @@ def full_name(request: str) -> str:
 
     Files are left as they are. Raises UnknownModelError where no source knows the name.
     """
-    place, name, _ = _place(request.strip())
-    return name if place.claims(name) else f"{place.prefix}:{name}"
+    parsed = parse_request(request)
+    place, name, _ = _place(parsed.bare)
+    name = _named(name, parsed)
+    return name if place.claims(parsed.bare) else f"{place.prefix}:{name}"
 
 
 def _place(request: str) -> tuple[Source, str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,7 @@ class Entry:
     """
 
     name: str
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     paper: str
     family: str
     dims: tuple[int | str, ...] = IMAGE
@@ -55,7 +56,7 @@ def model(
             raise ValueError(f"the zoo has two networks called {name!r}")
         _ENTRIES[name] = Entry(
             name=name,
-            build=lambda: build(**arguments),
+            build=partial(build, **arguments),
             paper=paper,
             family=build.__module__.rpartition(".")[2],
             dims=dims,
