@@ -20,7 +20,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
 from costmodel.kernels import KernelPlan, run_costs
-from costmodel.kernels.served import dtype_notes
+from costmodel.kernels.served import dtype_notes, own_dtype_notes
 from costmodel.memory import Footprint, footprint
 from costmodel.nodes import Assumption
 from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
@@ -70,7 +70,7 @@ class Analysis:
         it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
         self.record, self.hardware = record, hardware.limited(execution.power_limit_w)
-        self.dtype_notes = dtype_notes(execution, self.hardware)
+        self.dtype_notes = (*own_dtype_notes(record, execution), *dtype_notes(execution, self.hardware))
         sizes = record.check_binding(
             {**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})}
         )
@@ -210,7 +210,7 @@ class Analysis:
     @cached_property
     def run_costs(self) -> list[Cost]:
         """Cost of every node in the dtypes of the run."""
-        if self.execution.precision.is_traced:
+        if self.execution.precision.keeps(self.bound.own_dtype):
             return [self.node_costs.of_call[node.call] for node in self.bound.nodes]
         return run_costs(self.bound, self.execution)
 

@@ -13,6 +13,7 @@ from costmodel.engines import engine_of
 from costmodel.errors import InputError
 from costmodel.executed import ExecutedTraces
 from costmodel.execution import Execution
+from costmodel.execution.precision import word_of_dtype
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
@@ -41,7 +42,7 @@ def analyze(
     image_size: int | tuple[int, int] | None = None,
     input_shape: Sequence[int] | None = None,
     seq_len: int | None = None,
-    dtype: str = "fp32",
+    dtype: str | None = None,
     layout: str = "nchw",
     mode: str = "eager",
     host: str = "usual",
@@ -58,7 +59,8 @@ def analyze(
 
     ``model`` is a name (``resnet50``, ``timm:NAME``, ``hf:bert``, ``path/to/file.py:factory``, ``model.pt2``, ...)
     or a module with its ``inputs`` (a tensor, a tuple, a dict of keyword arguments, or (args, kwargs)).
-    ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own.
+    ``batch`` defaults to that of the given inputs, else 1; sizes default to the model's own, and so does ``dtype``:
+    the format that it holds its weights in.
     ``assume`` answers questions about values that nobody knows before a run, by the line that asks:
     ``{"net.py:12": False}``; all answers that were taken are in ``Analysis.assumed``.
     ``execute`` runs one forward pass on this machine's CPU, for models of which values decide how much is computed:
@@ -109,7 +111,7 @@ def analyze(
         )
     else:
         traces = ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
-    return _analysis(traces, hardware, execution, batch, sizes)
+    return _analysis(traces, hardware, execution, batch, sizes, dtype)
 
 
 def _machine(hw: str | Path | HardwareProfile) -> HardwareProfile:
@@ -196,8 +198,9 @@ def _analysis(
     execution: Execution,
     batch: int | None,
     sizes: Mapping[str, int],
+    dtype: str | None,
 ) -> Analysis:
-    """``batch`` None: the model's own."""
+    """``batch`` and ``dtype`` None: the model's own."""
 
     def retrace(
         batch: int, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
@@ -206,6 +209,8 @@ def _analysis(
         return found.graph, found.closed_forms or None
 
     traced = traces(batch, sizes, execution.layout, hardware.family.torch_device, execution.train_mode)
+    if dtype is None:
+        execution = execution.changed(dtype=word_of_dtype(traced.graph.own_dtype))
     symbols = traced.graph.symbols
     own = symbols["batch"].default if "batch" in symbols else traced.graph.batch or 1
     return Analysis(

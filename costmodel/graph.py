@@ -300,6 +300,12 @@ class OpGraph:
         return sum(self.parameter_bytes_of.values())
 
     @property
+    def own_dtype(self) -> str:
+        """The dtype in which the module holds most of its floating weights: "float32", "float16" or "bfloat16"."""
+        held = {dtype: self.parameter_bytes_of.get(dtype, 0) for dtype in ("float32", "bfloat16", "float16")}
+        return max(held, key=lambda dtype: held[dtype])
+
+    @property
     def synchronizing(self) -> frozenset[int]:
         """Nodes whose result the host reads, for which it waits."""
         known: frozenset[int] | None = self.memo.get("synchronizing")

@@ -129,7 +129,7 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
         "--batch", type=positive, metavar="N", help="samples a step (default: that of the model's own inputs, else 1)"
     )
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="fp32", help="fp32 is PyTorch's default; amp_* is torch.autocast"
+        "--dtype", choices=DTYPES, help="amp_* is torch.autocast (default: what the model holds its weights in, fp32)"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     modes = ", ".join(f"{name}: {engine_of(name).help}" for name in engine_names())

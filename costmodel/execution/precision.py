@@ -9,7 +9,7 @@ from types import MappingProxyType
 from costmodel.errors import InputError, librarian
 from costmodel.execution.words import chosen, spellings
 
-__all__ = ["BITS", "DTYPES", "SPELLINGS", "Precision", "torch_dtype"]
+__all__ = ["BITS", "DTYPES", "SPELLINGS", "Precision", "torch_dtype", "word_of_dtype"]
 
 #: Bits of one element in memory, by format. TF32 is fp32 in memory; only the multiplier sees 19 bits of it.
 BITS: Mapping[str, int] = MappingProxyType(
@@ -27,6 +27,15 @@ def torch_dtype(name: str) -> str:
     if name not in _TORCH:
         raise InputError(librarian(f"a run in {name} is not modelled yet", there_is=tuple(_TORCH)))
     return _TORCH[name]
+
+
+def word_of_dtype(dtype: str) -> str:
+    """The format that torch's dtype of a model's weights stands for.
+
+    >>> word_of_dtype("bfloat16"), word_of_dtype("float32")
+    ('bf16', 'fp32')
+    """
+    return next(word for word, name in _TORCH.items() if name == dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +79,14 @@ class Precision:
     def is_traced(self) -> bool:
         """Whether every tensor has the dtype of the trace, which is made in fp32."""
         return self.autocast is None and BITS[self.weights] == BITS[self.activations] == BITS["fp32"]
+
+    def keeps(self, own: str) -> bool:
+        """Whether every tensor of a model whose weights are of torch's dtype ``own`` has the dtype of its trace.
+
+        >>> Precision.of("bf16").keeps("bfloat16"), Precision.of("fp32").keeps("bfloat16")
+        (True, False)
+        """
+        return self.autocast is None and {torch_dtype(self.weights), torch_dtype(self.activations)} == {own}
 
     @property
     def operands(self) -> str:

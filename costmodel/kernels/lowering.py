@@ -16,7 +16,7 @@ from costmodel.kernels.by_batch import Affine, NotAffine, Region, by_batch
 from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
-from costmodel.kernels.precision import NodeDtypes
+from costmodel.kernels.precision import NodeDtypes, casts_nothing
 from costmodel.nodes import OpNode
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, Role
@@ -71,7 +71,7 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
             source, copy = Read(tensor.storage, tensor.spec), copies.make(node.inputs[position], types.inputs[position])
             cast = ("cast", tensor.spec, types.had[position], types.inputs[position])
             starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (source,), (copy,))))
-        if not is_free(node.op):
+        if not is_free(node.op) and not casts_nothing(graph, node, types):
             call = ("call", node.call, types)
             held = tuple(read.storage for read in reads)
             reads = copies.instead(node, types, reads)

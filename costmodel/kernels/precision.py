@@ -1,9 +1,9 @@
 """Which dtype every tensor has at run time: ``model.to(dtype)``, autocast's operator lists, casts.
 
-A trace is made in fp32. Here its tensors get the dtypes that PyTorch would give them, node by node, and
-the casts that PyTorch would launch are listed. Sources: the autocast reference of PyTorch's documentation
-("CUDA Ops that can autocast to float16 / float32", "promote to the widest input type") and
-aten/src/ATen/autocast_mode.h, torch 2.13.
+A trace is made in the dtype that the module holds its weights in, mostly fp32. Here its tensors get the dtypes that
+PyTorch would give them, node by node, and the casts that PyTorch would launch are listed. Sources: the autocast
+reference of PyTorch's documentation ("CUDA Ops that can autocast to float16 / float32", "promote to the widest input
+type") and aten/src/ATen/autocast_mode.h, torch 2.13.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from costmodel.graph import OpGraph
 from costmodel.nodes import OpNode
 from costmodel.tensor import Role
 
-__all__ = ["NodeDtypes", "assign_dtypes", "contraction_dtype"]
+__all__ = ["NodeDtypes", "assign_dtypes", "casts_nothing", "contraction_dtype"]
 
 #: Run in the lower precision: floating inputs, weights included, are cast to it.
 LOWER = frozenset(
@@ -100,12 +100,21 @@ def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: boo
     return {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(operand, "fp32")
 
 
+def casts_nothing(graph: OpGraph, node: OpNode, types: NodeDtypes) -> bool:
+    """Whether a node casts in the trace and finds the wanted dtype in the run: ``x.float()`` of a model that holds its
+    weights in bf16, run in fp32, gives ``x`` itself."""
+    if node.op != "aten._to_copy" or types.inputs[:1] != types.outputs[:1]:
+        return False
+    had, got = (graph.specs[graph.tensors[t].spec].dtype for t in (node.inputs[0], node.outputs[0]))
+    return had != got
+
+
 def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     """Run-time dtypes of every node, in program order."""
     traced = [graph.specs[t.spec].dtype for t in graph.tensors]
     precision = execution.precision
-    same = precision.is_traced
-    run = traced if same or precision.autocast else _converted(graph, traced, precision)
+    same = precision.keeps(graph.own_dtype)
+    run = traced if same else _converted(graph, traced, precision)
     if precision.autocast or any(node.autocast in LOW for node in graph.nodes):
         low = torch_dtype(precision.autocast) if precision.autocast else ""
         return _Autocast(graph, low, traced, run, execution.software).assign()
@@ -116,10 +125,14 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
 
 
 def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> list[str]:
-    """Run-time dtype of every tensor of a model that was converted as a whole, as ``model.to(dtype)`` does."""
+    """Run-time dtype of every tensor of a model that was converted as a whole, as ``model.to(dtype)`` does.
+
+    What its forward pass itself puts into another dtype than that of the weights (``x.float()``) stays there.
+    """
     kept = {Role.PARAMETER: precision.weights, Role.BUFFER: precision.weights}
     stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
-    return [new if old == "float32" else old for old, new in zip(traced, stored, strict=True)]
+    own = graph.own_dtype
+    return [new if old == own else old for old, new in zip(traced, stored, strict=True)]
 
 
 class _Autocast:
@@ -134,7 +147,7 @@ class _Autocast:
         self, graph: OpGraph, low: str, traced: Sequence[str], stored: Sequence[str], software: Software
     ) -> None:
         self.graph, self.low, self.traced, self.software = graph, low, traced, software
-        self.run = list(stored)
+        self.run, self.own = list(stored), graph.own_dtype
         self.cast_weights: set[int] = set()
 
     def assign(self) -> list[NodeDtypes]:
@@ -200,6 +213,6 @@ class _Autocast:
         return kinds.pop() if len(kinds) == 1 else "float32"
 
     def _output(self, tensor: int, result: str) -> str:
-        if self.traced[tensor] == "float32":
+        if self.traced[tensor] in ("float32", self.own):
             self.run[tensor] = result
         return self.run[tensor]

@@ -5,9 +5,22 @@ from __future__ import annotations
 from costmodel.devices import CpuGeneration
 from costmodel.errors import InputError
 from costmodel.execution import Execution
+from costmodel.execution.precision import word_of_dtype
+from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 
-__all__ = ["dtype_notes"]
+__all__ = ["dtype_notes", "own_dtype_notes"]
+
+
+def own_dtype_notes(graph: OpGraph, execution: Execution) -> tuple[str, ...]:
+    """One line for a model that holds its weights in another dtype than fp32: which it is, and what the run makes of
+    it; none for a model in fp32, which is what a dtype is asked of."""
+    own, asked = word_of_dtype(graph.own_dtype), execution.precision
+    if own == "fp32":
+        return ()
+    if asked.keeps(graph.own_dtype):
+        return (f"in {own}, the dtype that the model holds its weights in",)
+    return (f"the model holds its weights in {own}: converted to {asked.weights}, since {asked} is asked for",)
 
 
 def dtype_notes(execution: Execution, hardware: HardwareProfile) -> tuple[str, ...]:

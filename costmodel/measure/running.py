@@ -105,7 +105,9 @@ def out_of_memory(name: str, batch: int) -> Iterator[None]:
 def _placed(module: nn.Module, device: str, execution: Execution) -> nn.Module:
     """The module on its device, in the dtype and memory format of the run."""
     module = module.to(device)
-    if not execution.precision.is_traced:
+    if any(part.dtype in (torch.float16, torch.bfloat16) for part in module.parameters()) or (
+        not execution.precision.is_traced
+    ):
         module = module.to(_dtype(execution.precision.weights))
     if execution.layout == "nhwc":
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

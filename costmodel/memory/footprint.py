@@ -50,8 +50,8 @@ def footprint(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator:
         t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is Role.CONSTANT
     }
     return Footprint(
-        parameter_bytes=run_bytes(graph.parameter_bytes_of, precision),
-        buffer_bytes=run_bytes(graph.buffer_bytes_of, precision),
+        parameter_bytes=run_bytes(graph.parameter_bytes_of, precision, graph.own_dtype),
+        buffer_bytes=run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
         input_bytes=sum(plan.storage_bytes[storage] for storage in inputs),
         constant_bytes=sum(plan.storage_bytes[storage] for storage in brought),
         activation_bytes=0.0 if peak is None else taken[peak],
@@ -59,11 +59,15 @@ def footprint(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator:
     )
 
 
-def run_bytes(by_dtype: Mapping[str, int], precision: Precision) -> int:
-    """B in a run of what takes ``by_dtype`` [B, by dtype] as the module has it: ``model.to(dtype)`` moves fp32 alone.
+def run_bytes(by_dtype: Mapping[str, int], precision: Precision, own: str = "float32") -> int:
+    """B in a run of what takes ``by_dtype`` [B, by dtype] as the module has it.
+
+    ``model.to(dtype)`` moves what is of the module's ``own`` dtype; what it keeps in another one stays there.
 
     >>> run_bytes({"float32": 400, "bfloat16": 10, "int64": 8}, Precision.of("bf16"))
     218
+    >>> run_bytes({"float32": 400, "bfloat16": 10}, Precision.of("fp32"), own="bfloat16")
+    420
     """
-    narrowed = ITEMSIZE_BYTES[torch_dtype(precision.weights)], ITEMSIZE_BYTES["float32"]
-    return sum(n * narrowed[0] // narrowed[1] if dtype == "float32" else n for dtype, n in by_dtype.items())
+    new, old = ITEMSIZE_BYTES[torch_dtype(precision.weights)], ITEMSIZE_BYTES[own]
+    return sum(n * new // old if dtype == own else n for dtype, n in by_dtype.items())

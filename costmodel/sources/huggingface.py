@@ -75,7 +75,7 @@ def load(request: str, options: Options) -> LoadedModel:
         module=to_meta(model.eval()),  # a few constructors insist on the CPU
         template=((), inputs),
         sizes=sizes,
-        notes=notes + _notes(model, attention),
+        notes=notes + _notes(model, attention) + _dtype_note(values),
         family=config.model_type,
         limits={} if (longest := _longest(config.get_text_config())) is None else {"seq_len": longest},
         built_for_size=_sized_part(config) is not None,
@@ -87,6 +87,11 @@ def _notes(model: Any, attention: str) -> list[str]:
     if any(hasattr(part, "num_experts") or hasattr(part, "gate_up_proj") for part in model.modules()):
         notes.append("experts_implementation=batched_mm: every token's expert weights are gathered")
     return notes
+
+
+def _dtype_note(values: dict[str, Any]) -> list[str]:
+    named = next((key for key in ("dtype", "torch_dtype") if values.get(key)), None)
+    return [f"the configuration says {named} {str(values[named]).removeprefix('torch.')}"] if named else []
 
 
 def _configuration(request: str) -> tuple[dict[str, Any], Path | None]:
