@@ -33,7 +33,7 @@ import numpy as np
 from costmodel.analysis import Analysis
 from costmodel.devices.power import DRAM_PJ_PER_BYTE, PROCESSES
 from costmodel.errors import CostmodelError
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Variant
 from costmodel.hardware import HardwareProfile, load
 from costmodel.kernels import Kernel
 from costmodel.timing.constants import CONSTANTS
@@ -159,7 +159,7 @@ def timm_cases(folder: Path, rows: int) -> Iterator[Case]:
                 break
             try:
                 sizes = {"height": int(row["image_size"]), "width": int(row["image_size"])}
-                trace = load_trace(f"timm:{row['model']}", sizes=sizes, layout="nchw", use_cache="only")
+                trace = load_trace(f"timm:{row['model']}", sizes=sizes, use_cache="only")
                 execution = Execution.of(batch=int(row["batch"]), dtype=row["dtype"], mode=mode, torch=row["torch"],
                                          fast_norm=True, tf32_matmul=True)  # fmt: skip
                 analysis = Analysis(name=trace.name, source=trace.source, record=trace.graph, hardware=load(device),
@@ -183,7 +183,7 @@ def nvidia_cases(folder: Path) -> Iterator[Case]:
         request = NVIDIA_NETWORKS.get(row["model"])
         if not device or request is None or float(row["batch"] or 0) != NVIDIA_BATCH:
             continue
-        trace = load_trace(request, layout="nhwc" if half else "nchw")
+        trace = load_trace(request, variant=Variant("nhwc" if half else "nchw"))
         execution = Execution.of(batch=NVIDIA_BATCH, dtype="amp_fp16" if half else "fp32",
                                  layout="nhwc" if half else "nchw")  # fmt: skip
         analysis = Analysis(name=trace.name, source=trace.source, record=trace.graph, hardware=load(device),

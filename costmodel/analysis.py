@@ -15,7 +15,7 @@ from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Variant
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
@@ -79,9 +79,10 @@ class Analysis:
         self.engine, self.host_span = engine_of(execution.engine), span_of(execution.host, hardware)
         self._closed_forms = closed_forms
         self._asked = dict(asked or {})
+        variant = Variant.of(execution, hardware.family.torch_device)
         self._traces = Traces(
             name,
-            Trace(record, closed_forms, execution.batch, self._asked, execution.layout, execution.train_mode),
+            Trace(record, closed_forms, execution.batch, self._asked, variant),
             retrace,
         )
         self._bound: OpGraph | None = None

@@ -12,7 +12,7 @@ from costmodel.comparison import Comparison
 from costmodel.engines import engine_of
 from costmodel.errors import InputError
 from costmodel.executed import ExecutedTraces
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Variant
 from costmodel.execution.precision import word_of_dtype
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
@@ -30,7 +30,7 @@ __all__ = ["ALL_SYMBOLS", "analyze", "compare", "input_sizes"]
 ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
 
 #: (batch, sizes, layout, kind of device, in train mode) -> a trace that holds there; batch None is the model's own.
-Traces = Callable[[int | None, Mapping[str, int], str, str, bool], CachedTrace]
+Traces = Callable[[int | None, Mapping[str, int], Variant], CachedTrace]
 
 
 def analyze(
@@ -48,6 +48,7 @@ def analyze(
     host: str = "usual",
     inputs_on: str = "device",
     train_mode: bool = False,
+    phase: str = "inference",
     power_limit: float | str | None = None,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
@@ -68,7 +69,8 @@ def analyze(
     and which may be the path of a file (``.pt`` or a picture); random ones where none are given. All numbers are then
     for these inputs, and nothing is cached.
     ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
-    the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode.
+    the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode;
+    ``phase="training"`` is a step of training: forward pass, loss, backward pass.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -85,6 +87,7 @@ def analyze(
         host=host,
         inputs=inputs_on,
         train_mode=train_mode,
+        phase=phase,
         power_limit=power_limit,
     )
     hardware.limited(execution.power_limit_w)
@@ -202,13 +205,11 @@ def _analysis(
 ) -> Analysis:
     """``batch`` and ``dtype`` None: the model's own."""
 
-    def retrace(
-        batch: int, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
-    ) -> tuple[OpGraph, Mapping[str, str] | None]:
-        found = traces(batch, sizes, layout, device, train_mode)
+    def retrace(batch: int, sizes: Mapping[str, int], variant: Variant) -> tuple[OpGraph, Mapping[str, str] | None]:
+        found = traces(batch, sizes, variant)
         return found.graph, found.closed_forms or None
 
-    traced = traces(batch, sizes, execution.layout, hardware.family.torch_device, execution.train_mode)
+    traced = traces(batch, sizes, Variant.of(execution, hardware.family.torch_device))
     if dtype is None:
         execution = execution.changed(dtype=word_of_dtype(traced.graph.own_dtype))
     symbols = traced.graph.symbols

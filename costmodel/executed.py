@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.cache import CachedTrace
 from costmodel.errors import InputError
+from costmodel.execution import Phase, Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,35 +34,32 @@ class ExecutedTraces:
         self.model, self.inputs, self.progress = model, inputs, progress
         self.input_shape = tuple(input_shape) if input_shape else None
         self._made: CachedTrace | None = None
-        self._at: tuple[int, dict[str, int], str, bool] = (1, {}, "", False)
+        self._at: tuple[int, dict[str, int], Variant | None] = (1, {}, None)
 
-    def __call__(
-        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
-    ) -> CachedTrace:
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], variant: Variant) -> CachedTrace:
         """The trace at ``batch`` (None: the inputs') and ``sizes``. The first call runs the model, for ``device``.
 
         Raises InputError where another call asks for other inputs than those that were run.
         """
         if self._made is None:
-            self._made = self._run(batch, sizes, layout, device, train_mode)
-            self._at = (batch or self._made.graph.batch or 1, dict(sizes), layout, train_mode)
-        elif (batch or self._at[0], dict(sizes), layout, train_mode) != self._at:
+            self._made = self._run(batch, sizes, variant)
+            self._at = (batch or self._made.graph.batch or 1, dict(sizes), variant.anywhere)
+        elif (batch or self._at[0], dict(sizes), variant.anywhere) != self._at:
             raise InputError(
                 f"{self._made.name} was run once, at batch {self._at[0]}: its numbers are for those inputs\n"
                 "  analyze it with execute=True (--execute) at what you ask for"
             )
         return self._made
 
-    def _run(
-        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
-    ) -> CachedTrace:
+    def _run(self, batch: int | None, sizes: Mapping[str, int], variant: Variant) -> CachedTrace:
+        if variant.phase is Phase.TRAINING:
+            raise InputError("a training step is traced on the meta device alone\n  leave out execute=True (--execute)")
         from costmodel.sources.runnable import runnable
         from costmodel.trace import execute
 
         loaded = runnable(self.model, self.inputs, sizes, self.input_shape)
-        loaded.train_mode = train_mode
         loaded.check(sizes)
         loaded.check_batch(batch)
         at = {**loaded.sizes, **sizes, **({} if batch is None else {"batch": batch})}
-        graph = execute(loaded, sizes=at, layout=layout, device=device, progress=self.progress)
+        graph = execute(loaded, sizes=at, variant=variant, progress=self.progress)
         return CachedTrace(loaded.name, loaded.source, graph, {})

@@ -67,6 +67,8 @@ class OpGraph:
     """Dtype -> B of the parameters that the module holds in it, shared ones once."""
     buffer_bytes_of: dict[str, int] = field(default_factory=dict)
     """The same of its buffers."""
+    gradients: dict[str, int] = field(default_factory=dict)
+    """Of a training step: name of each parameter that is trained -> the tensor that ends as its gradient."""
     notes: tuple[str, ...] = ()
     assumed: tuple[Assumption, ...] = ()
     """Answers that the trace took for questions about values."""
@@ -102,6 +104,7 @@ class OpGraph:
             parameters=self.parameters,
             parameter_bytes_of=self.parameter_bytes_of,
             buffer_bytes_of=self.buffer_bytes_of,
+            gradients=self.gradients,
             notes=self.notes,
             assumed=self.assumed,
             executed=self.executed,

@@ -33,6 +33,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "parameters": coded.parameters,
         "parameter_bytes": coded.parameter_bytes_of,
         "buffer_bytes": coded.buffer_bytes_of,
+        **({"gradients": coded.gradients} if coded.gradients else {}),
         "notes": list(coded.notes),
         "executed": coded.executed,
         "assumed": [[a.name, a.answer, a.where, a.count] for a in coded.assumed],
@@ -71,6 +72,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         parameters=dict(data["parameters"]),
         parameter_bytes_of=_by_dtype(data["parameter_bytes"]),
         buffer_bytes_of=_by_dtype(data["buffer_bytes"]),
+        gradients=dict(data.get("gradients", {})),
         notes=tuple(data["notes"]),
         executed=data.get("executed", ""),
         assumed=tuple(Assumption(*fields) for fields in data.get("assumed", ())),
@@ -82,20 +84,21 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
 
 
 def _node(node: OpNode) -> list[Any]:
-    """Fields of a node; phase and autocast, last, only where they are not those of a plain forward pass."""
+    """Fields of a node; phase, autocast and forward node, last, only where they are not a plain forward pass's."""
     where = [node.name, node.module, node.module_type, node.call]
     flow = [list(node.inputs), list(node.outputs), node.in_place, list(node.after)]
     special = node.phase is not NodePhase.FORWARD or bool(node.autocast)
-    return [*where, *flow] + [node.phase.value, node.autocast] * special
+    return [*where, *flow] + [node.phase.value, node.autocast, node.forward] * special
 
 
 def _read_node(
     calls: list[Call], name: str, module: str, kind: str, call: int, ins: list[int], outs: list[int], in_place: bool,
     after: list[int], phase: str = NodePhase.FORWARD.value,
     autocast: str = "",
+    forward: int | None = None,
 ) -> OpNode:  # fmt: skip
     flow = (tuple(ins), tuple(outs), in_place, tuple(after))
-    return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase), autocast=autocast)
+    return OpNode(name, calls[call].op, module, kind, call, *flow, NodePhase(phase), autocast=autocast, forward=forward)
 
 
 def _by_dtype(nbytes: dict[str, int] | int) -> dict[str, int]:

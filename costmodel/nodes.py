@@ -97,6 +97,9 @@ class OpNode:
     ``outputs`` are indices of tensors; ``after`` are nodes that must have run though no tensor passes
     (they wrote in place into an aliased storage); ``phase`` is the part of the step that the call belongs to;
     ``synchronizes``: the host reads the result, and waits for the device until it is there;
+    ``forward`` is the node whose gradient a backward node computes, by autograd's own numbering: one of the forward
+    pass, or one that a checkpoint computed again. It is None for the seed of the gradient, and for what is computed
+    again itself;
     ``autocast`` is what an autocast region of the model's own says here: "off", or the lower dtype.
     """
 
@@ -112,6 +115,7 @@ class OpNode:
     phase: NodePhase = NodePhase.FORWARD
     synchronizes: bool = False
     autocast: str = ""
+    forward: int | None = None
 
 
 def map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:

@@ -12,6 +12,7 @@ from costmodel.cache import CachedTrace
 from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
 from costmodel.errors import TraceError
+from costmodel.execution import Variant
 from costmodel.sources.arguments import canonical, parse_request
 
 if TYPE_CHECKING:
@@ -23,23 +24,22 @@ __all__ = ["ModuleTraces", "NamedTraces", "Progress", "load_trace"]
 
 Progress = Callable[[int], None]
 
+_PLAIN = Variant()
+
 
 class NamedTraces:
-    """Traces of a named model, by :func:`load_trace`. All symbols are opened once in each layout and mode of
-    the module: what has to be traced again, because the first graph does not hold there, is traced at its sizes."""
+    """Traces of a named model, by :func:`load_trace`. All symbols are opened once for each program: what has to be
+    traced again, because the first graph does not hold there, is traced at its sizes."""
 
     def __init__(self, request: str, symbols: Sequence[str], **options: Any) -> None:
         self.request, self.symbols, self.options = request, tuple(symbols), options
-        self.opened: set[tuple[str, str, bool]] = set()
+        self.opened: set[Variant] = set()
 
-    def __call__(
-        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
-    ) -> CachedTrace:
-        again = (layout, device, train_mode) in self.opened and not self.options["use_cache"]
-        at: dict[str, Any] = {"batch": batch, "sizes": sizes, "layout": layout, "device": device}
-        at["train_mode"] = train_mode
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], variant: Variant) -> CachedTrace:
+        again = variant in self.opened and not self.options["use_cache"]
+        at: dict[str, Any] = {"batch": batch, "sizes": sizes, "variant": variant}
         at["symbols"] = tuple(set(self.symbols) & {"batch"}) if again else self.symbols
-        self.opened.add((layout, device, train_mode))
+        self.opened.add(variant)
         return load_trace(self.request, checked=True, **at, **self.options)
 
 
@@ -50,28 +50,25 @@ def load_trace(
     batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     input_shape: Sequence[int] | None = None,
-    layout: str = "nchw",
-    device: str = "cuda",
+    variant: Variant = _PLAIN,
     assume: Mapping[str, bool | int | float] | None = None,
     use_cache: bool | Literal["only"] = True,
     checked: bool = False,
-    train_mode: bool = False,
     progress: Progress | None = None,
 ) -> CachedTrace:
     """The traced graph of a named model, from the cache where it serves, else traced and stored.
 
-    ``batch`` None is the model's own. ``device`` is the kind of device that the model sees, "cuda" or "cpu": entries of
-    models that asked for it are kept apart. ``checked``: a run at this batch and these sizes agrees with the graph; a
+    ``batch`` None is the model's own. ``variant`` says which program; entries of models that asked which kind of device
+    they run on are kept apart. ``checked``: a run at this batch and these sizes agrees with the graph; a
     cached graph whose open sizes were not yet tried there is run there once, and remembers it. Otherwise the sizes
-    that the model leaves open are open, whether or not another path is taken at some of them. ``train_mode``: the
-    forward pass of a module in train mode.
+    that the model leaves open are open, whether or not another path is taken at some of them.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
     request, sizes = canonical(request), dict(sizes or {})
-    options: dict[str, Any] = {"symbols": sorted(symbols), "layout": layout}
+    options: dict[str, Any] = {"symbols": sorted(symbols), **variant.words}
     if assume:
         options["assume"] = dict(assume)
-    options |= {"train_mode": True} if train_mode else {}
+    device = variant.device
     specific: dict[str, Any] = {**options, "sizes": sizes, "input_shape": input_shape and list(input_shape)}
     untried: dict[str, CachedTrace] = {}
     if use_cache:
@@ -87,17 +84,16 @@ def load_trace(
             if entry.graph.serves(batch, sizes, verified=False):
                 untried[cache.key(request, parts)] = entry
     if use_cache == "only":
-        raise TraceError(f"the cache has no trace of {request} in {layout}")
+        raise TraceError(f"the cache has no trace of {request} in {variant.layout}")
     loaded = _loaded(request, sizes, input_shape, batch)
     loaded.assume = dict(assume or {})
-    loaded.train_mode = train_mode
     at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
     for key, entry in untried.items():
-        tried = _tried(entry, loaded, at, layout, device)
+        tried = _tried(entry, loaded, at, variant)
         if tried is not None:
             cache.write(key, tried, _files(request))
             return tried
-    entry = _traced(loaded, ("batch",) if untried else symbols, at, layout, device, checked, progress)
+    entry = _traced(loaded, ("batch",) if untried else symbols, at, variant, checked, progress)
     if use_cache:
         parts = options if not sizes and not input_shape else specific
         if entry.graph.general is not None:
@@ -117,15 +113,13 @@ def _by_device(device: str, *parts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from ({**part, "device": device} for part in parts)
 
 
-def _tried(
-    entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], layout: str, device: str
-) -> CachedTrace | None:
+def _tried(entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], variant: Variant) -> CachedTrace | None:
     """The entry with ``sizes`` among those that it holds at, or None where a run there does something else."""
     from costmodel.trace import agrees
 
     graph = entry.graph
     at = {name: sizes.get(name, symbol.default) for name, symbol in graph.symbols.items()}
-    if agrees(loaded, graph, at, layout, device) is not None:
+    if agrees(loaded, graph, at, variant) is not None:
         return None
     return replace(entry, graph=replace(graph, domain=(graph.domain or Domain()).also(at)))
 
@@ -156,16 +150,13 @@ def _traced(
     loaded: LoadedModel,
     symbols: Sequence[str],
     sizes: Mapping[str, int],
-    layout: str,
-    device: str,
+    variant: Variant,
     checked: bool,
     progress: Progress | None,
 ) -> CachedTrace:
     from costmodel.trace import trace
 
-    graph = trace(
-        loaded, symbols=symbols, sizes=sizes, layout=layout, device=device, checked=checked, progress=progress
-    )
+    graph = trace(loaded, symbols=symbols, sizes=sizes, variant=variant, checked=checked, progress=progress)
     forms = closed_forms(cost_graph((graph.general or graph).symbolic())) if set(symbols) - {"batch"} else {}
     return CachedTrace(loaded.name, loaded.source, graph, forms)
 
@@ -187,24 +178,22 @@ class ModuleTraces:
         self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
         self.loaded.assume = dict(assume or {})
         self.symbols, self.progress = symbols, progress
-        self.last: dict[tuple[str, bool], CachedTrace] = {}
+        self.last: dict[Variant, CachedTrace] = {}
 
-    def __call__(
-        self, batch: int | None, sizes: Mapping[str, int], layout: str, device: str, train_mode: bool
-    ) -> CachedTrace:
-        """A trace in ``layout``, on this kind of ``device``, that holds at ``batch`` (None: the inputs') and sizes."""
+    def __call__(self, batch: int | None, sizes: Mapping[str, int], variant: Variant) -> CachedTrace:
+        """A trace of the program ``variant`` that holds at ``batch`` (None: the inputs') and sizes."""
         self.loaded.check(sizes)
         self.loaded.check_batch(batch)
-        loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes}, train_mode=train_mode)
+        loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})
         at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}
-        symbols, last = self.symbols, self.last.get((layout, train_mode))
-        if last is not None and last.graph.device not in ("", device):
+        symbols, last = self.symbols, self.last.get(variant.anywhere)
+        if last is not None and last.graph.device not in ("", variant.device):
             last = None
         if last is not None and last.graph.serves(batch, sizes, verified=False):
-            tried = _tried(last, loaded, at, layout, device)
+            tried = _tried(last, loaded, at, variant)
             if tried is not None:
-                self.last[layout, train_mode] = tried
+                self.last[variant.anywhere] = tried
                 return tried
             symbols = ("batch",)
-        self.last[layout, train_mode] = _traced(loaded, symbols, at, layout, device, True, self.progress)
-        return self.last[layout, train_mode]
+        self.last[variant.anywhere] = _traced(loaded, symbols, at, variant, True, self.progress)
+        return self.last[variant.anywhere]

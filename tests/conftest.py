@@ -57,10 +57,11 @@ def traced() -> Callable[..., OpGraph]:
     """A module of one's own, traced at the batch of its inputs: ``traced(module, x, y, layout="nhwc")``, in numbers."""
 
     def trace_module(module: nn.Module, *inputs: torch.Tensor, layout: str = "nchw") -> OpGraph:
+        from costmodel.execution import Variant
         from costmodel.sources import from_module
         from costmodel.trace import trace
 
-        graph = trace(from_module(module.eval(), inputs), layout=layout)
+        graph = trace(from_module(module.eval(), inputs), variant=Variant(layout))
         return graph.bind({"batch": inputs[0].shape[0]} if "batch" in graph.symbols else {})
 
     return trace_module

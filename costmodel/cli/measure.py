@@ -120,6 +120,7 @@ def _graph(
 ) -> tuple[OpGraph, Analysis | None, dict[str, int]]:
     """The graph in numbers at the sizes of the run, and its analysis where a machine is named."""
     from costmodel.api import input_sizes as sizes_of
+    from costmodel.execution import Variant
     from costmodel.traced import load_trace
 
     sizes = sizes_of(arguments.image_size, arguments.seq_len)
@@ -128,7 +129,7 @@ def _graph(
         batch=execution.batch,
         sizes=sizes,
         input_shape=arguments.input_shape,
-        layout=execution.layout,
+        variant=Variant.of(execution, "cpu"),
         use_cache=not arguments.no_cache,
         checked=True,
         progress=common.progress(arguments.model),

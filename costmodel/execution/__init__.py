@@ -7,5 +7,6 @@ from costmodel.execution.layout import LAYOUTS
 from costmodel.execution.phase import NodePhase, Phase
 from costmodel.execution.precision import DTYPES, Precision
 from costmodel.execution.software import Software
+from costmodel.execution.variant import Variant
 
-__all__ = ["DTYPES", "LAYOUTS", "Execution", "NodePhase", "Phase", "Precision", "Software"]
+__all__ = ["DTYPES", "LAYOUTS", "Execution", "NodePhase", "Phase", "Precision", "Software", "Variant"]

@@ -96,6 +96,11 @@ class Execution:
         return replace(self, software=software, **parts)
 
     @property
+    def in_train_mode(self) -> bool:
+        """Whether the module is in train mode: where it was asked for, and in training."""
+        return self.train_mode or self.phase is Phase.TRAINING
+
+    @property
     def words(self) -> dict[str, str]:
         """The parts that have words, by the names of CSV columns, JSON keys and keyword arguments."""
         return {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}

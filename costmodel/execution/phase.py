@@ -22,8 +22,8 @@ class Phase(str, Enum):
     def of(cls, word: str) -> Phase:
         """The phase that is called so. Raises InputError for an unknown word, and for a phase without a model yet."""
         found = cls(chosen("phase", word, (phase.value for phase in cls)))
-        if found is not cls.INFERENCE:
-            raise InputError(f"the phase {found.value} is not modelled yet, only inference is")
+        if found not in (cls.INFERENCE, cls.TRAINING):
+            raise InputError(f"the phase {found.value} is not modelled yet, inference and training are")
         return found
 
 

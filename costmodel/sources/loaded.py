@@ -96,7 +96,6 @@ class LoadedModel:
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
     ``assume`` holds the caller's answers to questions about values, by the line that asks; ``random_weights`` says that
     the module's weights were drawn by its source, not learnt.
-    ``train_mode``: its forward pass is run as ``module.train()`` would.
     """
 
     name: str
@@ -110,7 +109,6 @@ class LoadedModel:
     fixed_batch: int | None = None
     built_for_size: bool = False
     assume: dict[str, bool | int | float] = field(default_factory=dict)
-    train_mode: bool = False
     random_weights: bool = False
 
     @property

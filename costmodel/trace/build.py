@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from costmodel.errors import TraceError
+from costmodel.execution import NodePhase
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph, Symbol
 from costmodel.nodes import Call, DimCode, OpNode, SpecRef, Storage, Tensor
@@ -70,6 +71,8 @@ class GraphBuilder:
                 after=node.after,
                 synchronizes=node.synchronizes,
                 autocast=node.autocast,
+                phase=node.phase,
+                forward=node.forward,
             )
             for i, node in enumerate(self.first.nodes)
         ]
@@ -82,6 +85,7 @@ class GraphBuilder:
             nodes=nodes,
             inputs=list(self.first.inputs),
             outputs=list(self.first.outputs),
+            gradients=dict(self.first.gradients),
             **extras,
         )
 
@@ -210,12 +214,13 @@ def node_names(nodes: Sequence[RawNode]) -> list[str]:
 
     ``layer1.0.conv1`` for a module's only operator, ``layer1.0.add`` in a block, ``#2`` for repeats.
     """
-    working = Counter(node.module for node in nodes if not is_free(node.op))
+    ahead = NodePhase.FORWARD
+    working = Counter(node.module for node in nodes if not is_free(node.op) and node.phase is ahead)
     used: dict[str, int] = defaultdict(int)
     names = []
     for node in nodes:
         op = node.op.rpartition(".")[2]
-        alone = node.module and working[node.module] == 1 and not is_free(node.op)
+        alone = node.module and working[node.module] == 1 and not is_free(node.op) and node.phase is ahead
         name = node.module if alone else f"{node.module}.{op}" if node.module else op
         used[name] += 1
         names.append(name if used[name] == 1 else f"{name}#{used[name]}")

@@ -11,9 +11,7 @@ that answer every other thread as before.
 
 from __future__ import annotations
 
-import functools
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from costmodel.devices import GpuGeneration, generation
 from costmodel.trace.raw import tensors_in
+from costmodel.trace.replaced import Replaced
 from costmodel.trace.watched import Watch
 
 __all__ = ["KINDS", "DeviceKind"]
@@ -233,29 +232,6 @@ _ANSWERS: dict[Any, _Answer] = {
 # -- what is no operator ------------------------------------------------------------------------
 
 
-class _Replaced:
-    """Attributes of torch's modules that are replaced while at least one thread traces."""
-
-    def __init__(self, table: list[tuple[Any, str, Callable[[Any], Any]]]) -> None:
-        self._table, self._lock, self._users = table, threading.Lock(), 0
-        self._kept: list[Any] = []
-
-    def install(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._kept = [getattr(owner, name) for owner, name, _ in self._table]
-                for (owner, name, make), original in zip(self._table, self._kept, strict=True):
-                    setattr(owner, name, functools.wraps(original)(make(original)))
-
-    def remove(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                for (owner, name, _), original in zip(self._table, self._kept, strict=True):
-                    setattr(owner, name, original)
-
-
 def _answered(value: Callable[[DeviceKind], Any]) -> Callable[[Any], Any]:
     """A function of torch.cuda that the model, not torch itself, is told ``value`` by."""
 
@@ -328,7 +304,7 @@ def _capability(original: Any) -> Any:
 
 
 _AUTOCAST: Any = torch.amp.autocast_mode.autocast
-_REPLACED = _Replaced(
+_REPLACED = Replaced(
     [
         (torch.cuda, "is_available", _answered(lambda kind: kind.name == "cuda")),
         (torch.cuda, "device_count", _answered(lambda kind: int(kind.name == "cuda"))),

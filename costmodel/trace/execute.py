@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from costmodel.errors import TraceError
+from costmodel.execution import Variant
 from costmodel.graph import OpGraph
 from costmodel.sources.loaded import TensorInput, map_leaves
 from costmodel.sources.runnable import SEED
@@ -41,8 +42,7 @@ def execute(
     loaded: LoadedModel,
     *,
     sizes: Mapping[str, int] | None = None,
-    layout: str = "nchw",
-    device: str = "cuda",
+    variant: Variant | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Run ``loaded`` once on this machine's CPU and return its graph, all sizes numbers.
@@ -51,7 +51,7 @@ def execute(
     drawn. Raises TraceError when the forward pass fails or memory does not suffice, InputError when the sizes do not
     fit.
     """
-    return _Executed(loaded, dict(sizes or {}), layout, device, progress).trace((), checked=False)
+    return _Executed(loaded, dict(sizes or {}), variant or Variant(), progress).trace((), checked=False)
 
 
 class _Executed(Tracer):
@@ -62,9 +62,9 @@ class _Executed(Tracer):
         with _as_on_a_device(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             module, drawn = runnable_copy(self.loaded.module)
-            module.train(self.loaded.train_mode)
+            module.train(self.variant.train_mode)
             args, kwargs, given = self._inputs()
-            if self.layout == "nhwc":
+            if self.variant.layout == "nhwc":
                 module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 args, kwargs = channels_last((args, kwargs))
             run = record(
@@ -73,7 +73,7 @@ class _Executed(Tracer):
                 kwargs,
                 names=self.names,
                 progress=self.progress,
-                device=self.device,
+                device=self.variant.device,
                 real=RealSubstrate(),
             )
         drawn = drawn or self.loaded.random_weights
@@ -117,7 +117,7 @@ class _Executed(Tracer):
         module = meta_copy(self.loaded.module)
         args, kwargs = self.loaded.inputs(self._named({}))
         try:
-            return _most_alive(record(module, args, kwargs, names=self.names, device=self.device))
+            return _most_alive(record(module, args, kwargs, names=self.names, device=self.variant.device))
         except ForwardError as error:
             return _most_alive(error.until) if error.until is not None else 0
 

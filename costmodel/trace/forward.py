@@ -7,7 +7,7 @@ import functools
 import linecache
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from costmodel.trace.guard import Guard, Stopped
 from costmodel.trace.raw import RawTrace, tensors_in
 from costmodel.trace.real import RealSubstrate
 from costmodel.trace.recorder import Recorder
+from costmodel.trace.step import StepRecorder
 from costmodel.trace.subclasses import on_meta, parts
 from costmodel.trace.substrate import MetaSubstrate, NeedsValue
 from costmodel.trace.values import KNOWN_ELEMENTS
@@ -42,20 +43,26 @@ class ForwardError(TraceError):
         self.until: RawTrace | None = None
 
 
-def meta_copy(module: nn.Module, layout: str = "nchw") -> nn.Module:
+def meta_copy(module: nn.Module, layout: str = "nchw", *, trains: bool = False) -> nn.Module:
     """A copy of ``module`` in eval mode whose parameters lie on the meta device; ``nhwc``: in channels_last.
 
     Nothing of the original is touched or copied: its tensors are handed to ``deepcopy`` as already
-    copied. Small buffers keep their values, because forward passes may look at them.
+    copied. Small buffers keep their values, because forward passes may look at them. ``trains``: its parameters take
+    gradients where those of the original do.
     Raises TraceError when the module cannot be copied.
     """
     lazy = any(isinstance(p, UninitializedParameter) for p in module.parameters())
     # In inference mode, as everything in the run is, for a model may swap a weight's data for a result of the run;
     # lazy parameters refuse that.
-    with torch.inference_mode(not lazy), torch.no_grad():
+    with torch.inference_mode(not lazy and not trains), torch.no_grad():
         try:
-            copied = copy.deepcopy(module, _stand_ins(module)).eval()
-            return copied.to(memory_format=torch.channels_last) if layout == "nhwc" else copied  # type: ignore[call-overload, no-any-return]
+            copied: nn.Module = copy.deepcopy(module, _stand_ins(module)).eval()
+            if layout == "nhwc":
+                copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if trains:
+                for mine, own in zip(copied.parameters(), module.parameters(), strict=True):
+                    mine.requires_grad_(own.requires_grad)
+            return copied
         except Exception as error:
             raise TraceError(
                 f"{type(module).__name__} cannot be copied to the meta device: {type(error).__name__}: {error}\n"
@@ -126,7 +133,7 @@ def _entering(forward: Callable[..., Any], where: tuple[str, str], stack: list[t
 class _Unrecorded(Recorder):
     """Runs a forward pass as the recorder does, and keeps nothing of it."""
 
-    def _record(self, *call: Any) -> None:
+    def record(self, *call: Any) -> None:
         pass
 
 
@@ -149,20 +156,22 @@ def record(
     device: str = "cuda",
     checks: Checks | None = None,
     prime: int | None = None,
+    trains: bool = False,
     real: RealSubstrate | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
     The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
-    ``values`` hold what those of the same shape contain. ``prime``: the batch, where it stands for every other. With
-    ``real``, module and inputs lie on the CPU and are computed there. Raises TraceError, naming the line of the model,
+    ``values`` hold what those of the same shape contain. ``prime``: the batch, where it stands for every other.
+    ``trains``: the loss, the backward pass and the gradients are recorded too. With ``real``, module and inputs lie on
+    the CPU and are computed there. Raises TraceError, naming the line of the model,
     when its forward fails or depends on values; what ``guard`` raises goes through.
     """
     meta = MetaSubstrate()
     watch = Watch(prime) if prime else None
     kind = DeviceKind(device, watch=watch) if real is None else DeviceKind(device, torch.device("cpu"))
-    recorder = Recorder(progress, guard, real or meta, kind, checks)
-    with torch.inference_mode():
+    recorder = (StepRecorder if trains else Recorder)(progress, guard, real or meta, kind, checks)
+    with torch.inference_mode(not trains), torch.set_grad_enabled(trains):
         leaves = list(tensors_in(pytree.tree_leaves((args, kwargs))))  # a packed sequence is a leaf of several
         for position, leaf in enumerate(leaves):
             name = names[position] if position < len(names) else f"input{position}"
@@ -181,17 +190,23 @@ def record(
             for tensor in (*leaves, *module.parameters(), *module.buffers()):
                 real.place(tensor)
         try:
-            with _module_paths(module, recorder), kind.answering():
+            with _module_paths(module, recorder), _as_on_device(recorder), kind.answering():
                 result = _forward(module, args, kwargs, recorder)
         except ForwardError as error:
             error.until = recorder.trace
             raise
         recorder.trace.assumed = recorder.checks.assumed
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
+    if isinstance(recorder, StepRecorder):
+        recorder.finish(module)
     recorder.trace.device = device if kind.asked else ""
     recorder.trace.notes += kind.notes
     recorder.trace.asks_batch = watch is not None and watch.noted
     return recorder.trace
+
+
+def _as_on_device(recorder: Recorder) -> AbstractContextManager[None]:
+    return recorder.as_on_device() if isinstance(recorder, StepRecorder) else nullcontext()
 
 
 def _adopt_buffers(module: nn.Module, substrate: MetaSubstrate) -> None:
@@ -210,11 +225,12 @@ def _adopt_buffers(module: nn.Module, substrate: MetaSubstrate) -> None:
 def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], recorder: Recorder) -> Any:
     try:
         with recorder:
-            return module(*args, **kwargs)
+            result = module(*args, **kwargs)
+            return recorder.step(result) if isinstance(recorder, StepRecorder) else result
     except Stopped:
         raise
     except Exception as error:
-        raise ForwardError(_explain(module, error), _first_line(error)) from error
+        raise ForwardError(_explain(module, error, recorder.doing), _first_line(error)) from error
 
 
 def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
@@ -234,13 +250,13 @@ def _first_line(error: BaseException) -> str:
 _ASKS_FOR_VALUES = ("meta tensor", "data-dependent", "unallocated storage", "meta device type tensor to numpy")
 
 
-def _explain(module: nn.Module, error: Exception) -> str:
+def _explain(module: nn.Module, error: Exception, doing: str) -> str:
     where, what = _model_line(error), _first_line(error)
     if isinstance(error, NeedsValue) or any(words in what.lower() for words in _ASKS_FOR_VALUES):
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
         return "\n".join([head, f"  {where}", f"  {what}", *_ways(error)])
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "
-    return f"the forward pass of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
+    return f"the {doing} of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
 
 
 def _ways(error: Exception) -> Iterator[str]:

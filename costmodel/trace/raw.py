@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from costmodel.execution import NodePhase
 from costmodel.nodes import Assumption
 
 __all__ = [
@@ -62,11 +63,14 @@ class RawNode:
     after: tuple[int, ...]
     synchronizes: bool = False
     autocast: str = ""
+    phase: NodePhase = NodePhase.FORWARD
+    forward: int | None = None
 
 
 @dataclass(slots=True)
 class RawTrace:
-    """One concrete run: operators in program order. ``asks_batch``: the model looked at how large its batch is."""
+    """One concrete run: operators in program order. ``asks_batch``: the model looked at how large its batch is;
+    ``gradients``: the tensor that ends as the gradient of each trained parameter, by the parameter's name."""
 
     nodes: list[RawNode] = field(default_factory=list)
     tensors: list[RawTensor] = field(default_factory=list)
@@ -77,6 +81,7 @@ class RawTrace:
     notes: list[str] = field(default_factory=list)
     assumed: tuple[Assumption, ...] = ()
     asks_batch: bool = False
+    gradients: dict[str, int] = field(default_factory=dict)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

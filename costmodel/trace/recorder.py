@@ -17,6 +17,7 @@ import torch
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from costmodel.execution import NodePhase
 from costmodel.formulas import is_free
 from costmodel.formulas.movement import CONSTANTS
 from costmodel.formulas.views import EMPTY
@@ -31,7 +32,7 @@ from costmodel.trace.subclasses import are_wrappers
 from costmodel.trace.substrate import ASKING, Call, MetaSubstrate, NeedsValue, Substrate
 from costmodel.trace.watched import WatchedSize, plain
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "Where"]
 
 #: Operators that make a tensor out of nothing.
 _MAKERS = frozenset((*CONSTANTS, *EMPTY))
@@ -48,10 +49,21 @@ class Mark(NamedTuple):
     last_write: dict[int, int]
 
 
+class Where(NamedTuple):
+    """Whose call a node is: path and class of the module, the part of the step, and of a backward node the node of the
+    forward pass that it belongs to."""
+
+    module: str
+    module_type: str
+    phase: NodePhase = NodePhase.FORWARD
+    forward: int | None = None
+
+
 class Recorder(TorchDispatchMode):
     """Collects a :class:`RawTrace` while active. One recorder serves one run."""
 
     supports_higher_order_operators = True
+    doing = "forward pass"
 
     def __init__(
         self,
@@ -112,6 +124,11 @@ class Recorder(TorchDispatchMode):
         index = self._index[self._identity(tensor)] = self.lookup(original)
         return index
 
+    def alias(self, tensor: torch.Tensor, known: torch.Tensor) -> None:
+        """Take ``tensor`` for another name of ``known``."""
+        self._kept.append(self._keep(tensor))
+        self._index[self._identity(tensor)] = self.lookup(known)
+
     # -- the mode ------------------------------------------------------------------------------
 
     def __torch_dispatch__(
@@ -139,14 +156,13 @@ class Recorder(TorchDispatchMode):
         except NeedsValue as error:
             call = self._answered(error, schema, args, kwargs)
         if call.recorded:
-            if schema.op == "aten.detach" and self._is_handed_over(call.args[0]):
-                self._kept.append(self._keep(call.result))
-                self._index[self._identity(call.result)] = self.lookup(call.args[0])
+            if schema.op == "aten.detach" and self.is_handed_over(call.args[0]):
+                self.alias(call.result, call.args[0])
             else:
-                self._record(schema, call)
+                self.record(schema, call)
         return call.result
 
-    def _is_handed_over(self, tensor: torch.Tensor) -> bool:
+    def is_handed_over(self, tensor: torch.Tensor) -> bool:
         """Whether a detach is a factory's own: torch detaches what a factory has made where somebody else, here the
         recorder, holds on to it."""
         last = self.trace.nodes[-1] if self.trace.nodes else None
@@ -196,7 +212,7 @@ class Recorder(TorchDispatchMode):
         named = [f"{t.role} {t.name}".strip() for t in sources]
         return f"made of {', '.join(named[:3])}{', ...' * (len(named) > 3)}, whose values are not there (on meta)"
 
-    def _record(self, schema: Schema, call: Call) -> None:
+    def record(self, schema: Schema, call: Call) -> None:
         arguments = {name: self._argument(value) for name, value in zip(schema.names, call.args, strict=False)}
         for name, value in call.kwargs.items():
             arguments["input" if name == "self" else name] = self._argument(value)
@@ -210,8 +226,8 @@ class Recorder(TorchDispatchMode):
         if schema.in_part:
             arguments["in_place"] = True
         outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in tensors_in(call.result)]
-        module, kind = self.modules[-1]
-        how = (bool(schema.written), after, call.synchronizes, self.device.autocast)
+        module, kind, phase, forward = self.where()
+        how = (bool(schema.written), after, call.synchronizes, self.device.autocast, phase, forward)
         self.trace.nodes.append(RawNode(schema.op, module, kind, arguments, outputs, *how))
         if self._progress and time.monotonic() >= self._next_progress:
             self._progress(number + 1)
@@ -230,9 +246,13 @@ class Recorder(TorchDispatchMode):
         taken = {name: self._argument(value) for name, value in arguments.items()}
         outputs = [TensorIndex(self.add(t, "activation", producer=number)) for t in results]
         after = self._ordering(taken, number)
-        self.trace.nodes.append(
-            RawNode(op, *self.modules[-1], taken, outputs, False, after, False, self.device.autocast)
-        )
+        module, kind, phase, forward = self.where()
+        how = (False, after, False, self.device.autocast, phase, forward)
+        self.trace.nodes.append(RawNode(op, module, kind, taken, outputs, *how))
+
+    def where(self) -> Where:
+        """Whose call is being made, and in which part of the step."""
+        return Where(*self.modules[-1])
 
     def once(self, owner: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` gives at the first call for this ``owner``: the weights of a layer that keeps them packed."""

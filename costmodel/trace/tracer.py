@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from costmodel.domain import Domain, Symbol, any_batch
 from costmodel.errors import InputError, TraceError, librarian, near_matches
+from costmodel.execution import Phase, Variant
 from costmodel.graph import OpGraph
 from costmodel.symbols import LARGEST_SIZE
 from costmodel.trace.agree import difference
@@ -52,22 +53,22 @@ def trace(
     *,
     symbols: Collection[str] = ("batch",),
     sizes: Mapping[str, int] | None = None,
-    layout: str = "nchw",
-    device: str = "cuda",
+    variant: Variant | None = None,
     checked: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> OpGraph:
     """Record ``loaded`` and return its graph, with ``symbols`` left open where the model allows it.
 
-    ``sizes`` fix or default the other sizes; ``layout`` "nhwc" runs model and images in channels_last;
-    ``device`` is the kind of device that the model sees ("cuda": NVIDIA's and AMD's GPUs, or "cpu").
+    ``sizes`` fix or default the other sizes; ``variant`` says which program is traced (None: an ordinary forward pass):
+    in layout "nhwc" model and images are in channels_last, "cuda" stands for NVIDIA's and AMD's GPUs, and of a training
+    step the loss, the backward pass and the gradients are recorded as autograd runs them.
     A symbol that cannot be left open stays a number, and the graph's notes say why. ``checked``: the graph is one
     that a run at the sizes and the batch of ``sizes`` (defaults: the model's own) agrees with, closed if need be.
     The module itself is not touched: every run is made on a copy without memory. Raises TraceError when the forward
     pass fails, InputError when the sizes do not fit.
     """
     with _no_collection():
-        return Tracer(loaded, dict(sizes or {}), layout, device, progress).trace(symbols, checked)
+        return Tracer(loaded, dict(sizes or {}), variant or Variant(), progress).trace(symbols, checked)
 
 
 @contextmanager
@@ -83,14 +84,12 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def agrees(
-    loaded: LoadedModel, graph: OpGraph, sizes: Mapping[str, int], layout: str = "nchw", device: str = "cuda"
-) -> str | None:
+def agrees(loaded: LoadedModel, graph: OpGraph, sizes: Mapping[str, int], variant: Variant | None = None) -> str | None:
     """What a run of ``loaded`` at ``sizes`` (defaults: its own) does otherwise than ``graph``, of codes, says; or None.
 
     Raises TraceError when the forward pass fails there, InputError when the sizes do not fit.
     """
-    tracer = Tracer(loaded, dict(sizes), layout, device, None)
+    tracer = Tracer(loaded, dict(sizes), variant or Variant(), None)
     return tracer.difference(graph, {name: tracer.sizes[name] for name in graph.symbols if name in tracer.sizes})
 
 
@@ -101,12 +100,11 @@ class Tracer:
         self,
         loaded: LoadedModel,
         sizes: dict[str, int],
-        layout: str,
-        device: str,
+        variant: Variant,
         progress: Callable[[int], None] | None,
     ) -> None:
-        loaded = materialized(loaded, device)
-        self.loaded, self.layout, self.device, self.progress = loaded, layout, device, progress
+        loaded = materialized(loaded, variant.device)
+        self.loaded, self.variant, self.progress = loaded, variant, progress
         self.own = {"batch": loaded.fixed_batch or 1, **loaded.sizes}
         self.sizes = {**self.own, **sizes}
         self.named = {d for leaf in loaded.tensor_inputs for d in leaf.dims if isinstance(d, str)}
@@ -136,11 +134,12 @@ class Tracer:
     def _run(self, sizes: Mapping[str, int], guard: Guard | None = None) -> RawTrace:
         """One run. Where the model raises an error on what was assumed, it is made again with the other answer."""
         while True:
-            module = meta_copy(self.loaded.module, self.layout)  # one for each run: a forward pass may fill caches
-            if self.loaded.train_mode:
-                module.train()
+            trains = self.variant.phase is Phase.TRAINING
+            # One for each run: a forward pass may fill caches.
+            module = meta_copy(self.loaded.module, self.variant.layout, trains=trains)
+            module.train(self.variant.train_mode)
             args, kwargs = self.loaded.inputs(self._named(sizes))
-            if self.layout == "nhwc":
+            if self.variant.layout == "nhwc":
                 args, kwargs = channels_last((args, kwargs))
             checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
             try:
@@ -153,7 +152,8 @@ class Tracer:
                     progress=self.progress,
                     guard=guard,
                     checks=checks,
-                    device=self.device,
+                    device=self.variant.device,
+                    trains=trains,
                     prime=sizes.get("batch"),
                 )
             except ForwardError as error:
@@ -301,7 +301,7 @@ class Tracer:
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
             assumed=runs[0].assumed,
             executed=self.executed,
-            layout=self.layout,
+            layout=self.variant.layout,
             device=runs[0].device,
             batch=None if "batch" in symbols else self.sizes["batch"],
             domain=self._domain(runs, symbols, points, doubtful),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHardwareError, UnknownModelError, librarian
+from costmodel.execution import Variant
 from costmodel.hardware import HardwareProfile, load
 from costmodel.validate.conditions import execution_of, is_in_train_mode, unsaid
 from costmodel.validate.fitted_hosts import FittedHost, fit_hosts, host_curve
@@ -271,8 +272,8 @@ def _folded(traced: CachedTrace) -> str | None:
 
 def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
     """The graph of a row's model: one of timm's, or of any other source where timm has none of that name."""
-    options |= {"symbols": ("batch",), "sizes": dict(row.sizes), "layout": row.layout}
-    options |= {"train_mode": True} if is_in_train_mode(row) else {}
+    options |= {"symbols": ("batch",), "sizes": dict(row.sizes)}
+    options["variant"] = Variant(row.layout, train_mode=is_in_train_mode(row))
     try:
         return trace(row.request, **options)
     except UnknownModelError:

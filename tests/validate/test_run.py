@@ -63,7 +63,7 @@ def test_rows_of_one_model_load_its_graph_once(tmp_path: Path) -> None:
     traces = FakeTraces()
     result = validate(read_measured([path]), trace=traces)
     assert [item.row.line for item in result.judged] == [2, 3, 4, 5, 6, 7]
-    asked = {(options["layout"], options["sizes"]["height"]) for _, options in traces.requests}
+    asked = {(options["variant"].layout, options["sizes"]["height"]) for _, options in traces.requests}
     assert asked == {("nchw", 32), ("nhwc", 32), ("nchw", 64)}
     assert len(traces.requests) == 3
     assert all(request == "timm:two_ops" and options["symbols"] == ("batch",) for request, options in traces.requests)

@@ -1,0 +1,248 @@
+"""A training step is what autograd runs: its own dispatch, seen without the recorder, is the expected value."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from costmodel.errors import CostmodelError
+from costmodel.execution import NodePhase, Phase, Variant
+from costmodel.graph import OpGraph
+from costmodel.sources import from_module
+from costmodel.trace import trace
+
+TRAINING = Variant(train_mode=True, phase=Phase.TRAINING)
+IMAGE = torch.zeros(4, 3, 16, 16)
+
+
+def step_of(module: nn.Module, *inputs: torch.Tensor, device: str = "cuda") -> OpGraph:
+    variant = Variant(device=device, train_mode=True, phase=Phase.TRAINING)
+    return trace(from_module(module, inputs), symbols=(), sizes={"batch": len(inputs[0])}, variant=variant)
+
+
+class Convolutions(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=8),
+            nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        )  # fmt: skip
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.head(y + torch.tanh(self.second(y)) * y)
+
+
+class Dispatched(TorchDispatchMode):
+    """What autograd hands to the dispatcher on meta, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        function = torch._C._current_autograd_node()
+        name = func._schema.name.partition("::")[2].removesuffix("_")
+        keeps = function is not None and "AccumulateGrad" in function.name()  # which launches nothing on CUDA
+        if name != "detach" and not keeps:
+            self.seen.append((f"aten.{name}", function is not None))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("module", "inputs"), [(Convolutions(), IMAGE), (Residual(), torch.zeros(4, 8))])
+def test_nodes_are_what_autograd_dispatches_in_its_order(module, inputs):
+    alone, inputs = copy.deepcopy(module).to("meta").train(), inputs.to("meta")
+    target = torch.zeros(len(inputs), dtype=torch.int64, device="meta")
+    with Dispatched() as mode:
+        logits = alone(inputs)
+        functional.cross_entropy(logits, target).backward()
+    seed = "aten.ones_like"  # made before autograd enters its first function
+    found = [(n.op, n.phase is NodePhase.BACKWARD) for n in step_of(module, inputs).nodes]
+    assert [call for call in found if call[0] != seed] == [call for call in mode.seen if call[0] != seed]
+    assert found.count((seed, True)) == 1
+
+
+def test_a_backward_node_knows_the_node_it_differentiates():
+    graph = step_of(Convolutions(), IMAGE)
+    partners = {
+        (node.op, graph.nodes[node.forward].op)
+        for node in graph.nodes
+        if node.phase is NodePhase.BACKWARD and node.forward is not None
+    }
+    assert {
+        ("aten.convolution_backward", "aten.convolution"),
+        ("aten.native_batch_norm_backward", "aten.native_batch_norm"),
+        ("aten.threshold_backward", "aten.relu"),
+        ("aten.gelu_backward", "aten.gelu"),
+        ("aten.max_pool2d_with_indices_backward", "aten.max_pool2d_with_indices"),
+        ("aten.mm", "aten.addmm"),
+    } <= partners
+    for node in graph.nodes:
+        if node.forward is not None:
+            assert node.module == graph.nodes[node.forward].module
+
+
+def test_every_trained_parameter_ends_with_a_gradient_of_its_shape():
+    module = Convolutions()
+    graph = step_of(module, IMAGE)
+    shapes = {name: graph.specs[graph.tensors[index].spec].shape for name, index in graph.gradients.items()}
+    assert shapes == {name: tuple(p.shape) for name, p in module.named_parameters()}
+
+
+def test_frozen_parameters_and_the_first_input_get_no_gradient():
+    module = Residual()
+    module.first.requires_grad_(False)
+    graph = step_of(module, torch.zeros(4, 8))
+    assert set(graph.gradients) == {"second.weight", "second.bias", "head.weight", "head.bias"}
+    # second: its weight alone, as its input needs none; head: input and weight
+    assert sum(node.op == "aten.mm" for node in graph.nodes) == 1 + 2
+
+
+def test_a_tied_weight_has_one_gradient_added_up():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
+            self.head.weight = self.words.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.words(x)).mean(1)
+
+    graph = step_of(Tied(), torch.zeros(4, 6, dtype=torch.int64))
+    (index,) = graph.gradients.values()
+    producer = graph.nodes[graph.tensors[index].producer]
+    assert (producer.op, producer.in_place) == ("aten.add", True)
+
+
+def test_gradients_that_meet_are_added_in_the_storage_of_the_first():
+    graph = step_of(Residual(), torch.zeros(4, 8))
+    added = [n for n in graph.nodes if n.op == "aten.add" and n.phase is NodePhase.BACKWARD]
+    assert len(added) == 2  # the three uses of y
+    for node in added:
+        into, result = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+        assert node.in_place == (into.storage == result.storage)
+    # The gradient of the sum goes to tanh's branch too, but has been read there before the first addition.
+    assert all(node.in_place for node in added)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_computes_its_part_again(reentrant):
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body, self.head = nn.Linear(8, 8), Residual(), nn.Linear(5, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(checkpoint(self.body, self.stem(x), use_reentrant=reentrant))
+
+    nodes = step_of(Checkpointed(), torch.zeros(4, 8)).nodes
+    again = [n for n in nodes if n.op == "aten.addmm" and n.phase is NodePhase.BACKWARD]
+    assert [n.module for n in again][:2] == ["body.first", "body.second"]
+    assert all(n.forward is None for n in again)
+
+
+def test_a_function_of_ones_own_runs_its_own_backward():
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return torch.sin(gradient)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Twice.apply(self.head(x))
+
+    nodes = step_of(Net(), torch.zeros(4, 8)).nodes
+    assert [n.op for n in nodes if n.phase is NodePhase.BACKWARD].count("aten.sin") == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "forward"),
+    [
+        ("cuda", "aten._scaled_dot_product_flash_attention"),
+        ("cpu", "aten._scaled_dot_product_flash_attention_for_cpu"),
+    ],
+)
+def test_attention_is_one_node_each_way(device, forward):
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(32, 96)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).unflatten(2, (3, 2, 16)).permute(2, 0, 3, 1, 4)
+            return functional.scaled_dot_product_attention(q, k, v).mean((1, 2))
+
+    ops = [n.op for n in step_of(Attention(), torch.zeros(4, 7, 32), device=device).nodes]
+    assert ops.count(forward) == ops.count(f"{forward}_backward") == 1
+
+
+def test_dropout_draws_its_mask_in_one_kernel_on_cuda():
+    module = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 5))
+    ops = [n.op for n in step_of(module, torch.zeros(4, 8)).nodes]
+    assert ops.count("aten.native_dropout") == ops.count("aten.native_dropout_backward") == 1
+    assert "aten.bernoulli" in [n.op for n in step_of(module, torch.zeros(4, 8), device="cpu").nodes]
+
+
+def test_the_module_is_not_touched():
+    module = Convolutions().eval()
+    module.requires_grad_(True)
+    before = copy.deepcopy(module.state_dict())
+    step_of(module, IMAGE)
+    assert not module.training
+    assert all(p.grad is None for p in module.parameters())
+    assert not any(m._forward_hooks or m._backward_hooks or "forward" in vars(m) for m in module.modules())
+    after = module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_trains_nothing_is_refused():
+    with pytest.raises(CostmodelError, match="takes a gradient"):
+        step_of(Convolutions().requires_grad_(False), IMAGE)
+    with pytest.raises(CostmodelError, match="no floating-point tensor"):
+        step_of(Indices(), torch.zeros(4, 16))
+
+
+class Indices(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).argmax(-1)
+
+
+def test_the_loss_is_said():
+    assert any("cross entropy" in note for note in step_of(Convolutions(), IMAGE).notes)
+    pixels = step_of(nn.Conv2d(3, 2, 3), IMAGE)
+    assert any("sum of its output's elements" in note for note in pixels.notes)
+
+
+def test_a_step_with_the_batch_open_is_the_step_at_that_batch():
+    loaded = from_module(Convolutions(), (IMAGE,))
+    symbolic = trace(loaded, symbols=("batch",), variant=TRAINING)
+    for batch in (2, 5, 64):
+        there = trace(loaded, symbols=(), sizes={"batch": batch}, variant=TRAINING)
+        bound = symbolic.bind({"batch": batch})
+        assert [(n.op, n.phase, n.forward) for n in bound.nodes] == [(n.op, n.phase, n.forward) for n in there.nodes]
+        assert [bound.specs[t.spec] for t in bound.tensors] == [there.specs[t.spec] for t in there.tensors]
+        assert [s.nbytes for s in bound.storages] == [s.nbytes for s in there.storages]
