@@ -58,11 +58,13 @@ CAUSES = _table(
 #: Algorithms that multiply and accumulate on the units that their FLOPs are counted for.
 CONTRACTIONS = frozenset(
     "gemm batched_gemm implicit_gemm grouped_implicit_gemm im2col_gemm flash_attention efficient_attention "
-    "fused_attention".split()
+    "fused_attention implicit_gemm_dgrad implicit_gemm_wgrad flash_attention_backward "
+    "efficient_attention_backward".split()
 )
 
 _BY_ALGORITHM = {
-    "direct_depthwise": "depthwise",
+    **dict.fromkeys(("direct_depthwise", "depthwise_dgrad", "depthwise_wgrad"), "depthwise"),
+    "clear": "movement",
     "cast": "casts",
     **dict.fromkeys(("nchw_to_nhwc", "nhwc_to_nchw", "contiguous_copy", "strided_copy"), "layout"),
     **dict.fromkeys(("reorder_activations", "reorder_weights", "copy_weights"), "layout"),

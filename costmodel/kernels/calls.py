@@ -9,8 +9,9 @@ from costmodel.execution import Execution
 from costmodel.formulas import cost_or_default
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.precision import NodeDtypes, assign_dtypes
+from costmodel.kernels.precision import assign_dtypes
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
 __all__ = ["Calls", "run_dtypes", "storage_scale", "typed_call"]

@@ -24,7 +24,7 @@ from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product,
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["contraction", "units"]
+__all__ = ["contraction", "depthwise_kernel", "gemm_ready", "packed_groups", "units"]
 
 
 def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
@@ -58,12 +58,12 @@ def _convolution(operator: Operator) -> Iterator[Kernel]:
         yield copy_kernel(operator.op, operator.input)
     pixels = out.numel // out.shape[1]
     depth = product(weight.shape[1:])
-    packed = _packed_groups(groups, weight.shape[1])
+    packed = packed_groups(groups, weight.shape[1])
     depthwise = algorithm == "direct_depthwise"
     shape = Convolution(
         Product(pixels, out.shape[1] // groups * packed, depth * packed, -(-groups // packed), weight.itemsize),  # type: ignore[arg-type]
         Window.of_call(operator.arguments),
-        _depthwise_kernel(operator, weight) if depthwise else None,
+        depthwise_kernel(operator, weight) if depthwise else None,
     )
     kernel = contraction(operator, algorithm, shape=shape)
     if algorithm == "gemm" and kernel.engine == "vector" and shape.window is not None:
@@ -88,7 +88,7 @@ def _transposed_convolution(operator: Operator) -> Iterator[Kernel]:
     algorithm = algorithm_of(operator.op, operator.arguments)
     depthwise = algorithm == "direct_depthwise"
     channels, columns = weight.shape[0] // groups, out.shape[1] // groups
-    packed = _packed_groups(groups, channels)
+    packed = packed_groups(groups, channels)
     depth = max(1, -(-channels * product(taps) // strides))
     shape = Convolution(
         Product(out.numel // out.shape[1], columns * packed, depth * packed, -(-groups // packed), weight.itemsize),
@@ -121,7 +121,7 @@ def _with_surroundings(operator: Operator, kernel: Kernel, *, separate_bias: boo
         )
 
 
-def _packed_groups(groups: int, channels: int) -> int:
+def packed_groups(groups: int, channels: int) -> int:
     """How many groups one tile of a tensor-core kernel takes side by side, the products between them wasted.
 
     Narrow groups are laid block-diagonally until about 32 channels fill the depth of a tile.
@@ -133,7 +133,7 @@ def _packed_groups(groups: int, channels: int) -> int:
 INT32_MAX = 2**31 - 1
 
 
-def _depthwise_kernel(operator: Operator, weight: TensorSpec) -> Depthwise:
+def depthwise_kernel(operator: Operator, weight: TensorSpec) -> Depthwise:
     """Whose depthwise kernel runs, after ``use_cudnn_depthwise`` of PyTorch's Convolution.cpp.
 
     channels_last fp16 goes to cuDNN, whose fast kernels are square and count elements in 32 bits; NCHW fp16 too
@@ -190,7 +190,7 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
         batch = max(batch, product(first.shape[:-2])) if len(second.shape) > 2 else 1
     rows = max(out.numel // max(n * batch, 1), 1)
     for factor in (first, second):
-        if not _gemm_ready(factor):
+        if not gemm_ready(factor):
             yield copy_kernel(operator.op, factor)
     fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
     kernel = contraction(
@@ -221,7 +221,7 @@ def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:
     return tensors[0], tensors[-1]
 
 
-def _gemm_ready(spec: TensorSpec) -> bool:
+def gemm_ready(spec: TensorSpec) -> bool:
     """Whether cuBLAS takes the matrices as they lie: a contiguous row or column, and one step for the batch."""
     if spec.strides is None:
         return True
@@ -268,7 +268,7 @@ def _math_attention(operator: Operator, batch: int, length: int, keys: int, widt
     size = 4 if widened else query.itemsize
     scores = batch * length * keys
     for operand in (query, key, value):
-        if not widened and not _gemm_ready(operand):
+        if not widened and not gemm_ready(operand):
             yield copy_kernel(operator.op, operand)
     if widened:
         for operand in (query, key, value):

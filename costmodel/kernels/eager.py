@@ -104,16 +104,19 @@ def _group_norm(operator: Operator) -> Iterator[Kernel]:
         yield copy_kernel(operator.op, operator.out)
 
 
-@rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update")
+@rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+      "_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm")  # fmt: skip
 def _batch_norm(operator: Operator) -> Iterator[Kernel]:
     """One kernel with the channel's statistics, ``batch_norm_transform_input`` in native/cuda/Normalization.cuh; in
     training one before it makes them, ``batch_norm_collect_statistics``, which reads the input once more."""
     if operator.arguments.get("training"):
         x = operator.input
         moments = 8 * x.shape[1]  # a mean and a variance in fp32
-        yield Kernel(operator.op, "normalization", access="reduction", bytes_read=x.nbytes, bytes_written=moments,
+        yield Kernel(operator.op, "normalization", access="statistics", bytes_read=x.nbytes, bytes_written=moments,
                      vector_flops=4 * x.numel, elements=x.shape[1])  # type: ignore[arg-type]  # fmt: skip
-        yield operator.kernel("normalization", vector_flops=2 * x.numel, count=1)
+        nbytes: int = x.nbytes  # type: ignore[assignment]
+        yield operator.kernel("normalization", vector_flops=2 * x.numel, bytes_read=nbytes + moments,
+                              bytes_written=nbytes, count=1)  # fmt: skip
     else:
         yield operator.kernel("normalization", count=1)
 
@@ -124,10 +127,10 @@ def _softmax(operator: Operator) -> Iterator[Kernel]:
     yield operator.kernel("softmax", access="softmax", shape=Rows(operator.input.shape[dim]))
 
 
-@rule("max_pool2d", "max_pool1d", "max_pool3d")
+@rule("max_pool2d", "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
 def _max_pool(operator: Operator) -> Iterator[Kernel]:
     """CUDA's max pooling always writes the int64 index of each maximum as well."""
-    written = operator.cost.bytes_written + 8 * operator.out.numel
+    written = operator.out.numel * (operator.out.itemsize + 8)
     yield operator.kernel("pool", access="pooling", bytes_written=written)
 
 

@@ -15,11 +15,12 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.by_batch import Affine, NotAffine, Region, by_batch
 from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
+from costmodel.kernels.node_dtypes import NodeDtypes, weight_of
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read, storages_of, stored_bytes
-from costmodel.kernels.precision import NodeDtypes, casts_nothing
+from costmodel.kernels.precision import casts_nothing
 from costmodel.nodes import OpNode
 from costmodel.symbols import product
-from costmodel.tensor import ITEMSIZE_BYTES, Role
+from costmodel.tensor import ITEMSIZE_BYTES
 
 __all__ = ["eager_plan", "run_costs"]
 
@@ -74,8 +75,13 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
         if not is_free(node.op) and not casts_nothing(graph, node, types):
             call = ("call", node.call, types)
             held = tuple(read.storage for read in reads)
-            reads = copies.instead(node, types, reads)
+            reads = copies.instead(index, node, types, reads)
             starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), reads, writes, held)))
+        for position, dtype in types.released:
+            tensor = graph.tensors[node.outputs[position]]
+            source, copy = Read(tensor.storage, tensor.spec), copies.make(node.outputs[position], dtype, kept=True)
+            cast = ("cast", tensor.spec, types.outputs[position], dtype)
+            starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (source,), (copy,))))
     scale = storage_scale(graph, dtypes)
     return _Structure(tuple(dtypes), tuple(keys), tuple(starts), scale, copies, {})
 
@@ -83,35 +89,42 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
 class _Copies:
     """What casts write: storages that only the run has, numbered from the last of the graph's on.
 
-    A weight's copy is kept until autocast ends, any other until its operator has run.
+    A weight's copy is kept until autocast ends, and a gradient's to the end of the step; any other until its operator
+    has run, or the backward node that reads it again.
     """
 
     def __init__(self, graph: OpGraph) -> None:
         self.graph, self.first = graph, len(graph.storages)
         self.made: list[tuple[int, str]] = []  # of each: spec of the tensor, dtype of the copy
-        self.of_weight: dict[int, int] = {}  # tensor -> its copy
+        self.of_weight: dict[int, int] = {}  # storage of a weight, or of what ends as a gradient -> its copy
         self.of_operand: dict[int, int] = {}  # tensor of the node at hand -> its copy
+        self.saved: dict[tuple[int | None, int], int] = {}  # node, storage -> the copy of it that the node read
 
-    def make(self, tensor: int, dtype: str) -> int:
-        """The storage of a new copy of a tensor."""
+    def make(self, tensor: int, dtype: str, *, kept: bool = False) -> int:
+        """The storage of a new copy of a tensor, ``kept`` to the end of the step."""
         storage = self.first + len(self.made)
-        spec = self.graph.tensors[tensor].spec
-        self.made.append((spec, dtype))
-        is_weight = self.graph.specs[spec].role is Role.PARAMETER
-        (self.of_weight if is_weight else self.of_operand)[tensor] = storage
+        self.made.append((self.graph.tensors[tensor].spec, dtype))
+        weight = self.graph.tensors[tensor].storage if kept else weight_of(self.graph, tensor)
+        if weight is not None:
+            self.of_weight[weight] = storage
+        else:
+            self.of_operand[tensor] = storage
         return storage
 
-    def instead(self, node: OpNode, types: NodeDtypes, reads: tuple[Read, ...]) -> tuple[Read, ...]:
-        """What a node reads once its casts have run: their copies, and those of weights that were cast before."""
+    def instead(self, index: int, node: OpNode, types: NodeDtypes, reads: tuple[Read, ...]) -> tuple[Read, ...]:
+        """What the ``index``-th node reads once its casts have run: their copies, those of weights that were cast
+        before, and of a backward node those that its forward node read."""
         if not self.of_operand and not self.of_weight:
             return reads
         found = []
-        for position, index in enumerate(node.inputs):
-            tensor = self.graph.tensors[index]
-            copy = self.of_operand.get(index) if position in types.casts else None
-            weight = self.of_weight.get(index)
-            if copy is None and weight is not None and types.inputs[position] == self.made[weight - self.first][1]:
-                copy = weight
+        for position, operand in enumerate(node.inputs):
+            tensor = self.graph.tensors[operand]
+            copy = self.of_operand.get(operand) if position in types.casts else None
+            if copy is not None:
+                self.saved[index, tensor.storage] = copy
+            for known in (self.of_weight.get(tensor.storage), self.saved.get((node.forward, tensor.storage))):
+                if copy is None and known is not None and types.inputs[position] == self.made[known - self.first][1]:
+                    copy = known
             found.append(Read(tensor.storage if copy is None else copy, tensor.spec))
         self.of_operand.clear()
         return tuple(dict.fromkeys(found))

@@ -9,16 +9,17 @@ type") and aten/src/ATen/autocast_mode.h, torch 2.13.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
-from costmodel.execution import Execution, Precision, Software
+from costmodel.execution import Execution, NodePhase, Precision, Software
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
+from costmodel.kernels.gradients import Gradients
+from costmodel.kernels.node_dtypes import FLOATING, LOW, NodeDtypes, weight_of
 from costmodel.nodes import OpNode
 from costmodel.tensor import Role
 
-__all__ = ["NodeDtypes", "assign_dtypes", "casts_nothing", "contraction_dtype"]
+__all__ = ["assign_dtypes", "casts_nothing", "contraction_dtype"]
 
 #: Run in the lower precision: floating inputs, weights included, are cast to it.
 LOWER = frozenset(
@@ -26,7 +27,8 @@ LOWER = frozenset(
     for name in """conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution
     _convolution prelu _prelu_kernel addmm addmv addr matmul einsum mm mv linalg_vecdot linalg_multi_dot linear addbmm
     baddbmm bmm chain_matmul _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
-    lstm gru rnn_tanh rnn_relu scaled_dot_product_attention""".split()
+    lstm gru rnn_tanh rnn_relu scaled_dot_product_attention _scaled_dot_product_flash_attention
+    _scaled_dot_product_efficient_attention _cudnn_rnn""".split()
 )
 
 #: Run in fp32: lower-precision inputs are cast up by a kernel of their own.
@@ -46,12 +48,10 @@ FP32_OUT = frozenset(
     ).split()
 )
 
-#: Dtypes that autocast casts to, and all that it casts.
-LOW = frozenset({"float16", "bfloat16"})
-FLOATING = LOW | {"float32"}
-
 #: Normalizations that timm can keep in the lower precision (``timm.layers.fast_norm``).
-FAST_NORMS = frozenset({"aten.layer_norm", "aten.group_norm", "aten.rms_norm"})
+FAST_NORMS = frozenset(
+    {"aten.layer_norm", "aten.native_layer_norm", "aten.group_norm", "aten.native_group_norm", "aten.rms_norm"}
+)
 
 #: Normalization reads fp32 statistics and weights beside activations of the lower precision.
 MIXED = frozenset(
@@ -68,21 +68,6 @@ FP32_LAYERS = frozenset({"timm.models.efficientvit_mit.LiteMLA"})
 
 #: Run on integers, whatever the dtype of the operands: inputs are quantized inside.
 _INT8 = frozenset({"aten._int_mm", "quantized.linear_dynamic", "quantized.linear_relu_dynamic"})
-
-
-@dataclass(frozen=True, slots=True)
-class NodeDtypes:
-    """Run-time dtypes of a node: its inputs as read (after casts), its outputs.
-
-    ``casts`` are the positions of inputs that a cast kernel precedes, ``had`` their dtypes before it;
-    ``as_traced`` says that nothing differs from the trace.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    casts: tuple[int, ...] = ()
-    had: tuple[str, ...] = ()
-    as_traced: bool = False
 
 
 def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: bool) -> str:
@@ -151,7 +136,20 @@ class _Autocast:
         self.cast_weights: set[int] = set()
 
     def assign(self) -> list[NodeDtypes]:
-        return [self._node(node) for node in self.graph.nodes]
+        gradients = Gradients(self.graph, self.traced, self.run)
+        found: list[NodeDtypes] = []
+        for index, node in enumerate(self.graph.nodes):
+            if node.phase is NodePhase.BACKWARD and not gradients.is_recomputed(node):
+                found.append(gradients.node(index, found))
+            elif node.phase is NodePhase.OPTIMIZER:
+                found.append(self._as_stored(node))
+            else:
+                found.append(self._node(node))
+        return found
+
+    def _as_stored(self, node: OpNode) -> NodeDtypes:
+        """An optimizer's node: parameters, gradients and state as they lie in memory."""
+        return NodeDtypes(tuple(self.run[t] for t in node.inputs), tuple(self.run[t] for t in node.outputs))
 
     def _node(self, node: OpNode) -> NodeDtypes:
         op, inputs, outputs = node.op, node.inputs, node.outputs
@@ -175,7 +173,8 @@ class _Autocast:
         casts = tuple(
             i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b and self._must_cast(inputs[i])
         )
-        written = tuple(self._output(t, result) for t in outputs)
+        # Statistics that a normalization saves for the backward pass stay in fp32.
+        written = tuple(self._output(t, "float32" if i and "_norm" in op else result) for i, t in enumerate(outputs))
         return NodeDtypes(want, written, casts, have if casts else ())
 
     def _is_fast_layer(self, node: OpNode) -> bool:
@@ -199,11 +198,12 @@ class _Autocast:
 
     def _must_cast(self, tensor: int) -> bool:
         """Whether a cast kernel runs; a weight is cast once a step and then taken from autocast's cache."""
-        if self.graph.specs[self.graph.tensors[tensor].spec].role is not Role.PARAMETER:
+        weight = weight_of(self.graph, tensor)
+        if weight is None:
             return True
-        if tensor in self.cast_weights:
+        if weight in self.cast_weights:
             return False
-        self.cast_weights.add(tensor)
+        self.cast_weights.add(weight)
         return True
 
     def _promoted(self, inputs: tuple[int, ...], have: tuple[str, ...]) -> str:

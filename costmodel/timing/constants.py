@@ -14,6 +14,7 @@ from costmodel.timing.convolution import CONVOLUTION, ConvolutionConstants
 from costmodel.timing.cpu_constants import CPU, CpuConstants
 from costmodel.timing.gemm import GEMM, GemmConstants
 from costmodel.timing.gpu_constants import CACHES, GPU, CacheConstants, GpuConstants
+from costmodel.timing.gradients import GRADIENTS, GradientConstants
 from costmodel.timing.power import POWER, PowerConstants
 from costmodel.timing.streaming import STREAMING, StreamingConstants
 
@@ -29,6 +30,7 @@ class Constants:
     convolutions: ConvolutionConstants = CONVOLUTION
     streaming: StreamingConstants = STREAMING
     kernels: GpuConstants = GPU
+    gradients: GradientConstants = GRADIENTS
     caches: CacheConstants = CACHES
     power: PowerConstants = POWER
     cpu: CpuConstants = CPU

@@ -26,6 +26,7 @@ from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
 from costmodel.timing.gemm import GemmTime, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.timing.gradients import attention_gradient, data_gradient, depthwise_gradient, weight_gradient
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.power import Power
 from costmodel.timing.streaming import streaming_time
@@ -43,6 +44,8 @@ class GpuModel:
         self.products = GemmMachine.from_profile(hardware, constants.clock)
         self.clock = Clock.of(hardware, constants.clock)
         self.power = Power(hardware, constants.power)
+        #: Products whose long sums are split as far as it takes to fill the machine.
+        self.deep_products = replace(constants.products, split_max=constants.gradients.weight_split_max)
         self.convolved = lru_cache(maxsize=_MOST_KNOWN)(self._convolved)
         #: Energy of what a kernel executes, at the reference voltage [J].
         self.switched_j = lru_cache(maxsize=_MOST_KNOWN)(self._switched_j)
@@ -58,13 +61,16 @@ class GpuModel:
 
     def window_on_lanes(self, kernel: Kernel) -> Window | None:
         """The window of a kernel that convolves on vector lanes; None for other kernels."""
-        return _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) is _dense_convolution else None
+        return _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) in _OF_WINDOWS else None
 
     def _switched_j(self, kernel: Kernel) -> float:
         window = self.window_on_lanes(kernel)
         if window is None:
             return self.power.switched_j(kernel)
-        return self.power.switched_j(kernel, executed_share(self.convolved(window).algorithm, window))
+        algorithm = self.convolved(window).algorithm
+        if _RULES[kernel.algorithm] is _weight_gradient:  # whose sums are split, or Winograd's
+            algorithm = "winograd_nonfused" if self.seconds(kernel).serial_s else "implicit_gemm"
+        return self.power.switched_j(kernel, executed_share(algorithm, window))
 
     def clock_hz(self, kernel: Kernel) -> float:
         """The clock that a kernel's time is worked out at [Hz], before power holds it down."""
@@ -126,9 +132,11 @@ def _lane_cycles(kernel: Kernel, constants: Constants) -> float:
 
 def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:
     """The time and the tiles of a kernel that runs as matrix products; None for other shapes."""
-    product = product_of(kernel.shape)
+    product, constants = product_of(kernel.shape), model.constants.products
     if product is None:
         return None
+    if kernel.algorithm == "implicit_gemm_wgrad":  # groups stand side by side, so that their sums are split as one's
+        product, constants = replace(product, n=product.n * product.batch, batch=1), model.deep_products
     return gemm_time(
         product.m,
         product.n,
@@ -138,7 +146,7 @@ def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:
         hw=model.products,
         traffic_bytes=kernel.bytes,
         row_reuse=row_reuse(kernel, model),
-        constants=model.constants.products,
+        constants=constants,
     )
 
 
@@ -171,6 +179,22 @@ def _dense_convolution(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         return _matrix_product(kernel, model)
     found = model.convolved(window)
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
+
+
+def _data_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return data_gradient(kernel, model, _matrix_product(kernel, model))
+
+
+def _weight_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return weight_gradient(kernel, model, _matrix_product(kernel, model))
+
+
+def _depthwise_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return depthwise_gradient(kernel, model, _streaming(kernel, model))
+
+
+def _attention_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return attention_gradient(kernel, model, _attention(kernel, model))
 
 
 def _depthwise(kernel: Kernel, model: GpuModel) -> KernelSeconds:
@@ -218,7 +242,15 @@ _RULES: dict[str, Rule] = {
     "implicit_gemm": _dense_convolution,
     "grouped_implicit_gemm": _dense_convolution,
     "direct_depthwise": _depthwise,
+    "implicit_gemm_dgrad": _data_gradient,
+    "implicit_gemm_wgrad": _weight_gradient,
+    "depthwise_dgrad": _depthwise_gradient,
+    "depthwise_wgrad": _depthwise_gradient,
+    "flash_attention_backward": _attention_gradient,
+    "efficient_attention_backward": _attention_gradient,
     "flash_attention": _attention,
     "efficient_attention": _attention,
     "resample_serial": _resample_serial,
 }
+#: Rules that may take Winograd or FFT on vector lanes.
+_OF_WINDOWS = (_dense_convolution, _data_gradient, _weight_gradient)

@@ -18,7 +18,7 @@ from costmodel.engines.inductor.kinds import kind_of
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
-from costmodel.kernels.precision import NodeDtypes
+from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.nodes import OpNode
 
 __all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]

@@ -20,9 +20,9 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.calls import Calls, run_dtypes, typed_call
 from costmodel.kernels.eager import eager_kernels
+from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.kernels.operator import is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
-from costmodel.kernels.precision import NodeDtypes
 from costmodel.symbols import product
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 

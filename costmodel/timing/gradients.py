@@ -1,0 +1,98 @@
+"""Time of the backward pass's own kernels on a GPU: gradients of convolutions and of attention.
+
+Each is the forward kernel's model at another share of the rate: the products are of the same kind, their operands lie
+otherwise. What streams (activations, normalizations, pooling) is timed as it is forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Window
+from costmodel.timing.convolution import convolution_time, eligible
+from costmodel.timing.timeline import KernelSeconds
+
+if TYPE_CHECKING:
+    from costmodel.timing.gpu import GpuModel
+
+__all__ = ["GRADIENTS", "GradientConstants", "attention_gradient", "data_gradient", "depthwise_gradient",
+           "weight_gradient"]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientConstants:
+    """Shares of what the forward kernel of the same work reaches [1]: ``benchmarks/fit_training.py`` finds them."""
+
+    #: Gradients of a convolution on matrix units, of the data and of the weight.
+    data_share: float = 0.85
+    weight_share: float = 0.75
+    #: The same on FMA lanes.
+    lanes_data_share: float = 0.95
+    lanes_weight_share: float = 0.80
+    #: Most parts that the pixels of a weight's gradient are split into.
+    weight_split_max: int = 256
+    #: Depthwise convolutions: share of the fp32 vector peak by whose kernel runs, of the data and of the weight.
+    depthwise_data: Mapping[str, float] = field(
+        default_factory=lambda: {"nhwc": 0.15, "nhwc_large": 0.014, "nchw": 0.05, "native": 0.04}, hash=False
+    )
+    depthwise_weight: Mapping[str, float] = field(
+        default_factory=lambda: {"nhwc": 0.08, "nhwc_large": 0.014, "nchw": 0.03, "native": 0.02}, hash=False
+    )
+    #: Fused attention backward: share of the forward kernel's rate.
+    attention_share: float = 0.58
+
+
+GRADIENTS = GradientConstants()
+
+
+def data_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> KernelSeconds:
+    """Gradient of a convolution's data; ``product`` is its time as a matrix product at the forward rate."""
+    window = _window_on_lanes(kernel)
+    constants = model.constants.gradients
+    if window is None:
+        share = constants.data_share if kernel.engine == "matrix" else constants.lanes_data_share
+        return product._replace(compute_s=product.compute_s / share)
+    found = model.convolved(window)
+    compute_s = found.compute_s / constants.lanes_data_share
+    return KernelSeconds(compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
+
+
+def weight_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> KernelSeconds:
+    """Gradient of a convolution's weight: a product of long sums, or Winograd's, which works as it does forward."""
+    constants = model.constants.gradients
+    share = constants.weight_share if kernel.engine == "matrix" else constants.lanes_weight_share
+    summed = product._replace(compute_s=product.compute_s / share)
+    window = _window_on_lanes(kernel)
+    if window is None or "winograd_nonfused" not in eligible(window, model.machine.convolutions.algorithms):
+        return summed
+    found = convolution_time(
+        window, machine=model.machine, algorithms=("winograd_nonfused",), constants=model.constants.convolutions
+    )
+    compute_s = found.compute_s / constants.lanes_data_share
+    winograd = KernelSeconds(compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
+    return min(summed, winograd, key=KernelSeconds.seconds)
+
+
+def _window_on_lanes(kernel: Kernel) -> Window | None:
+    shape = kernel.shape
+    return None if kernel.engine == "matrix" or not isinstance(shape, Convolution) else shape.window
+
+
+def depthwise_gradient(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> KernelSeconds:
+    """One of the two gradients of a depthwise convolution; ``stream`` is the time of its traffic."""
+    constants = model.constants.gradients
+    which = (kernel.shape.depthwise if isinstance(kernel.shape, Convolution) else None) or Depthwise.NATIVE
+    name = Depthwise.NHWC.value if which is Depthwise.NHWC_WIDE else which.value
+    shares = constants.depthwise_data if kernel.algorithm == "depthwise_dgrad" else constants.depthwise_weight
+    compute = kernel.matrix_flops / (shares[name] * model.machine.vector_flop_per_s)
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
+
+
+def attention_gradient(kernel: Kernel, model: GpuModel, forward: KernelSeconds) -> KernelSeconds:
+    """Fused attention backward; ``forward`` is the time of the forward kernel's two products, with this traffic."""
+    assert isinstance(kernel.shape, Attention)  # noqa: S101 - as lowered
+    compute = 2.5 * forward.compute_s / model.constants.gradients.attention_share
+    return forward._replace(compute_s=compute)
