@@ -49,6 +49,7 @@ def analyze(
     inputs_on: str = "device",
     train_mode: bool = False,
     phase: str = "inference",
+    loss: Callable[[Any], Any] | None = None,
     power_limit: float | str | None = None,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
@@ -70,7 +71,8 @@ def analyze(
     for these inputs, and nothing is cached.
     ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
     the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode;
-    ``phase="training"`` is a step of training: forward pass, loss, backward pass.
+    ``phase="training"`` is a step of training: forward pass, loss, backward pass. ``loss`` makes the scalar of what a
+    module returns; without one a note says what was taken.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -93,28 +95,34 @@ def analyze(
     hardware.limited(execution.power_limit_w)
     engine_of(mode), host_of(host, hardware)  # unknown words are told before a long trace
     sizes = input_sizes(image_size, seq_len, batch, input_shape)
+    if phase == "inference" and loss is not None:
+        raise InputError("a loss belongs to training\n  give phase='training' with it")
     traces: Traces
     if execute:
         if assume:
             raise InputError("a run finds its answers itself\n  give either assume or execute, not both")
         traces = ExecutedTraces(model, inputs, input_shape=input_shape, progress=progress)
     elif isinstance(model, str):
-        if inputs is not None:
-            raise InputError(
-                "a named model brings its own inputs\n"
-                "  use batch, image_size, input_shape or seq_len; execute=True runs it on inputs of yours"
-            )
-        traces = NamedTraces(
-            model,
-            symbols,
-            input_shape=input_shape,
-            assume=assume,
-            use_cache=use_cache,
-            progress=progress,
-        )
+        _check_named(inputs, loss)
+        options: dict[str, Any] = {"assume": assume, "use_cache": use_cache, "progress": progress}
+        traces = NamedTraces(model, symbols, input_shape=input_shape, **options)
     else:
-        traces = ModuleTraces(model, inputs, input_shape, symbols, assume, progress)
+        traces = ModuleTraces(model, inputs, input_shape, symbols, assume, progress, loss)
     return _analysis(traces, hardware, execution, batch, sizes, dtype)
+
+
+def _check_named(inputs: Any, loss: Any) -> None:
+    """Refuse what a named model brings itself."""
+    if inputs is not None:
+        raise InputError(
+            "a named model brings its own inputs\n"
+            "  use batch, image_size, input_shape or seq_len; execute=True runs it on inputs of yours"
+        )
+    if loss is not None:
+        raise InputError(
+            "a named model is trained on the loss that it brings\n"
+            "  give the module itself, or a factory that returns (module, inputs, loss): path/to/file.py:factory"
+        )
 
 
 def _machine(hw: str | Path | HardwareProfile) -> HardwareProfile:

@@ -172,11 +172,12 @@ class ModuleTraces:
         symbols: Sequence[str],
         assume: Mapping[str, bool | int | float] | None,
         progress: Progress | None,
+        loss: Callable[[Any], Any] | None = None,
     ) -> None:
         from costmodel.sources import from_module
 
         self.loaded = from_module(module, inputs, input_shape=tuple(input_shape) if input_shape else None)
-        self.loaded.assume = dict(assume or {})
+        self.loaded.assume, self.loaded.loss = dict(assume or {}), loss
         self.symbols, self.progress = symbols, progress
         self.last: dict[Variant, CachedTrace] = {}
 

@@ -37,7 +37,8 @@ def _claims(request: str) -> bool:
 
 @source("file", claims=_claims)
 def load(request: str, options: Options) -> LoadedModel:
-    """What the factory returns: a module, or ``(module, inputs)`` with inputs as :func:`from_module` takes them.
+    """What the factory returns: a module, ``(module, inputs)`` with inputs as :func:`from_module` takes them, or
+    ``(module, inputs, loss)`` with a function that makes a scalar of what the module returns, for training.
 
     The factory runs on the meta device; where that fails (an initialiser that reads values) it runs again on the
     CPU, and a note says so. Raises UnknownModelError for a missing file, module or attribute; ModelError where the
@@ -49,8 +50,9 @@ def load(request: str, options: Options) -> LoadedModel:
     namespace = _import(place)
     factory = _with_arguments(_attribute(namespace, attribute, place), request, options.arguments)
     made, notes = _run(factory, request, namespace.__file__)
-    module, inputs = _unpack(made, request)
+    module, inputs, loss = _unpack(made, request)
     loaded = _with_inputs(to_meta(module.eval()), inputs, request, attribute, options)
+    loaded.loss = loss
     loaded.source, loaded.notes = request, notes + loaded.notes
     return loaded
 
@@ -177,16 +179,16 @@ def _call(factory: Callable[[], Any], device: str | None) -> Any:
         return factory()
 
 
-def _unpack(made: Any, request: str) -> tuple[nn.Module, Any]:
+def _unpack(made: Any, request: str) -> tuple[nn.Module, Any, Callable[[Any], Any] | None]:
     from torch import nn
 
-    module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, nn.Module):
+    parts = made if isinstance(made, tuple) and len(made) in (2, 3) else (made,)
+    module, inputs, loss = (*parts, None, None)[:3]
+    if not isinstance(module, nn.Module) or not (loss is None or callable(loss)):
         got = f"a tuple of {len(made)}" if isinstance(made, tuple) and len(made) != 2 else type(module).__name__
-        raise ModelError(
-            librarian(f"{request} gives {got}", do="It should give a torch.nn.Module, or (module, inputs).")
-        )
-    return module, inputs
+        do = "It should give a torch.nn.Module, (module, inputs), or (module, inputs, loss) with a function as loss."
+        raise ModelError(librarian(f"{request} gives {got}", do=do))
+    return module, inputs, loss
 
 
 def _with_inputs(module: nn.Module, inputs: Any, request: str, name: str, options: Options) -> LoadedModel:

@@ -95,7 +95,8 @@ class LoadedModel:
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
     ``assume`` holds the caller's answers to questions about values, by the line that asks; ``random_weights`` says that
-    the module's weights were drawn by its source, not learnt.
+    the module's weights were drawn by its source, not learnt. ``loss`` makes a scalar of what the module returns, where
+    it brings one of its own: a training step is made on it.
     """
 
     name: str
@@ -110,6 +111,7 @@ class LoadedModel:
     built_for_size: bool = False
     assume: dict[str, bool | int | float] = field(default_factory=dict)
     random_weights: bool = False
+    loss: Callable[[Any], Any] | None = None
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:

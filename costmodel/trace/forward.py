@@ -157,13 +157,15 @@ def record(
     checks: Checks | None = None,
     prime: int | None = None,
     trains: bool = False,
+    loss: Callable[[Any], torch.Tensor] | None = None,
     real: RealSubstrate | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
 
     The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
     ``values`` hold what those of the same shape contain. ``prime``: the batch, where it stands for every other.
-    ``trains``: the loss, the backward pass and the gradients are recorded too. With ``real``, module and inputs lie on
+    ``trains``: the loss, the backward pass and the gradients are recorded too; ``loss``
+    makes a scalar of the result, None: see :class:`StepRecorder`. With ``real``, module and inputs lie on
     the CPU and are computed there. Raises TraceError, naming the line of the model,
     when its forward fails or depends on values; what ``guard`` raises goes through.
     """
@@ -171,6 +173,8 @@ def record(
     watch = Watch(prime) if prime else None
     kind = DeviceKind(device, watch=watch) if real is None else DeviceKind(device, torch.device("cpu"))
     recorder = (StepRecorder if trains else Recorder)(progress, guard, real or meta, kind, checks)
+    if isinstance(recorder, StepRecorder):
+        recorder.own_loss = loss
     with torch.inference_mode(not trains), torch.set_grad_enabled(trains):
         leaves = list(tensors_in(pytree.tree_leaves((args, kwargs))))  # a packed sequence is a leaf of several
         for position, leaf in enumerate(leaves):
@@ -256,6 +260,8 @@ def _explain(module: nn.Module, error: Exception, doing: str) -> str:
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
         return "\n".join([head, f"  {where}", f"  {what}", *_ways(error)])
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "
+    if "Expected more than 1 value per channel" in what:
+        what += "\n  batch normalization in train mode needs several values: give a larger batch (--batch N)"
     return f"the {doing} of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
 
 

@@ -75,7 +75,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.device = device or DeviceKind()
-        self._guard = guard
+        self.guard = guard
         self.trace = RawTrace()
         self.substrate: Substrate = substrate or MetaSubstrate()
         self.checks = checks or Checks()
@@ -149,8 +149,8 @@ class Recorder(TorchDispatchMode):
             # (its dropout clones in eval mode, the real one returns its input).
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-        if self._guard is not None:
-            self._guard.before(schema.op, schema.names, args, kwargs, self.modules[-1][0], len(self.trace.nodes))
+        if self.guard is not None:
+            self.guard.before(schema.op, schema.names, args, kwargs, self.modules[-1][0], len(self.trace.nodes))
         try:
             call = self.substrate.run(func, schema, args, kwargs)
         except NeedsValue as error:

@@ -9,7 +9,7 @@ calls that one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,13 @@ _CACHES = frozenset({"past_key_values", "cache_params", "state", "mems"})
 
 
 class StepRecorder(Recorder):
-    """A recorder of a whole step. :meth:`step` takes the result of the forward pass and runs the rest."""
+    """A recorder of a whole step. :meth:`step` takes the result of the forward pass and runs the rest.
+
+    The loss is ``own_loss`` of the result; without one, that which the model puts out; of a single two-dimensional
+    output the cross entropy against class indices; else the sum of all floating-point outputs. A note says which.
+    """
+
+    own_loss: Callable[[Any], torch.Tensor] | None = None
 
     def __init__(self, *how: Any, **named: Any) -> None:
         super().__init__(*how, **named)
@@ -87,6 +93,7 @@ class StepRecorder(Recorder):
         if not loss.requires_grad:
             raise TraceError("no output depends on a parameter that takes a gradient, so nothing is trained")
         self._is_backward, self.doing = True, "backward pass"
+        self.guard = None  # its calls are as many as the forward pass made
         self.modules.append(("", ""))
         try:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -96,6 +103,11 @@ class StepRecorder(Recorder):
 
     def _loss(self, result: Any) -> tuple[torch.Tensor, str]:
         """The loss, and a sentence that says which."""
+        if self.own_loss is not None:
+            name, found = getattr(self.own_loss, "__name__", type(self.own_loss).__name__), self.own_loss(result)
+            if not isinstance(found, torch.Tensor) or found.numel() != 1:
+                raise TraceError(f"the loss {name} gives no scalar tensor")
+            return found, f"trained on the loss {name}"
         outputs = list(_floating_outputs(result))
         if not outputs:
             raise TraceError("the model puts out no floating-point tensor to make a loss of")

@@ -154,6 +154,7 @@ class Tracer:
                     checks=checks,
                     device=self.variant.device,
                     trains=trains,
+                    loss=self.loaded.loss,
                     prime=sizes.get("batch"),
                 )
             except ForwardError as error:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from costmodel.errors import CostmodelError
 from costmodel.execution import NodePhase, Phase, Variant
 from costmodel.graph import OpGraph
-from costmodel.sources import from_module
+from costmodel.sources import from_module, resolve
 from costmodel.trace import trace
 
 TRAINING = Variant(train_mode=True, phase=Phase.TRAINING)
@@ -246,3 +246,40 @@ def test_a_step_with_the_batch_open_is_the_step_at_that_batch():
         assert [(n.op, n.phase, n.forward) for n in bound.nodes] == [(n.op, n.phase, n.forward) for n in there.nodes]
         assert [bound.specs[t.spec] for t in bound.tensors] == [there.specs[t.spec] for t in there.tensors]
         assert [s.nbytes for s in bound.storages] == [s.nbytes for s in there.storages]
+
+
+def test_a_long_backward_pass_is_not_taken_for_a_loop_over_the_batch():
+    module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(200)), nn.Linear(8, 5))
+    loaded = from_module(module, (torch.zeros(4, 8),))
+    graph = trace(loaded, symbols=("batch",), variant=TRAINING)
+    assert list(graph.symbols) == ["batch"]
+
+
+def test_batch_norm_over_a_single_value_says_what_to_do():
+    module = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 5))
+    with pytest.raises(CostmodelError, match="larger batch"):
+        step_of(module, torch.zeros(1, 8))
+
+
+def test_a_loss_of_ones_own_is_part_of_the_step(tmp_path):
+    def distance(output: torch.Tensor) -> torch.Tensor:
+        return functional.mse_loss(output, torch.zeros_like(output))
+
+    loaded = from_module(nn.Conv2d(3, 2, 3), (IMAGE,))
+    loaded.loss = distance
+    graph = trace(loaded, symbols=("batch",), variant=TRAINING)
+    assert "trained on the loss distance" in graph.notes
+    assert {"aten.mse_loss", "aten.mse_loss_backward"} <= {n.op for n in graph.nodes}
+    loaded.loss = lambda output: output
+    with pytest.raises(CostmodelError, match="gives no scalar"):
+        trace(loaded, symbols=(), variant=TRAINING)
+
+
+def test_a_factory_may_bring_its_loss(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n    return nn.Linear(8, 4), torch.zeros(2, 8), lambda output: output.abs().mean()\n"
+    )
+    loaded = resolve(f"{file}:net")
+    assert "aten.abs" in {n.op for n in trace(loaded, symbols=(), variant=TRAINING).nodes}
