@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from costmodel.cli import arguments as common
+from costmodel.report import STEP_FORMATS
 
 __all__ = ["add", "run"]
 
@@ -36,7 +37,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if an operator has no formula")
-    common.add_output(parser)
+    common.add_output(parser, STEP_FORMATS)
     parser.set_defaults(run=run)
 
 

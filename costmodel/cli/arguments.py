@@ -177,9 +177,9 @@ def answers(arguments: argparse.Namespace) -> dict[str, bool | int | float]:
     return dict(arguments.assume or ())
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
     """Where the report goes."""
-    parser.add_argument("--format", choices=FORMATS, default="table", help="format of the report (default: table)")
+    parser.add_argument("--format", choices=formats, default="table", help="format of the report (default: table)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the report to FILE, whole or not at all")
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.cli import arguments as common
+from costmodel.report import STEP_FORMATS
 
 if TYPE_CHECKING:
     from costmodel.analysis import Analysis
     from costmodel.execution import Execution
     from costmodel.graph import OpGraph
+    from costmodel.measure.events import Recording
     from costmodel.measure.measurement import Measurement
 
 __all__ = ["add", "run"]
@@ -33,7 +35,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--keep-trace", metavar="FILE", help="keep the profiler's trace of this run")
     parser.add_argument("--by", choices=("op", "module", "type"), default="op", help="rows of the table (default: op)")
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that took longest (default: 20; 0: all)")
-    common.add_output(parser)
+    common.add_output(parser, STEP_FORMATS)
     parser.set_defaults(run=run)
 
 
@@ -51,9 +53,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_trace and (arguments.halve_batch or arguments.keep_trace):
         raise InputError("--from-trace reads a recorded run: --halve-batch and --keep-trace say how to make one")
     hardware = load(arguments.hw) if arguments.hw else None
-    measurement, graph, analysis = (_imported if arguments.from_trace else _measured)(arguments, hardware)
-    _write(measurement, graph, analysis, arguments)
+    run = (_imported if arguments.from_trace else _measured)(arguments, hardware)
+    if arguments.format == "perfetto":
+        _write_timeline(run, arguments)
+    else:
+        _write(run.measurement, run.graph, run.analysis, arguments)
     return 0
+
+
+class _Run(NamedTuple):
+    """A measurement with what it was placed on and made from."""
+
+    measurement: Measurement
+    graph: OpGraph
+    analysis: Analysis | None
+    recording: Recording
 
 
 def _execution(arguments: argparse.Namespace) -> Execution:
@@ -62,24 +76,27 @@ def _execution(arguments: argparse.Namespace) -> Execution:
     return Execution.of(batch=arguments.batch or 1, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
 
 
-def _imported(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement, OpGraph, Analysis | None]:
+def _imported(arguments: argparse.Namespace, hardware: Any) -> _Run:
     from dataclasses import replace
 
+    from costmodel.measure.events import read_trace
     from costmodel.measure.imported import import_trace
 
     execution = _execution(arguments)
     graph, analysis, sizes = _graph(arguments, execution, hardware)
+    recording = read_trace(arguments.from_trace)
     measurement = import_trace(
         arguments.from_trace,
         graph,
         model=_full_name(arguments.model),
         device=hardware.name if hardware else "unnamed",
         execution=replace(execution, sizes=sizes),
+        recording=recording,
     )
-    return measurement, graph, analysis
+    return _Run(measurement, graph, analysis, recording)
 
 
-def _measured(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement, OpGraph, Analysis | None]:
+def _measured(arguments: argparse.Namespace, hardware: Any) -> _Run:
     from pathlib import Path
 
     from costmodel.measure.run import device_name, fitting, place, time_and_profile
@@ -106,7 +123,8 @@ def _measured(arguments: argparse.Namespace, hardware: Any) -> tuple[Measurement
     common.clear_progress()
     graph, analysis, _ = _graph(arguments, runnable.execution, hardware)
     name = hardware.name if hardware else device_name(arguments.device)
-    return place(timed, graph, model=_full_name(arguments.model), device=name), graph, analysis
+    measurement = place(timed, graph, model=_full_name(arguments.model), device=name)
+    return _Run(measurement, graph, analysis, timed.recording)
 
 
 def _full_name(model: str) -> str:
@@ -178,6 +196,17 @@ def _write(measurement: Measurement, graph: OpGraph, analysis: Analysis | None, 
         table=lambda: measured_csv(measurement),
     )
     emit(page, arguments.format, arguments.output)
+
+
+def _write_timeline(run: _Run, arguments: argparse.Namespace) -> None:
+    """The measured step, below the predicted one where a machine is named."""
+    from costmodel.report.output import put
+    from costmodel.report.perfetto import recorded_trace, trace_text
+
+    measured_us = {node.name: node.measured_us for node in run.measurement.nodes}
+    title = f"{run.measurement.model} measured on {run.measurement.device}"
+    text = trace_text(recorded_trace(run.recording, title, run.analysis, measured_us))
+    put(text, None if arguments.output in (None, "-") else arguments.output)
 
 
 def _show(what: str) -> None:

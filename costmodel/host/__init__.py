@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from costmodel.host.catalogue import HostSpan, host_facts, host_file, host_names, host_of, hosts, read_host, span_of
 from costmodel.host.costs import HostCosts, costs_of
-from costmodel.host.issue import captured, compiled, operators
+from costmodel.host.issue import captured, compiled, node_us, operators
 from costmodel.host.profile import INSTANT, HostProfile
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "host_names",
     "host_of",
     "hosts",
+    "node_us",
     "operators",
     "read_host",
     "span_of",

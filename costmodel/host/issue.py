@@ -15,7 +15,7 @@ from costmodel.host.costs import CapturedCosts, HostCosts, class_of
 from costmodel.host.profile import HostProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 
-__all__ = ["captured", "compiled", "operators"]
+__all__ = ["captured", "compiled", "node_us", "operators"]
 
 #: Kernels that another operator of ATen launches, called by the one that they serve: a bias that is added to what cuDNN
 #: put out, a copy to contiguous memory.
@@ -48,7 +48,7 @@ def _operators_on_reference(plan: KernelPlan, graph: OpGraph, costs: HostCosts, 
 
 
 def _issue_operators(plan: KernelPlan, graph: OpGraph, costs: HostCosts, autocast: bool) -> Sequence[float]:
-    base = _base(graph, costs)
+    base = node_us(graph, costs)
     further = [0.0] * len(base)
     started = [False] * len(base)
     look = costs.autocast if autocast else 0.0
@@ -71,7 +71,7 @@ def _issue_operators(plan: KernelPlan, graph: OpGraph, costs: HostCosts, autocas
     return [done[launch.nodes[-1]] for launch in plan.launches]
 
 
-def _base(graph: OpGraph, costs: HostCosts) -> Sequence[float]:
+def node_us(graph: OpGraph, costs: HostCosts) -> Sequence[float]:
     """µs on the reference core of each node by itself: class, result, and the modules called on the way to it."""
     key = ("host costs", costs)
     known: Sequence[float] | None = graph.memo.get(key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,10 +35,11 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class DeviceKernel:
-    """One kernel, copy or fill on a GPU, in µs."""
+    """One kernel, copy or fill on a GPU, in µs. ``start_us`` is on the clock of its operators."""
 
     name: str
     us: float
+    start_us: float = math.nan
 
 
 @dataclass(slots=True)
@@ -78,10 +80,12 @@ class Event:
 
 @dataclass(slots=True)
 class Step:
-    """Operators of one forward pass at top level, and how long it took as recorded (None: not marked), in µs."""
+    """Operators of one forward pass at top level, when it began and how long it took as recorded (None: not marked),
+    in µs."""
 
     events: list[Event]
     duration_us: float | None = None
+    start_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ def _attach_kernels(forest: _Forest, complete: Iterable[Mapping[str, Any]]) -> l
         if item.get("cat") not in _ON_DEVICE:
             continue
         arguments = item.get("args", {})
-        kernel = DeviceKernel(str(item.get("name", "")), float(item.get("dur", 0)))
+        kernel = DeviceKernel(str(item.get("name", "")), float(item.get("dur", 0)), float(item["ts"]))
         owner = forest.by_correlation.get(arguments.get("correlation", object()))
         owner = owner or forest.by_external_id.get(arguments.get("External id", object()))
         if owner is None:
@@ -233,5 +237,5 @@ def _steps(roots: list[Event], marks: list[Mapping[str, Any]]) -> tuple[Step, ..
         start, end = float(mark["ts"]), float(mark["ts"]) + float(mark.get("dur", 0))
         inside = [event for event in roots if start <= event.start_us <= end]
         if inside:
-            steps.append(Step(inside, float(mark.get("dur", 0))))
+            steps.append(Step(inside, float(mark.get("dur", 0)), start))
     return tuple(steps) or (Step(roots),)

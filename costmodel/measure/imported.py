@@ -7,19 +7,28 @@ from pathlib import Path
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.measure.attribution import attribute
-from costmodel.measure.events import read_trace
+from costmodel.measure.events import Recording, read_trace
 from costmodel.measure.measurement import Measurement, node_measurements
 
 __all__ = ["import_trace"]
 
 
-def import_trace(path: str | Path, graph: OpGraph, *, model: str, device: str, execution: Execution) -> Measurement:
+def import_trace(
+    path: str | Path,
+    graph: OpGraph,
+    *,
+    model: str,
+    device: str,
+    execution: Execution,
+    recording: Recording | None = None,
+) -> Measurement:
     """Place a Chrome trace of torch.profiler on ``graph``, bound to the sizes at which the trace was recorded.
 
+    ``recording`` is what :func:`~costmodel.measure.events.read_trace` made of the file, where it was read before.
     Raises InputError for a file that is no such trace, and for one of another model or other sizes, with the nodes
     that have no partner.
     """
-    recording = read_trace(path)
+    recording = read_trace(path) if recording is None else recording
     attribution = attribute(recording, graph, strict=True)
     step_us = attribution.step_us
     return Measurement(

@@ -13,9 +13,11 @@ from costmodel.errors import InputError, librarian, near_matches
 from costmodel.report.document import Document
 from costmodel.report.output import check_writable, put
 
-__all__ = ["FORMATS", "Document", "check_writable", "render", "write"]
+__all__ = ["FORMATS", "STEP_FORMATS", "Document", "check_writable", "render", "write"]
 
+#: Formats of every report, and those that a step on a machine has besides: its timeline.
 FORMATS = ("table", "markdown", "json", "csv", "html")
+STEP_FORMATS = (*FORMATS, "perfetto")
 
 
 def render(
@@ -33,6 +35,8 @@ def render(
     contents = list(content) if isinstance(content, (list, tuple)) else [content]
     several = isinstance(content, (list, tuple)) and len(contents) != 1
     are_documents = all(isinstance(item, Document) for item in contents)
+    if format == "perfetto":
+        return _timeline(contents, are_documents)
     if format == "json":
         return _json(contents, several, are_documents, by)
     if not are_documents:
@@ -58,9 +62,9 @@ def write(content: Any, format: str = "table", path: Any = None, **options: Any)
 
 
 def _check_format(format: str) -> None:
-    if format not in FORMATS:
-        near = near_matches(format, FORMATS)
-        raise InputError(librarian(f"there is no report format {format!r}", there_is=FORMATS, near=near))
+    if format not in STEP_FORMATS:
+        near = near_matches(format, STEP_FORMATS)
+        raise InputError(librarian(f"there is no report format {format!r}", there_is=STEP_FORMATS, near=near))
 
 
 def _documents(
@@ -74,6 +78,17 @@ def _documents(
     if len(analyses) > 1:
         return [machines_document(analyses)]
     return [analysis_document(analysis, by=by, top=top, columns=columns) for analysis in analyses]
+
+
+def _timeline(contents: list[Any], are_documents: bool) -> str:
+    if are_documents:
+        raise InputError(
+            "perfetto is the format of a step's timeline, which this report has none of\n"
+            "  costmodel analyze MODEL --hw NAME --format perfetto -o step.json"
+        )
+    from costmodel.report.perfetto import render_perfetto
+
+    return render_perfetto(contents)
 
 
 def _json(contents: list[Any], several: bool, are_documents: bool, by: str) -> str:
