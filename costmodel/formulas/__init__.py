@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its formulas
     attention,
+    backward_attention,
+    backward_movement,
+    backward_normalization,
+    backward_pointwise,
+    backward_recurrent,
+    backward_reduction,
     contraction,
     convolution,
     einsum,

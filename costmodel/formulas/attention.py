@@ -35,10 +35,12 @@ __all__ = [
     "attention_with_bias",
     "causal_convention",
     "causal_counted",
+    "counted_pairs",
     "efficient_attention",
     "flash_attention",
     "flex_attention",
     "multi_head_attention",
+    "packed_sizes",
     "transform_bias_rescale_qkv",
     "transformer_encoder_layer",
 ]
@@ -75,7 +77,7 @@ def causal_counted(convention: CausalConvention) -> Iterator[None]:
         _CAUSAL.reset(token)
 
 
-def _pairs(queries: Dim, keys: Dim, is_causal: bool) -> Dim:
+def counted_pairs(queries: Dim, keys: Dim, is_causal: bool) -> Dim:
     """Pairs of query and key that are counted; query i sees keys 0..i (the mask's corner is at the top left)."""
     if not is_causal or _CAUSAL.get() == "full":
         return queries * keys
@@ -87,7 +89,7 @@ def _work(
     heads: Dim, queries: Dim, keys: Dim, width: Dim, value_width: Dim, vector_flops_per_score: int, is_causal: bool
 ) -> Cost:
     """FLOP and activations of ``heads`` (images times heads) attentions; no traffic."""
-    scores = heads * _pairs(queries, keys, is_causal)
+    scores = heads * counted_pairs(queries, keys, is_causal)
     return Cost(
         matrix_flops=2 * scores * (width + value_width),
         vector_flops=scores * vector_flops_per_score - 2 * heads * queries,
@@ -164,7 +166,7 @@ def attention_with_bias(
     return attention(query, key, value, attn_bias, dropout_p, is_causal, out=out)
 
 
-def _sequences_last_but_heads(
+def packed_sizes(
     query: TensorSpec,
     key: TensorSpec,
     value: TensorSpec,
@@ -203,7 +205,7 @@ def flash_attention(
     >>> flash_attention(f32(1, 5, 4, 8), f32(1, 7, 4, 8), f32(1, 7, 4, 8), out=f32(1, 5, 4, 8)).macs      # 4*5*7*(8+8)
     2240
     """
-    sizes = _sequences_last_but_heads(query, key, value, cum_seq_q, max_q, max_k)
+    sizes = packed_sizes(query, key, value, cum_seq_q, max_q, max_k)
     # Here the causal mask's corner is at the bottom right: only square ones are known to be halved.
     work = _work(*sizes, _flops_per_score(None, dropout_p), is_causal and sizes[1] == sizes[2])
     return replace(work, bytes_read=nbytes(query, key, value, cum_seq_q, cum_seq_k), bytes_written=nbytes(out))
@@ -230,7 +232,7 @@ def efficient_attention(
     >>> efficient_attention(f32(1, 5, 4, 8), f32(1, 7, 4, 8), f32(1, 7, 4, 8), out=f32(1, 5, 4, 8)).macs  # 4*5*7*(8+8)
     2240
     """
-    sizes = _sequences_last_but_heads(query, key, value, cu_seqlens_q, max_seqlen_q, max_seqlen_k)
+    sizes = packed_sizes(query, key, value, cu_seqlens_q, max_seqlen_q, max_seqlen_k)
     work = _work(*sizes, _flops_per_score(bias, dropout_p), custom_mask_type != 0 and sizes[1] == sizes[2])
     read = nbytes(query, key, value, bias, cu_seqlens_q, cu_seqlens_k)
     return replace(work, bytes_read=read, bytes_written=nbytes(out))

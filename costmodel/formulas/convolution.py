@@ -14,6 +14,7 @@ Conventions
   a GEMM can multiply by the weight.
 * A transposed convolution is the same GEMM the other way round: its workspace is the matrix that col2im
   folds into the output, (C_out * prod K) x prod(in spatial).
+* The gradients by input and by weight have the forward's MACs each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.cost import Cost
-from costmodel.formulas.operands import contraction_cost
+from costmodel.formulas.operands import Specs, contraction_cost, nbytes
 from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
@@ -30,6 +31,7 @@ __all__ = [
     "conv_tbc",
     "conv_transpose",
     "convolution",
+    "convolution_backward",
     "convolution_forward",
     "cudnn_convolution_add_relu",
     "cudnn_convolution_relu",
@@ -268,3 +270,48 @@ def deform_conv2d(
         vector_flops=6 * offset.numel + per_column_element * columns + (0 if bias is None else out.numel),
         workspace_bytes=columns * input.itemsize,
     )  # fmt: skip
+
+
+@formula("aten.convolution_backward", "aten.convolution_backward_overrideable")
+def convolution_backward(
+    grad_output: TensorSpec,
+    input: TensorSpec,
+    weight: TensorSpec,
+    bias_sizes: Sequence[Dim] | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    transposed: bool = False,
+    output_padding: Sizes = 0,
+    output_mask: Sequence[bool] = (True, True, True),
+    *,
+    out: Specs,
+) -> Cost:
+    """Gradients of a convolution by its input (dgrad), weight (wgrad) and bias, those that ``output_mask`` asks for.
+
+    Every MAC of the forward, out += input * weight, is met again in each of the two: grad_input += grad_output * weight
+    and grad_weight += input * grad_output. So dgrad and wgrad have the forward's MACs each, grouped, dilated and
+    transposed ones too. (``torch.utils.flop_counter`` says the same but for the wgrad of grouped convolutions, which it
+    counts ``groups`` times over.) A bias's gradient is a sum over images and positions: N * prod(out) - 1 additions a
+    channel. Both products work on the forward's column matrix, one after the other: the workspace is the same.
+
+    >>> from costmodel.tensor import f32
+    >>> x, w, g = f32(1, 3, 5, 5), f32(4, 3, 3, 3), f32(1, 4, 3, 3)
+    >>> cost = convolution_backward(g, x, w, [4], out=(x, w, f32(4)))
+    >>> cost.macs, cost.vector_flops                    # twice the forward's 972; 4 sums of 3*3 numbers
+    (1944, 32)
+    >>> convolution_backward(g, x, w, output_mask=[False, True, False], out=(w,)).macs     # a first layer: wgrad alone
+    972
+    """
+    dgrad, wgrad, by_bias = output_mask
+    forward = convolution_forward(
+        input, weight, None, stride, padding, transposed, output_padding, out=TensorSpec(grad_output.shape, input.dtype)
+    )
+    return Cost(
+        matrix_flops=forward.matrix_flops * (dgrad + wgrad),
+        vector_flops=grad_output.numel - grad_output.shape[1] if by_bias else 0,
+        bytes_read=nbytes(grad_output, weight if dgrad else None, input if wgrad else None),
+        bytes_written=nbytes(out),
+        launches=dgrad + wgrad + by_bias,
+        activations=(input.numel if dgrad else 0) + (weight.numel if wgrad else 0),
+        workspace_bytes=forward.workspace_bytes if dgrad or wgrad else 0,
+    )

@@ -14,8 +14,9 @@ from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = ["aten", "cost", "elementwise", "expression_flops", "lines"]
 
-#: Names that stand for tensor elements in an expression; all other names are numbers known ahead.
-ELEMENTS = frozenset("xyzc")
+#: Names that stand for tensor elements in an expression; all other names are numbers known ahead. g is a gradient; s
+#: and t are values of the element made once and used more than once, named where they are made: ``(t := exp(x))``.
+ELEMENTS = frozenset("xyzcgst")
 
 
 def aten(names: str) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def lines(spec: TensorSpec, dim: int) -> Dim:
 
 @cache
 def expression_flops(expression: str) -> int:
-    """FLOP of one evaluation of a textbook expression in the elements x, y, z (and a condition c).
+    """FLOP of one evaluation of a textbook expression in the elements x, y, z, g (and a condition c).
 
     Every operator, comparison and function that touches an element is 1 FLOP, negation included.
     ``select(c, x, y)`` chooses between values already there: 0. Arithmetic among other names and

@@ -2,6 +2,9 @@
 
 Windows that hang over the edge count in full: padding positions are counted, as in convolutions. A maximum
 of k elements is k - 1 comparisons, an average k - 1 additions and one division.
+
+Backward, gradients are added to a map that starts as zeros, 1 FLOP each: that of a maximum where the maximum was, that
+of an average, divided once, at all k elements of its window.
 """
 
 from __future__ import annotations
@@ -42,9 +45,23 @@ def _register_fixed(dims: int, maxima: str, averages: str) -> None:
         return cost(_window(kernel_size, dims) * out.numel, (input,), out)
 
 
+def _register_fixed_backward(dims: int) -> None:
+    @formula(*aten(f"max_pool{dims}d_with_indices_backward"))
+    def max_pool_backward(grad_output: TensorSpec, indices: TensorSpec, *, out: TensorSpec) -> Cost:
+        """Each gradient is added where its maximum was, as the indices say: the operand itself is not read."""
+        return cost(grad_output.numel, (grad_output, indices), out)
+
+    @formula(*aten(f"avg_pool{dims}d_backward"))
+    def avg_pool_backward(grad_output: TensorSpec, kernel_size: Any, *, out: TensorSpec) -> Cost:
+        """Each gradient is divided by k and added to the k elements of its window."""
+        return cost((1 + _window(kernel_size, dims)) * grad_output.numel, (grad_output,), out)
+
+
 _register_fixed(1, "max_pool1d max_pool1d_with_indices", "avg_pool1d")
 _register_fixed(2, "max_pool2d max_pool2d_with_indices mkldnn_max_pool2d quantized_max_pool2d", "avg_pool2d")
 _register_fixed(3, "max_pool3d max_pool3d_with_indices mkldnn_max_pool3d", "avg_pool3d")
+for _dims in (2, 3):
+    _register_fixed_backward(_dims)
 
 
 def covered(size: Dim, outputs: Dim) -> Dim:
@@ -87,6 +104,22 @@ def _register_adaptive(dims: int) -> None:
 
 for _dims in (1, 2, 3):
     _register_adaptive(_dims)
+
+
+def _register_adaptive_backward(dims: int) -> None:
+    @formula(*aten(f"adaptive_max_pool{dims}d_backward fractional_max_pool{dims}d_backward"))
+    def max_pool_backward(grad_output: TensorSpec, indices: TensorSpec, *, out: TensorSpec) -> Cost:
+        """Each gradient is added where its maximum was, as the indices say."""
+        return cost(grad_output.numel, (grad_output, indices), out)
+
+    @formula(f"aten._adaptive_avg_pool{dims}d_backward")
+    def adaptive_avg_pool_backward(grad_output: TensorSpec, *, out: TensorSpec) -> Cost:
+        """Each gradient is divided by the size of its window and added to the window's elements."""
+        return cost(grad_output.numel + _covered(out, grad_output, dims), (grad_output,), out)
+
+
+for _dims in (2, 3):
+    _register_adaptive_backward(_dims)
 
 
 def _register_fractional(dims: int) -> None:

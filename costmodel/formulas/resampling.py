@@ -3,6 +3,9 @@
 A linear or cubic sample weighs t taps along each axis, innermost axis first: t multiplications and t - 1
 additions, which reduces t values to one. Weights that depend on the position along one axis only are
 computed once per row and column and are not counted; nor is the arithmetic of indices.
+
+Backward the same taps are walked the other way: a gradient is multiplied by each weight of the outermost axis, each
+product by each weight of the next, and the last products are added to the map, which starts as zeros.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, ceil_div, maximum
 from costmodel.tensor import TensorSpec
 
-__all__ = ["weighted"]
+__all__ = ["spread", "weighted"]
 
 
 def weighted(taps: Sequence[Dim]) -> Dim:
@@ -29,30 +32,60 @@ def weighted(taps: Sequence[Dim]) -> Dim:
     return 2 * last - 1 + last * weighted(outer) if outer else 2 * last - 1
 
 
-def _register_upsampling(operator: str, flops: int) -> None:
+def spread(taps: Sequence[Dim]) -> Dim:
+    """FLOP of spreading one gradient over this many taps along each axis: the transpose of :func:`weighted`.
+
+    >>> spread([2]), spread([2, 2]), spread([2, 2, 2]), spread([4, 4])           # 2+2, 2+4+4, 2+4+8+8, 4+16+16
+    (4, 10, 22, 36)
+    """
+    products: Dim = 1
+    flops: Dim = 0
+    for count in taps:
+        products = products * count
+        flops = flops + products
+    return flops + products
+
+
+def _register_upsampling(operator: str, taps: Sequence[int]) -> None:
+    flops, backward_flops = (weighted(taps), spread(taps)) if taps else (0, 1)
+
     @formula(f"aten.{operator}")
     def upsample(input: TensorSpec, *, out: TensorSpec) -> Cost:
         return cost(flops * out.numel, (input,), out)
 
     upsample.__doc__ = f"{flops} FLOP per output element: see :func:`weighted`; nearest neighbours only move."
 
+    @formula(f"aten.{operator}_backward")
+    def upsample_backward(grad_output: TensorSpec, *, out: TensorSpec) -> Cost:
+        return cost(backward_flops * grad_output.numel, (grad_output,), out)
+
+    upsample_backward.__doc__ = f"{backward_flops} FLOP per gradient: see :func:`spread`; of nearest neighbours a sum."
+
 
 for _dims in (1, 2, 3):
-    _register_upsampling(f"upsample_nearest{_dims}d", 0)
-    _register_upsampling(f"_upsample_nearest_exact{_dims}d", 0)
-_register_upsampling("upsample_linear1d", 3)
-_register_upsampling("upsample_bilinear2d", 9)
-_register_upsampling("upsample_trilinear3d", 21)
-_register_upsampling("upsample_bicubic2d", 35)
+    _register_upsampling(f"upsample_nearest{_dims}d", ())
+    _register_upsampling(f"_upsample_nearest_exact{_dims}d", ())
+_register_upsampling("upsample_linear1d", (2,))
+_register_upsampling("upsample_bilinear2d", (2, 2))
+_register_upsampling("upsample_trilinear3d", (2, 2, 2))
+_register_upsampling("upsample_bicubic2d", (4, 4))
+
+
+def _antialiased_taps(support: int, image: TensorSpec, resized: TensorSpec) -> list[Dim]:
+    sizes = zip(image.shape[-2:], resized.shape[-2:], strict=True)
+    return [maximum(support, ceil_div(support * before, after)) for before, after in sizes]
 
 
 def _register_antialiased(operator: str, support: int) -> None:
     @formula(f"aten.{operator}")
     def upsample_antialiased(input: TensorSpec, *, out: TensorSpec) -> Cost:
         """The kernel is as wide as when upsampling, or wider by the factor of shrinking: ceil(support*in/out) taps."""
-        sizes = zip(input.shape[-2:], out.shape[-2:], strict=True)
-        taps = [maximum(support, ceil_div(support * before, after)) for before, after in sizes]
-        return cost(weighted(taps) * out.numel, (input,), out)
+        return cost(weighted(_antialiased_taps(support, input, out)) * out.numel, (input,), out)
+
+    @formula(f"aten.{operator}_backward")
+    def upsample_antialiased_backward(grad_output: TensorSpec, *, out: TensorSpec) -> Cost:
+        """Each gradient is spread over the taps that its value was made of."""
+        return cost(spread(_antialiased_taps(support, out, grad_output)) * grad_output.numel, (grad_output,), out)
 
 
 _register_antialiased("_upsample_bilinear2d_aa", 2)
@@ -106,6 +139,47 @@ def grid_sampler(
     return cost(each_position * positions + each_channel * out.numel, (input, grid), out)
 
 
+@formula("aten.grid_sampler_2d_backward", "aten.grid_sampler_3d_backward")
+def grid_sampler_backward(
+    grad_output: TensorSpec,
+    input: TensorSpec,
+    grid: TensorSpec,
+    interpolation_mode: int = 0,
+    padding_mode: int = 0,
+    align_corners: bool = False,
+    output_mask: Sequence[bool] = (True, True),
+    *,
+    out: Any,
+) -> Cost:
+    """Gradients of :func:`grid_sampler` by the image and, always, by the grid.
+
+    Each position is placed and weighted as in the forward. Each channel spreads its gradient over the corners, a
+    product and a sum each, and adds to the position's own gradient, for each corner, the product of gradient and pixel,
+    by each axis times the other axes' weights: 1 + 2 * dims. Last, a product for each axis brings it to the grid's
+    scale. Nearest neighbours add the gradient to one pixel, and the grid's is 0. Bicubic has 4^dims corners, and the
+    derivatives of its coefficients, 4 of 4 FLOP an axis.
+
+    >>> from costmodel.tensor import f32
+    >>> x, grid = f32(1, 3, 9, 9), f32(1, 4, 5, 2)
+    >>> grid_sampler_backward(f32(1, 3, 4, 5), x, grid, out=(x, grid)).vector_flops        # 20 * (18 + 2 + 3*(8 + 20))
+    2080
+    """
+    dims = len(input.shape) - 2
+    by_input = output_mask[0]
+    each_position, _ = _grid_flops(dims, interpolation_mode, padding_mode, align_corners)
+    corners = (4 if interpolation_mode == 2 else 2) ** dims
+    each_channel = (2 * corners if by_input else 0) + corners * (1 + 2 * dims)
+    each_position += dims + (16 * dims if interpolation_mode == 2 else 0)
+    if dims == 3:
+        each_position += dims * 4  # the products of the other two axes' weights
+    if interpolation_mode == 1:
+        each_position, each_channel = (each_position - dims, 1) if by_input else (0, 0)
+    positions = grad_output.shape[0]
+    for size in grad_output.shape[2:]:
+        positions = positions * size
+    return cost(each_position * positions + each_channel * grad_output.numel, (grad_output, input, grid), out)
+
+
 @formula("aten.affine_grid_generator")
 def affine_grid(theta: TensorSpec, *, out: TensorSpec) -> Cost:
     """out[N, *positions, dims] = theta[N, dims, dims + 1] @ (position, 1): dims products, dims additions."""
@@ -121,6 +195,16 @@ def roi_align(input: TensorSpec, rois: TensorSpec, sampling_ratio: int = -1, *, 
     """
     samples = (sampling_ratio if sampling_ratio > 0 else 2) ** 2
     return cost(8 * samples * out.numel, (input, rois), out)
+
+
+@formula("torchvision._roi_align_backward")
+def roi_align_backward(grad: TensorSpec, rois: TensorSpec, sampling_ratio: int = -1, *, out: TensorSpec) -> Cost:
+    """Each gradient, divided by s*s, is spread over the four pixels of each of its s*s samples: 8 FLOP a sample.
+
+    s as in :func:`roi_align`.
+    """
+    samples = (sampling_ratio if sampling_ratio > 0 else 2) ** 2
+    return cost((8 * samples + 1) * grad.numel, (grad, rois), out)
 
 
 @formula("torchvision.roi_pool")

@@ -1,4 +1,4 @@
-"""Sizes that an operator's own rule gives: convolutions, pools, concatenation, padding.
+"""Sizes that an operator's own rule gives: convolutions, pools, concatenation, padding, gradients.
 
 A rule is a hint for :class:`~costmodel.trace.lift.SizeLift`: it proposes the expression of an output
 dimension from the input's expressions. The recorded sizes of every run must agree before it is believed.
@@ -75,15 +75,29 @@ def _transposed(arguments: Mapping[str, Any]) -> Iterator[tuple[int, Dim]]:
             yield 2 + i, grown + dilation[i] * (kernel[i] - 1) + extra[i] + 1  # type: ignore[index]
 
 
+def _gradient(arguments: Mapping[str, Any]) -> Iterator[tuple[int, Dim]]:
+    """A gradient is as large as what it is the gradient of: the operand, or sizes that were kept in its place.
+
+    Where the operand's gradient is not asked for, the first result is another's.
+    """
+    if not (arguments.get("output_mask") or [True])[0]:
+        return
+    operand = arguments.get("input")
+    sizes = arguments.get("input_sizes") or arguments.get("input_size")
+    yield from enumerate(operand.shape if isinstance(operand, TensorSpec) else sizes or ())
+
+
 def output_dims(op: str, arguments: Mapping[str, Any]) -> Iterator[tuple[int, Dim]]:
     """(dimension, expression) pairs that the operator's rule gives for its first result.
 
     ``arguments`` by schema name, tensors as specs. Yields nothing for operators without such a rule.
     """
     name = op.removeprefix("aten.")
-    if name in {"conv1d", "conv2d", "conv3d"}:
+    if name.endswith("_backward"):
+        yield from _gradient(arguments)
+    elif name in {"conv1d", "conv2d", "conv3d"} or (name == "convolution" and not arguments["transposed"]):
         yield from _windowed(arguments, arguments["weight"].shape[2:])
-    elif name.startswith("conv_transpose"):
+    elif name.startswith("conv_transpose") or name == "convolution":
         yield from _transposed(arguments)
     elif name.startswith(("max_pool", "avg_pool")):
         yield from _windowed(arguments, arguments["kernel_size"])
