@@ -23,6 +23,7 @@ from costmodel.kernels import KernelPlan, run_costs
 from costmodel.kernels.served import dtype_notes, own_dtype_notes
 from costmodel.memory import Footprint, footprint
 from costmodel.nodes import Assumption
+from costmodel.optimizer import with_optimizer
 from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
 from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
@@ -69,7 +70,8 @@ class Analysis:
         """``asked``: the sizes that were asked for, left open or not. ``retrace``: traces the model elsewhere; without
         it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
-        self.record, self.hardware = record, hardware.limited(execution.power_limit_w)
+        self.record = with_optimizer(record, execution, hardware.family)
+        self.hardware = hardware.limited(execution.power_limit_w)
         self.dtype_notes = (*own_dtype_notes(record, execution), *dtype_notes(execution, self.hardware))
         sizes = record.check_binding(
             {**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})}
@@ -77,7 +79,7 @@ class Analysis:
         sizes.pop("batch", None)
         self.execution = replace(execution, sizes=sizes)
         self.engine, self.host_span = engine_of(execution.engine), span_of(execution.host, hardware)
-        self._closed_forms = closed_forms
+        self._closed_forms, self._traced = closed_forms, record
         self._asked = dict(asked or {})
         variant = Variant.of(execution, hardware.family.torch_device)
         self._traces = Traces(
@@ -124,9 +126,13 @@ class Analysis:
     @cached_property
     def closed_forms(self) -> dict[str, str]:
         """Closed forms of the totals in the graph's symbols, as text in sympy's syntax."""
-        if self._closed_forms is not None:
+        if self._closed_forms is None:
+            return closed_forms(self.costs)
+        if self.record is self._traced:
             return dict(self._closed_forms)
-        return closed_forms(self.costs)
+        step, traced = self.node_costs.total, cost_graph(self._traced.bind(self._binding)).total
+        more = {name: getattr(step, name) - getattr(traced, name) for name in self._closed_forms}  # of the optimizer
+        return {name: f"{form} + {more[name]}" if more[name] else form for name, form in self._closed_forms.items()}
 
     @property
     def symbol_notes(self) -> tuple[str, ...]:
@@ -375,7 +381,7 @@ class Analysis:
             asked=asked,
         )
         other._traces = self._traces
-        if record is self.record and other._binding == self._binding:
+        if other.record is self.record and other._binding == self._binding:
             other._bound = self._bound
             shared = ["node_costs"]
             issue = {"host": self.execution.host, "inputs": self.execution.inputs}

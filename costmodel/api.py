@@ -50,6 +50,10 @@ def analyze(
     train_mode: bool = False,
     phase: str = "inference",
     loss: Callable[[Any], Any] | None = None,
+    optimizer: str | None = None,
+    fused_optimizer: bool = False,
+    weight_decay: bool | None = None,
+    grad_scaler: bool | None = None,
     power_limit: float | str | None = None,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
@@ -71,8 +75,11 @@ def analyze(
     for these inputs, and nothing is cached.
     ``host`` names the computer that issues the step, or its file (``costmodel hw list``); ``inputs_on="host"`` times
     the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode;
-    ``phase="training"`` is a step of training: forward pass, loss, backward pass. ``loss`` makes the scalar of what a
-    module returns; without one a note says what was taken.
+    ``phase="training"`` is a step of training: forward pass, loss, backward pass, optimizer. ``loss`` makes the scalar
+    of what a module returns; without one a note says what was taken. ``optimizer`` is ``none``, ``sgd``, ``momentum``
+    (the default: SGD with momentum), ``nesterov``, ``adam`` or ``adamw``, as ``torch.optim`` runs it by default, or
+    with ``fused_optimizer`` in one kernel; ``weight_decay`` and ``grad_scaler`` (default: where autocast is in fp16)
+    say otherwise than the optimizer's class and the dtype do.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -90,6 +97,7 @@ def analyze(
         inputs=inputs_on,
         train_mode=train_mode,
         phase=phase,
+        **_optimizer_words(phase, optimizer, fused_optimizer, weight_decay, grad_scaler),
         power_limit=power_limit,
     )
     hardware.limited(execution.power_limit_w)
@@ -109,6 +117,18 @@ def analyze(
     else:
         traces = ModuleTraces(model, inputs, input_shape, symbols, assume, progress, loss)
     return _analysis(traces, hardware, execution, batch, sizes, dtype)
+
+
+def _optimizer_words(
+    phase: str, optimizer: str | None, fused: bool, weight_decay: bool | None, grad_scaler: bool | None
+) -> dict[str, Any]:
+    """What was said of the optimizer, as words of an execution; InputError where nothing is trained."""
+    said = {"optimizer": optimizer, "fused_optimizer": fused or None, "weight_decay": weight_decay}
+    said["grad_scaler"] = grad_scaler
+    given = [name for name, value in said.items() if value is not None]
+    if given and phase != "training":
+        raise InputError(f"{given[0]} belongs to training\n  give phase='training' with it")
+    return said
 
 
 def _check_named(inputs: Any, loss: Any) -> None:

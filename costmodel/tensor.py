@@ -40,13 +40,19 @@ ITEMSIZE_BYTES: dict[str, int] = {
 
 
 class Role(str, Enum):
-    """Where a tensor comes from."""
+    """Where a tensor comes from.
+
+    ``STATE`` is what a training step keeps from one to the next beside the weights: an optimizer's moments, the
+    scale of the loss, gradients that are set to zero instead of thrown away. ``HOST`` lies in the host's memory.
+    """
 
     INPUT = "input"
     PARAMETER = "parameter"
     BUFFER = "buffer"
     CONSTANT = "constant"
     ACTIVATION = "activation"
+    STATE = "state"
+    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)

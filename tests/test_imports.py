@@ -28,7 +28,7 @@ FLOORS = (
     {"engines"},
     {"host"},
     {"memory"},
-    {"kernels"},
+    {"kernels", "optimizer"},
     {"hardware", "formulas", "nodes", "graph", "graph_json", "sources", "zoo"},
     {"cost", "tensor", "domain", "devices", "execution"},
     {"units", "symbols"},

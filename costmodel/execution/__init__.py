@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from costmodel.execution.execution import Execution
 from costmodel.execution.layout import LAYOUTS
+from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.phase import NodePhase, Phase
 from costmodel.execution.precision import DTYPES, Precision
 from costmodel.execution.software import Software
 from costmodel.execution.variant import Variant
 
-__all__ = ["DTYPES", "LAYOUTS", "Execution", "NodePhase", "Phase", "Precision", "Software", "Variant"]
+__all__ = [
+    "DTYPES",
+    "LAYOUTS",
+    "Execution",
+    "NodePhase",
+    "Optimizer",
+    "Phase",
+    "Precision",
+    "Software",
+    "Variant",
+]

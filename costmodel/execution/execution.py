@@ -9,6 +9,7 @@ from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution.layout import LAYOUTS
+from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.phase import Phase
 from costmodel.execution.precision import Precision
 from costmodel.execution.software import Software
@@ -36,6 +37,7 @@ class Execution:
     ``inputs``      where the inputs lie when the step begins: on the ``device``, or in ordinary (pageable) memory of
                     the ``host``, from where the step copies them
     ``train_mode``  the module is in train mode, whatever the phase: batch norms take and update statistics
+    ``optimizer``   what a training step does with its gradients; nothing reads it in other phases
     ``power_limit_w``   what the board may draw, where that is less than its own limit [W]
     ``software``    releases and switches
 
@@ -52,6 +54,7 @@ class Execution:
     phase: Phase = Phase.INFERENCE
     inputs: str = "device"
     train_mode: bool = False
+    optimizer: Optimizer = field(default_factory=Optimizer)
     power_limit_w: float | None = None
     software: Software = field(default_factory=Software)
 
@@ -59,7 +62,7 @@ class Execution:
         chosen("layout", self.layout, LAYOUTS)
         chosen("place of inputs", self.inputs, INPUTS)
         object.__setattr__(self, "phase", Phase.of(self.phase))
-        for name, kind in (("precision", Precision), ("software", Software)):
+        for name, kind in (("precision", Precision), ("optimizer", Optimizer), ("software", Software)):
             if not isinstance(getattr(self, name), kind):
                 said = getattr(self, name)
                 raise InputError(f"{name} is a {kind.__name__}, not {said!r}\n  Execution.of(dtype=...) takes words")
@@ -69,8 +72,8 @@ class Execution:
     @classmethod
     def of(cls, **words: Any) -> Execution:
         """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``,
-        ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of :class:`~costmodel.execution.Software`; what
-        is not said has its default.
+        ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of :class:`~costmodel.execution.Optimizer`
+        and :class:`~costmodel.execution.Software`; what is not said has its default.
 
         >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
         >>> run.precision.autocast, run.engine, run.software.torch
@@ -81,7 +84,7 @@ class Execution:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What :meth:`of` and :meth:`changed` take."""
-        return (*_PARTS, *Software.names())
+        return (*_PARTS, *Optimizer.names(), *Software.names())
 
     def changed(self, **words: Any) -> Execution:
         """This run with some words changed; None changes nothing. Raises InputError for a name that no part has."""
@@ -93,7 +96,7 @@ class Execution:
         said = {name: word for name, word in words.items() if word is not None}
         parts = {part: parse(said[name]) for name, (part, parse) in _PARTS.items() if name in said}
         software = replace(self.software, **Software.parsed(said))
-        return replace(self, software=software, **parts)
+        return replace(self, software=software, optimizer=self.optimizer.changed(said), **parts)
 
     @property
     def in_train_mode(self) -> bool:
@@ -103,7 +106,8 @@ class Execution:
     @property
     def words(self) -> dict[str, str]:
         """The parts that have words, by the names of CSV columns, JSON keys and keyword arguments."""
-        return {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}
+        words = {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}
+        return {**words, "optimizer": str(self.optimizer)} if self.phase is Phase.TRAINING else words
 
 
 def _as_is(value: Any) -> Any:

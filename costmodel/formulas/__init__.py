@@ -15,6 +15,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     einsum,
     factorization,
     movement,
+    multi_tensor,
     normalization,
     pointwise,
     pooling,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from costmodel.devices import ByFamily
+from costmodel.kernels import multi_tensor  # noqa: F401 - registers its rules
 from costmodel.kernels.cpu import cpu_kernels
 from costmodel.kernels.eager import eager_kernels, plain_kernels
 from costmodel.kernels.operator import Operator

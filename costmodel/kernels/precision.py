@@ -114,7 +114,7 @@ def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> l
 
     What its forward pass itself puts into another dtype than that of the weights (``x.float()``) stays there.
     """
-    kept = {Role.PARAMETER: precision.weights, Role.BUFFER: precision.weights}
+    kept = dict.fromkeys((Role.PARAMETER, Role.BUFFER, Role.STATE), precision.weights)
     stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
     own = graph.own_dtype
     return [new if old == own else old for old, new in zip(traced, stored, strict=True)]
