@@ -44,8 +44,13 @@ def _recurrence_backward(
     directions: int,
     by_input: bool,
     by_weight: bool,
+    by_state: bool = True,
 ) -> Cost:
-    """Work of all layers and directions, whose parameters are listed flat as in the forward; no traffic."""
+    """Work of all layers and directions, whose parameters are listed flat as in the forward; no traffic.
+
+    Without ``by_state`` the first time step's product with the hidden matrix, which gives the first state's gradient,
+    is spared.
+    """
     matrices = [p for p in params if len(p.shape) == 2]
     biases = [p for p in params if len(p.shape) == 1]
     hidden = floor_div(matrices[0].shape[0], GATES[KINDS[mode]])
@@ -54,7 +59,8 @@ def _recurrence_backward(
     cells = len(matrices) // per_cell
     elements = sum(m.numel for m in matrices)
     first = sum(matrices[per_cell * d].numel for d in range(directions))
-    macs = elements * (1 + by_weight) - (0 if by_input else first)
+    spared = 0 if by_state else floor_div(tokens, steps) * sum(m.numel for m in matrices[1::per_cell])
+    macs = tokens * (elements * (1 + by_weight) - (0 if by_input else first)) - spared
     vector = tokens * CELL_BACKWARD_FLOPS[mode] * hidden * cells
     if by_weight:
         vector = vector + (tokens - 1) * sum(b.numel for b in biases)
@@ -63,7 +69,7 @@ def _recurrence_backward(
     # A step is a cell, a product with the hidden matrix (and one with the projection); the rest is done for all steps.
     outside = cells - (0 if by_input else directions) + (len(matrices) if by_weight else 0)
     return Cost(
-        matrix_flops=2 * tokens * macs,
+        matrix_flops=2 * macs,
         vector_flops=vector,
         launches=cells * per_cell * steps + outside,
         activations=tokens
@@ -105,12 +111,17 @@ def cudnn_rnn_backward(
     4032
     >>> cost.vector_flops                              # 6 tokens * 7 units * 24 + 5 sums * 2*28 biases
     1288
+    >>> mask = False, False, False, True                # less the input's 6 * 28*5, and the first step's 2 * 28*7
+    >>> cudnn_rnn_backward(x, w, h, h, y, y, None, None, 2, output_mask=mask, out=w).macs
+    2800
     """
     tokens = product(input.shape[:-1])
     steps = len(batch_sizes) or input.shape[1 if batch_first and len(input.shape) > 2 else 0]
     by_input, by_weight = output_mask[0], output_mask[3]
     directions = 2 if bidirectional else 1
-    work = _recurrence_backward(mode, tokens, steps, weight, dropout if train else 0, directions, by_input, by_weight)
+    work = _recurrence_backward(
+        mode, tokens, steps, weight, dropout if train else 0, directions, by_input, by_weight, output_mask[1]
+    )
     read = nbytes(input, list(weight), hx, cx, output, grad_output, grad_hy, grad_cy, reserve)
     return work + Cost(bytes_read=read, bytes_written=nbytes(out))
 

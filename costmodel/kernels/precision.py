@@ -79,7 +79,14 @@ def contraction_dtype(op: str, execution: Execution, operand: str, has_tf32: boo
     if op in _INT8:
         return "int8"
     if operand == "float32":
-        through_cudnn = "conv" in op or op in {"aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"}
+        through_cudnn = "conv" in op or op in {
+            "aten.lstm",
+            "aten.gru",
+            "aten.rnn_tanh",
+            "aten.rnn_relu",
+            "aten._cudnn_rnn",
+            "aten._cudnn_rnn_backward",
+        }
         allowed = execution.precision.products == "tf32" or execution.software.tf32_matmul
         return "tf32" if has_tf32 and (allowed or through_cudnn) else "fp32"
     return {"float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(operand, "fp32")

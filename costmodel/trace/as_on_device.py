@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from costmodel.trace.recurrent import KINDS, recurrent
 from costmodel.trace.replaced import Replaced
 
 __all__ = ["AsOnDevice"]
@@ -29,7 +30,7 @@ _CURRENT: ContextVar[AsOnDevice | None] = ContextVar("the device whose operators
 
 
 class AsOnDevice(TorchFunctionMode):
-    """While :meth:`running`, attention and dropout are those of a device of kind ``name``, "cuda" or "cpu".
+    """While :meth:`running`, attention, dropout and recurrent layers are those of a device ("cuda", "cpu").
 
     Calls from the model reach the mode; those that torch's own Python functions make (dropout, multi-head attention)
     do not, as a mode is off while it is asked: there, the operators themselves are replaced.
@@ -121,10 +122,20 @@ def _of_the_device(rule: _Rule) -> Callable[[Any], Any]:
     return make
 
 
+def _recurrence(name: str) -> _Rule:
+    """cuDNN runs all layers and directions in one call each way."""
+
+    def rule(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return recurrent(name, func, args, kwargs) if mode.name == "cuda" else func(*args, **kwargs)
+
+    return rule
+
+
 _SDPA = functional.scaled_dot_product_attention
 _REPLACED = Replaced(
     [
         (functional, "scaled_dot_product_attention", _of_the_device(_attention)),
         (torch._VF, "dropout", _of_the_device(_dropout)),  # type: ignore[attr-defined]
+        *((torch._VF, name, _of_the_device(_recurrence(name))) for name in KINDS),  # type: ignore[attr-defined]
     ]
 )

@@ -34,6 +34,7 @@ ATEN = [k for k in KEYS if k[0].startswith("aten.")]
 #: Tensors of a schema that the formula leaves out of its traffic, and why.
 LEFT_OUT = {
     "aten._cudnn_rnn": {"weight_buf", "dropout_state"},  # the weights again, packed; the generator's state
+    "aten._cudnn_rnn_backward": {"weight_buf", "dropout_state"},  # the weights again, packed; the generator's state
     "aten._scaled_mm": {"scale_result"},  # ignored since torch 2.5
     "aten._flash_attention_forward": {"q_descale", "k_descale", "v_descale", "seqused_k", "alibi_slopes"}
     | {"block_table"},

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
+from costmodel.costing import cost_graph
 from costmodel.errors import CostmodelError
 from costmodel.execution import NodePhase, Phase, Variant
 from costmodel.graph import OpGraph
@@ -283,3 +285,29 @@ def test_a_factory_may_bring_its_loss(tmp_path):
     )
     loaded = resolve(f"{file}:net")
     assert "aten.abs" in {n.op for n in trace(loaded, symbols=(), variant=TRAINING).nodes}
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("learns_input", [False, True])
+def test_a_recurrent_layer_is_one_call_of_cudnn_each_way(kind, layers, learns_input):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Linear(6, 6).requires_grad_(learns_input)
+            self.layer = kind(6, 8, num_layers=layers, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(16, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layer(self.words(x))[0][:, -1])
+
+    module = Net()
+    graph = step_of(module, torch.zeros(4, 7, 6))
+    ops = [n.op for n in graph.nodes]
+    assert ops.count("aten._cudnn_rnn") == ops.count("aten._cudnn_rnn_backward") == 1
+    assert set(graph.gradients) == {name for name, p in module.named_parameters() if p.requires_grad}
+    alone = copy.deepcopy(module).to("meta").train()
+    with FlopCounterMode(display=False) as counter:
+        logits = alone(torch.zeros(4, 7, 6, device="meta"))
+        functional.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device="meta")).backward()
+    assert 2 * cost_graph(graph).total.macs == counter.get_total_flops()
