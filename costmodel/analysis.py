@@ -243,7 +243,7 @@ class Analysis:
     @cached_property
     def memory(self) -> Footprint:
         """The most memory that the step takes at once, and what lies there then."""
-        return footprint(self.plan, self.bound, self.execution.precision)
+        return footprint(self.plan, self.bound, self.execution, self.hardware)
 
     # -- tables --------------------------------------------------------------------------------
 

@@ -99,6 +99,7 @@ class MemoryLevel:
     per_unit: bool
     source: str
     verified: bool
+    inline_ecc: bool = False  # error correction takes a share of the memory itself, and is on by default
     measured_bandwidth_bytes_per_s: float | None = None  # by somebody's micro-benchmark; its source is in the file
 
 

@@ -177,6 +177,7 @@ def _memory_level(table: Table, raw: Raw) -> MemoryLevel:
         per_unit=values.get("per_unit", False),
         source=source_of(raw, values, "bandwidth" if table.name == "memory.dram" else "capacity"),
         verified=values.get("verified", True),
+        inline_ecc=values.get("inline_ecc", False),
         measured_bandwidth_bytes_per_s=_quantity(values, "measured_bandwidth", "B/s"),
     )
 

@@ -26,6 +26,7 @@ _PEAK = {"peak": "FLOP/s", "accumulate": "text", "made_of": "made_of", "toleranc
 _PEAK |= {"measured": "flag"}
 _CACHE = {"capacity": "B", "bandwidth": "B/s", "per_unit": "flag", "measured_bandwidth": "B/s"}
 _DRAM = _CACHE | {"type": "text", "made_of": "made_of", "tolerance": "percent", "why": "text", "achievable": "fraction"}
+_DRAM |= {"inline_ecc": "flag"}
 _LIMITS = dict.fromkeys(("warp_size", "max_warps", "max_blocks", "registers"), "count")
 _LIMITS |= {"shared_memory": "B", "shared_memory_per_block": "B"}
 _OVERHEADS = {"kernel_fixed_cycles": "number", "dispatch": "s", "sync": "s"}

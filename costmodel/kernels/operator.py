@@ -124,11 +124,14 @@ def is_channels_last(spec: TensorSpec) -> bool:
 
 
 def copy_kernel(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", access: str = "strided") -> Kernel:
-    """A copy into another order: every element read and written once."""
+    """A copy into another order, or out of one: every element read and written once. Either end of it is scratch."""
     read: int = spec.nbytes  # type: ignore[assignment]
     elements: int = spec.numel  # type: ignore[assignment]
     written = elements * spec.itemsize
-    return Kernel(op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, access=access, elements=elements)
+    return Kernel(
+        op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, scratch_bytes=written, access=access,
+        elements=elements,
+    )  # fmt: skip
 
 
 def window_elements(operator: Operator) -> int:

@@ -22,7 +22,9 @@ class Kernel:
     ``matrix_flops``    FLOP of contractions, on that engine.
     ``vector_flops``    FLOP of everything else, on the vector lanes in fp32.
     ``bytes_read``, ``bytes_written``   B to and from device memory.
-    ``workspace_bytes`` B that the algorithm stores besides.
+    ``workspace_bytes`` B that the textbook algorithm stores besides.
+    ``scratch_bytes``   B of device memory that it takes besides operands and results, until its operator has run: the
+                        copy that it makes of an operand, what a library converts into.
     ``shape``           sizes of the work, by its kind: product, convolution, attention, rows, loop, ...
     ``access``          how it walks memory, a rate class of the time model: elementwise, strided, cat, ...
     ``elements``        elements put out.
@@ -44,6 +46,7 @@ class Kernel:
     bytes_read: int = 0
     bytes_written: int = 0
     workspace_bytes: int = 0
+    scratch_bytes: int = 0
     shape: Shape = LOOP
     access: str = "elementwise"
     elements: int = 0

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from costmodel.memory.allocator import Allocator, ExactBytes, SmallBlocks
+from costmodel.memory.caching import CachingAllocator
 from costmodel.memory.footprint import Footprint, footprint, run_bytes
 from costmodel.memory.liveness import Lifetime, lifetimes, occupancy
+from costmodel.memory.machine import Range
+from costmodel.memory.moment import Holding, Moment
+from costmodel.memory.verdict import Verdict
 
 __all__ = [
     "Allocator",
+    "CachingAllocator",
     "ExactBytes",
     "Footprint",
+    "Holding",
     "Lifetime",
+    "Moment",
+    "Range",
     "SmallBlocks",
+    "Verdict",
     "footprint",
     "lifetimes",
     "occupancy",

@@ -1,61 +1,242 @@
-"""Footprint: the most memory that a step takes at once, and what lies there then."""
+"""Footprint: the memory of a step, from the bytes of its tensors to what the whole process takes of a device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from costmodel.execution import Precision
+from costmodel.execution import Execution, NodePhase, Precision
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
+from costmodel.kernels.shapes import Product
 from costmodel.memory.allocator import Allocator, ExactBytes
-from costmodel.memory.liveness import occupancy
+from costmodel.memory.caching import CachingAllocator, rounded
+from costmodel.memory.liveness import lifetimes, occupancy, scratch
+from costmodel.memory.machine import Range, blas_workspace_bytes, context_bytes, usable_bytes
+from costmodel.memory.moment import Moment, moment_of
+from costmodel.memory.verdict import Verdict, verdict_of
 from costmodel.tensor import ITEMSIZE_BYTES, Role
 
 __all__ = ["Footprint", "footprint", "run_bytes"]
 
+#: Steps of which the reserved memory is that of a steady state: the first, and one that finds its segments.
+_STEPS = 2
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Memory of a step in B: what lies there throughout, and the most activations alive at once.
+    """Memory of a step in B.
 
-    ``constant_bytes`` are tensors that the module holds beside parameters and buffers, as plain attributes.
-    ``peak_launch`` is the launch during which they are; None where nothing is launched.
+    Three figures, each holding the one before it:
+
+    ``peak_bytes``       the tensors that are alive at once, each by its own bytes
+    ``allocated_bytes``  what the device's allocator has handed out: their blocks, workspaces and copies that operators
+                         make for themselves; ``torch.cuda.max_memory_allocated()``
+    ``reserved_bytes``   what the allocator holds of the device to do so, in a steady state;
+                         ``torch.cuda.max_memory_reserved()``
+    ``process_bytes``    that and the context and libraries: what ``nvidia-smi`` shows
+
+    ``constant_bytes`` are tensors that the module holds beside parameters and buffers, as plain attributes;
+    ``state_bytes`` the optimizer's. ``activation_bytes`` is the most that the step itself makes (gradients too) and
+    holds at once, ``peak_launch`` the launch during which it does; None where nothing is launched.
     """
 
     parameter_bytes: int
     buffer_bytes: int
     input_bytes: float
     constant_bytes: float
+    state_bytes: float
     activation_bytes: float
     peak_launch: int | None
+    plan: KernelPlan = field(repr=False, compare=False)
+    graph: OpGraph = field(repr=False, compare=False)
+    hardware: HardwareProfile | None = field(default=None, repr=False, compare=False)
+    execution: Execution = field(default_factory=Execution, repr=False, compare=False)
 
     @property
     def peak_bytes(self) -> int:
-        """All of it together."""
+        """What lies there throughout and the most made by the step, by the tensors' own bytes."""
         return int(self._resident_bytes + self.activation_bytes)
 
     @property
     def _resident_bytes(self) -> float:
-        return self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.constant_bytes
+        return (
+            self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.constant_bytes + self.state_bytes
+        )
+
+    # -- the allocator ---------------------------------------------------------------------------
+
+    @cached_property
+    def has_blocks(self) -> bool:
+        """Whether PyTorch's caching allocator hands out this memory: that of a GPU."""
+        return self.hardware is not None and not self.hardware.is_cpu
+
+    @cached_property
+    def library_bytes(self) -> int:
+        """B that cuBLAS takes for its handles, of each thread that issues products: one, and autograd's in training."""
+        if self.hardware is None or not any(isinstance(kernel.shape, Product) for kernel in self.plan.kernels):
+            return 0
+        phases = {
+            self.graph.nodes[launch.nodes[0]].phase is NodePhase.BACKWARD
+            for launch in self.plan.launches
+            if isinstance(self.plan.kernels[launch.kernel].shape, Product)
+        }
+        return len(phases) * blas_workspace_bytes(self.hardware)
+
+    @cached_property
+    def _allocated(self) -> tuple[float, int | None]:
+        """(the most allocated [B], during which launch)."""
+        if not self.has_blocks:
+            return self.peak_bytes, self.peak_launch
+        now, most, when = 0, 0, None
+        nbytes = self.plan.storage_bytes
+        beside = scratch(self.plan)
+        for index, (allocated, freed) in enumerate(lifetimes(self.plan, self.graph)):
+            for storage in allocated:
+                if nbytes[storage]:
+                    now += rounded(nbytes[storage])
+            here = now + sum(map(rounded, beside[index])) if beside[index] else now
+            if here > most:
+                most, when = here, index
+            for storage in freed:
+                if nbytes[storage]:
+                    now -= rounded(nbytes[storage])
+        return sum(map(rounded, self._resident)) + self.library_bytes + most, when
+
+    @property
+    def certain_bytes(self) -> float:
+        """Of what lies in memory throughout, which is known to the byte."""
+        return self._resident_bytes
+
+    @property
+    def allocated_bytes(self) -> int:
+        """The most that the allocator has handed out at once."""
+        return int(self._allocated[0])
+
+    @cached_property
+    def _resident(self) -> list[float]:
+        """Sizes of what lies in memory throughout, in the order in which it comes there."""
+        graph, scale = self.graph, self.parameter_bytes / (sum(self.graph.parameters.values()) or 1)
+        parameters = [count * scale for count in graph.parameters.values()]
+        others = {
+            tensor.storage: self.plan.storage_bytes[tensor.storage]
+            for tensor in graph.tensors
+            if tensor.producer is None and graph.storages[tensor.storage].role in _BROUGHT
+        }
+        buffers = [n for s, n in others.items() if graph.storages[s].role is Role.BUFFER]
+        rest = [n for s, n in others.items() if graph.storages[s].role is not Role.BUFFER]
+        return [n for n in (*parameters, *buffers, self.buffer_bytes - sum(buffers), *rest) if n > 0]
+
+    @cached_property
+    def reserved_bytes(self) -> int:
+        """What the caching allocator holds of the device after some steps. Simulated when first asked for."""
+        if not self.has_blocks:
+            return self.allocated_bytes
+        memory = CachingAllocator()
+        for nbytes in self._resident:
+            memory.take(nbytes)
+        if self.library_bytes:
+            memory.take(self.library_bytes)
+        for _ in range(_STEPS):
+            self._step(memory)
+        return memory.reserved_bytes
+
+    def _step(self, memory: CachingAllocator) -> None:
+        """Let a step take its blocks and give them all back."""
+        nbytes, blocks = self.plan.storage_bytes, {}
+        beside = scratch(self.plan)
+        copies: list = []
+        for index, (allocated, freed) in enumerate(lifetimes(self.plan, self.graph)):
+            for storage in allocated:
+                if nbytes[storage]:
+                    blocks[storage] = memory.take(nbytes[storage])
+            if len(beside[index]) > len(copies):
+                copies += [memory.take(size) for size in beside[index][len(copies) :]]
+            if copies and (index + 1 == len(beside) or len(beside[index + 1]) < len(copies)
+                           or self.plan.launches[index + 1].nodes != self.plan.launches[index].nodes):
+                for block in copies:
+                    memory.give_back(block)
+                copies = []
+            for storage in freed:
+                if storage in blocks:
+                    memory.give_back(blocks.pop(storage))
+        for block in blocks.values():
+            memory.give_back(block)
+
+    # -- the process -----------------------------------------------------------------------------
+
+    @cached_property
+    def context_bytes(self) -> Range:
+        """B that the process takes besides the allocator's."""
+        if self.hardware is None:
+            return Range(0, 0, 0)
+        return context_bytes(self.hardware, self.execution.software)
+
+    @property
+    def process_bytes(self) -> int:
+        """B of the device that the process takes."""
+        return int(self.reserved_bytes + self.context_bytes.usual)
+
+    @cached_property
+    def usable_bytes(self) -> Range | None:
+        """B that a process can have of this machine; None where nobody knows."""
+        return None if self.hardware is None else usable_bytes(self.hardware)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the step fits the machine."""
+        return verdict_of(self)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits the machine, by the best estimate; None where the memory of the machine is not known."""
+        return self.verdict.fits
+
+    # -- what lies there -------------------------------------------------------------------------
+
+    @cached_property
+    def moment(self) -> Moment:
+        """When the most is allocated, and what it is then."""
+        return moment_of(self, self._allocated[1])
 
 
-def footprint(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator: Allocator | None = None) -> Footprint:
-    """The memory of one step of ``plan``; ``allocator`` (default: :class:`ExactBytes`) hands activations out."""
+_BROUGHT = (Role.BUFFER, Role.INPUT, Role.CONSTANT, *filter(None, [getattr(Role, "STATE", None)]))
+
+
+def footprint(
+    plan: KernelPlan,
+    graph: OpGraph,
+    execution: Execution,
+    hardware: HardwareProfile | None = None,
+    allocator: Allocator | None = None,
+) -> Footprint:
+    """The memory of one step of ``plan`` on ``hardware``; without one there is no allocator and no process.
+
+    ``allocator`` (default: :class:`ExactBytes`) hands out what the step makes.
+    """
     taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
     peak = max(range(len(taken)), key=taken.__getitem__, default=None)
-    inputs = {graph.tensors[t].storage for t in graph.inputs}
-    brought = {
-        t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is Role.CONSTANT
-    }
+    precision = execution.precision
+
+    def brought(role: Role | None) -> float:
+        storages = {t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is role}
+        return sum(plan.storage_bytes[storage] for storage in storages)
+
     return Footprint(
         parameter_bytes=run_bytes(graph.parameter_bytes_of, precision, graph.own_dtype),
         buffer_bytes=run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
-        input_bytes=sum(plan.storage_bytes[storage] for storage in inputs),
-        constant_bytes=sum(plan.storage_bytes[storage] for storage in brought),
+        input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs}),
+        constant_bytes=brought(Role.CONSTANT),
+        state_bytes=brought(getattr(Role, "STATE", None)),
         activation_bytes=0.0 if peak is None else taken[peak],
         peak_launch=peak,
+        plan=plan,
+        graph=graph,
+        hardware=hardware,
+        execution=execution,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import NamedTuple
 
+from costmodel.execution import NodePhase
 from costmodel.graph import OpGraph
 from costmodel.kernels.plan import KernelPlan, Launch
 from costmodel.memory.allocator import Allocator
 from costmodel.tensor import Role
 
-__all__ = ["Lifetime", "lifetimes", "occupancy"]
+__all__ = ["Lifetime", "lifetimes", "occupancy", "scratch"]
 
 
 class Lifetime(NamedTuple):
@@ -20,11 +22,12 @@ class Lifetime(NamedTuple):
 
 
 def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
-    """For each launch the activations whose life begins and ends with it; what the graph puts out and what the
-    plan holds never ends.
+    """For each launch the storages of the step whose life begins and ends with it.
 
-    Inputs, parameters and buffers lie in memory before the step and after it. Sizes do not matter, so that the
-    answer is kept for the launches of a plan.
+    What the graph puts out and gradients of parameters live to the end of the step; so do the copies of weights that
+    autocast keeps, in training no longer than somebody reads them once the forward pass, and autocast with it, is over.
+    Inputs, parameters, buffers and the optimizer's state lie in memory before the step and after it. Sizes do not
+    matter, so that the answer is kept for the launches of a plan.
     """
     kept: dict[int, tuple[tuple[Launch, ...], list[Lifetime]]] = graph.memo.setdefault("lifetimes", {})
     known = kept.get(id(plan.launches))
@@ -41,7 +44,13 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
             if storage >= len(graph.storages) or graph.storages[storage].role is Role.ACTIVATION:
                 first.setdefault(storage, index)
                 last[storage] = index
-    kept = plan.held | {graph.tensors[t].storage for t in graph.outputs}
+    kept = {graph.tensors[t].storage for t in (*graph.outputs, *getattr(graph, "gradients", {}).values())}
+    phases = [graph.nodes[launch.nodes[0]].phase for launch in plan.launches]
+    if NodePhase.BACKWARD in phases:
+        forward_ends = phases.index(NodePhase.BACKWARD) - 1
+        last |= {storage: max(last[storage], forward_ends) for storage in plan.held if storage in last}
+    else:
+        kept |= plan.held
     allocated: list[list[int]] = [[] for _ in plan.launches]
     freed: list[list[int]] = [[] for _ in plan.launches]
     for storage, index in first.items():
@@ -53,7 +62,7 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
 
 
 def occupancy(plan: KernelPlan, graph: OpGraph, allocator: Allocator) -> list[float]:
-    """B that ``allocator`` has handed out for activations while each launch runs."""
+    """B that ``allocator`` has handed out for storages of the step while each launch runs."""
     nbytes, found = plan.storage_bytes, []
     for allocated, freed in lifetimes(plan, graph):
         for storage in allocated:
@@ -61,4 +70,17 @@ def occupancy(plan: KernelPlan, graph: OpGraph, allocator: Allocator) -> list[fl
         found.append(allocator.allocated_bytes)
         for storage in freed:
             allocator.give_back(nbytes[storage])
+    return found
+
+
+def scratch(plan: KernelPlan) -> list[tuple[int, ...]]:
+    """For each launch the sizes [B] of what its operator's kernels take besides: all that the operator started so far
+    has taken lives until the last of its kernels has run."""
+    found: list[tuple[int, ...]] = []
+    for _, launches in groupby(plan.launches, key=lambda launch: launch.nodes):
+        taken: tuple[int, ...] = ()
+        for launch in launches:
+            nbytes = plan.kernels[launch.kernel].scratch_bytes
+            taken = (*taken, nbytes) if nbytes else taken
+            found.append(taken)
     return found

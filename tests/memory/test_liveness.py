@@ -55,7 +55,7 @@ def test_the_peak_is_what_lies_there_throughout_and_the_most_alive_at_once():
     plan, graph = by_hand()
     graph.parameter_bytes_of["float32"] = 400
     graph.buffer_bytes_of["int64"] = 8
-    found = footprint(plan, graph, Precision.of("fp32"))
+    found = footprint(plan, graph, Execution())
     assert (found.peak_launch, found.peak_bytes) == (2, 400 + 8 + 5 + 1110)
 
 

@@ -1,0 +1,59 @@
+"""Verdict: whether a step fits a machine, read from the interval of its need against that of what a process can have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costmodel.memory.machine import Range
+
+if TYPE_CHECKING:
+    from costmodel.memory.footprint import Footprint
+
+__all__ = ["WORDS", "Verdict", "verdict_of"]
+
+#: From the best to the worst; "unknown" where the memory of the machine is not known.
+WORDS = ("fits", "tight", "likely out of memory", "certainly out of memory", "unknown")
+
+#: How far the step's own bytes may be off, of their size: see benchmarks/memory_rows.py for what is left on a GPU.
+_DOUBT = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``word`` is one of :data:`WORDS`; ``need`` [B] is what the process takes, ``have`` [B] what it can have.
+
+    The least need is what is allocated at once, since the allocator gives back what it caches before it fails; the
+    usual one is what it reserves in a steady state.
+    """
+
+    word: str
+    need: Range
+    have: Range | None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the best estimate fits; None where the memory of the machine is not known."""
+        return None if self.have is None else self.word in ("fits", "tight")
+
+
+def verdict_of(memory: Footprint) -> Verdict:
+    """Hold what a process takes against what the machine has."""
+    context, have = memory.context_bytes, memory.usable_bytes
+    need = Range(
+        (1 - _DOUBT) * (memory.allocated_bytes - memory.certain_bytes) + memory.certain_bytes + context.low,
+        memory.reserved_bytes + context.usual,
+        (1 + _DOUBT) * (memory.reserved_bytes - memory.certain_bytes) + memory.certain_bytes + context.high,
+    )
+    return Verdict(_word(need, memory.allocated_bytes + context.usual, have), need, have)
+
+
+def _word(need: Range, least: float, have: Range | None) -> str:
+    """``least``: the best estimate where the allocator has given back what it can."""
+    if have is None:
+        return "unknown"
+    if need.high <= have.low:
+        return "fits"
+    if min(need.usual, least) <= have.usual:
+        return "tight"
+    return "likely out of memory" if need.low <= have.high else "certainly out of memory"
