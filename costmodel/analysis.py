@@ -6,6 +6,7 @@ What it says of itself, findings and pages, is above it: ``presented.py``.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.kernels.served import dtype_notes, own_dtype_notes
-from costmodel.memory import Footprint, footprint
+from costmodel.memory import Footprint, footprint, largest_batch
 from costmodel.nodes import Assumption
 from costmodel.optimizer import with_optimizer
 from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
@@ -239,6 +240,25 @@ class Analysis:
         interval = step_interval(self.plan, self.timeline, unrest, self.host_latencies)
         power = drawn(self.timeline, interval, self.hardware.power_limit_w)
         return totals_of(self._works, self.bound, self.timeline, self.memory, interval, power)
+
+    def max_batch(self) -> int | None:
+        """The largest batch whose step fits the machine under these conditions, by the best estimate of what its
+        process takes; 0 where not even one sample does.
+
+        None where the batch cannot change or nobody knows the machine's memory. Batches are evaluated on the traces in
+        hand.
+        """
+        if "batch" not in self.record.symbols or self.memory.usable_bytes is None:
+            return None
+        here = self.in_hand()
+
+        def spare(batch: int) -> float:
+            try:
+                return here.at(batch=batch).memory.spare_bytes
+            except InputError:  # no tensor can be as large
+                return -math.inf
+
+        return largest_batch(spare, self.execution.batch)
 
     @cached_property
     def memory(self) -> Footprint:

@@ -7,6 +7,7 @@ from typing import Any
 
 from costmodel import analysis
 from costmodel.explain import Finding, findings
+from costmodel.remedies import Remedies, remedies
 
 __all__ = ["Analysis"]
 
@@ -18,6 +19,12 @@ class Analysis(analysis.Analysis):
     def findings(self) -> tuple[Finding, ...]:
         """Where FLOPs mislead on this machine, what costs most time first. See :mod:`costmodel.explain`."""
         return findings(self)
+
+    @cached_property
+    def remedies(self) -> Remedies:
+        """Changes of the run after which its step takes less memory, and the fewest after which it fits. See
+        :mod:`costmodel.remedies`."""
+        return remedies(self)
 
     def to_markdown(self, **options: Any) -> str:
         """The report as GitHub markdown. ``by``, ``top`` and ``columns`` as on the command line."""

@@ -21,7 +21,7 @@ FLOORS = (
     {"api"},
     {"presented"},
     {"report"},
-    {"explain", "comparison", "claims"},
+    {"explain", "comparison", "claims", "remedies"},
     {"validate"},
     {"analysis"},
     {"cache", "executed", "timing", "costing", "rows", "traced", "traces", "trace", "measure", "receptive_field"},

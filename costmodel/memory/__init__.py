@@ -5,6 +5,7 @@ from __future__ import annotations
 from costmodel.memory.allocator import Allocator, ExactBytes, SmallBlocks
 from costmodel.memory.caching import CachingAllocator
 from costmodel.memory.footprint import Footprint, footprint, run_bytes
+from costmodel.memory.largest import largest_batch
 from costmodel.memory.liveness import Lifetime, lifetimes, occupancy
 from costmodel.memory.machine import Range
 from costmodel.memory.moment import Holding, Moment
@@ -22,6 +23,7 @@ __all__ = [
     "SmallBlocks",
     "Verdict",
     "footprint",
+    "largest_batch",
     "lifetimes",
     "occupancy",
     "run_bytes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -63,9 +63,7 @@ class Footprint:
 
     @property
     def _resident_bytes(self) -> float:
-        return (
-            self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.constant_bytes + self.state_bytes
-        )
+        return self.parameter_bytes + self.buffer_bytes + self.input_bytes + self.constant_bytes + self.state_bytes
 
     # -- the allocator ---------------------------------------------------------------------------
 
@@ -155,8 +153,11 @@ class Footprint:
                     blocks[storage] = memory.take(nbytes[storage])
             if len(beside[index]) > len(copies):
                 copies += [memory.take(size) for size in beside[index][len(copies) :]]
-            if copies and (index + 1 == len(beside) or len(beside[index + 1]) < len(copies)
-                           or self.plan.launches[index + 1].nodes != self.plan.launches[index].nodes):
+            if copies and (
+                index + 1 == len(beside)
+                or len(beside[index + 1]) < len(copies)
+                or self.plan.launches[index + 1].nodes != self.plan.launches[index].nodes
+            ):
                 for block in copies:
                     memory.give_back(block)
                 copies = []
@@ -185,6 +186,19 @@ class Footprint:
         """B that a process can have of this machine; None where nobody knows."""
         return None if self.hardware is None else usable_bytes(self.hardware)
 
+    @property
+    def spare_bytes(self) -> float:
+        """B that are left over by the best estimate, below 0 where the step does not fit; raises ValueError where the
+        memory of the machine is not known."""
+        if self.usable_bytes is None:
+            raise ValueError("nobody knows how much memory the machine has")
+        return self.usable_bytes.usual - self.least_bytes
+
+    @property
+    def least_bytes(self) -> float:
+        """B that the process cannot do without: before it fails, the allocator gives back what it caches."""
+        return min(self.allocated_bytes, self.reserved_bytes) + self.context_bytes.usual
+
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the step fits the machine."""
@@ -192,7 +206,7 @@ class Footprint:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the step fits the machine, by the best estimate; None where the memory of the machine is not known."""
+        """Whether the step fits the machine, by the best estimate; None where nobody knows the machine's memory."""
         return self.verdict.fits
 
     # -- what lies there -------------------------------------------------------------------------

@@ -54,13 +54,13 @@ def usable_bytes(hardware: HardwareProfile) -> Range | None:
     return Range(usual - _DRIVER_DOUBT * whole, usual, min(rest, usual + _DRIVER_DOUBT * whole))
 
 
-#: A CUDA context: memory for each SM's stacks and queues. Bare contexts with lazily loaded kernels take about 305 MiB on
-#: a V100 (80 SMs), 425 on an A100 (108), 525 on an H100 (132): 3.9 MiB an SM.
+#: A CUDA context: memory for each SM's stacks and queues. Bare contexts with lazily loaded kernels take about 305 MiB
+#: on a V100 (80 SMs), 425 on an A100 (108), 525 on an H100 (132): 3.9 MiB an SM. General knowledge, unverified.
 _CONTEXT_PER_UNIT = 3.9 * _MIB
 #: Kernels that a process of torch 1.13 and later (CUDA 11.7 and later load lazily) has used: cuDNN, cuBLAS, ATen.
 _LAZY = Range(40 * _MIB, 150 * _MIB, 350 * _MIB)
-#: All kernels of all libraries, loaded when the context is made (before CUDA 11.7): what is left of the nvidia-smi peaks
-#: of timm's training steps on an A100, see benchmarks/memory_rows.py.
+#: All kernels of all libraries, loaded when the context is made (before CUDA 11.7): what is left of the nvidia-smi
+#: peaks of timm's training steps on an A100.
 _EAGER = Range(900 * _MIB, 1200 * _MIB, 1500 * _MIB)
 #: A process that has imported torch (CPU build, 2.x): its resident memory before the first tensor.
 _CPU_PROCESS = Range(150 * _MIB, 250 * _MIB, 600 * _MIB)

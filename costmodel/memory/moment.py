@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.execution import NodePhase
 from costmodel.memory.liveness import lifetimes, scratch
-from costmodel.tensor import Role
 
 if TYPE_CHECKING:
-    from costmodel.graph import OpGraph
     from costmodel.memory.footprint import Footprint
 
 __all__ = ["KINDS", "Holding", "Moment", "moment_of"]

@@ -1,4 +1,4 @@
-"""Verdict: whether a step fits a machine, read from the interval of its need against that of what a process can have."""
+"""Verdict: whether a step fits a machine, read from the intervals of its need and of what a process can have."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def verdict_of(memory: Footprint) -> Verdict:
         memory.reserved_bytes + context.usual,
         (1 + _DOUBT) * (memory.reserved_bytes - memory.certain_bytes) + memory.certain_bytes + context.high,
     )
-    return Verdict(_word(need, memory.allocated_bytes + context.usual, have), need, have)
+    return Verdict(_word(need, memory.least_bytes, have), need, have)
 
 
 def _word(need: Range, least: float, have: Range | None) -> str:
@@ -54,6 +54,6 @@ def _word(need: Range, least: float, have: Range | None) -> str:
         return "unknown"
     if need.high <= have.low:
         return "fits"
-    if min(need.usual, least) <= have.usual:
+    if least <= have.usual:
         return "tight"
     return "likely out of memory" if need.low <= have.high else "certainly out of memory"

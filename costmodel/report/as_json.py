@@ -14,6 +14,7 @@ from typing import Any
 
 from costmodel.report.document import Block, Code, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.kernel_table import kernel_record
+from costmodel.report.memory import memory_json
 from costmodel.report.rows import known, record, word
 from costmodel.rows import QUANTITIES
 
@@ -33,7 +34,8 @@ SCHEMA_VERSION = 1
 _IN_DATA = tuple(quantity for quantity in QUANTITIES if quantity.in_data)
 _TOTALS = (
     *(quantity.key for quantity in _IN_DATA),
-    *("param_bytes", "peak_memory_bytes", "latency_low_s", "latency_high_s"),
+    *("param_bytes", "peak_memory_bytes", "reserved_memory_bytes", "process_memory_bytes", "fits"),
+    *("latency_low_s", "latency_high_s"),
     *("power_w", "power_low_w", "power_high_w", "energy_low_j", "energy_high_j"),
 )
 
@@ -69,6 +71,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
         "execution": execution_json(analysis),
         "totals": {key: known(getattr(analysis.totals, key)) for key in _TOTALS},
+        "memory": memory_json(analysis),
         "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
         "closed_forms": dict(analysis.closed_forms or {}),
         "symbol_notes": list(analysis.symbol_notes),

@@ -12,6 +12,7 @@ from typing import Any
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Code, Column, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.kernel_table import kernel_remarks
+from costmodel.report.memory import memory_blocks, memory_facts
 from costmodel.report.rows import rows_table, sum_remarks, word
 from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
 
@@ -40,8 +41,8 @@ def analysis_document(
     """
     table = rows_table(analysis, by=by, top=top, columns=columns)
     operators = list(analysis.rows(by="op"))
-    facts = (_latency(analysis), *_energy(analysis), *_where_time_goes(analysis, operators), *_totals(analysis.totals))
-    blocks: list[Block] = [Paragraph(conditions(analysis)), KeyValues(facts)]
+    facts = (_latency(analysis), *_energy(analysis), *_where_time_goes(analysis, operators), *_totals(analysis))
+    blocks: list[Block] = [Paragraph(conditions(analysis)), *memory_blocks(analysis), KeyValues(facts)]
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
     blocks.append(table)
@@ -87,6 +88,9 @@ def _machine_record(analysis: Any) -> dict[str, Any]:
         "bytes_per_s": _per_second(totals.bytes_read + totals.bytes_written, totals.latency_s),
         **{f"{bound}_share": share for bound, share in _bounds(analysis).items()},
         "peak_memory_bytes": totals.peak_memory_bytes,
+        "process_memory_bytes": totals.process_memory_bytes,
+        "fits": totals.fits,
+        "fit": analysis.memory.verdict.word,
         "kernels": totals.kernels,
     }
 
@@ -125,6 +129,11 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
             quantity_column("bytes_per_s", "traffic", "B/s", values("bytes_per_s"), importance=35),
             *(share_column(f"{bound}_share", bound, importance=70) for bound in _BOUNDS),
             quantity_column("peak_memory_bytes", "peak mem.", "B", values("peak_memory_bytes"), importance=20),
+            replace(
+                quantity_column("process_memory_bytes", "process", "B", values("process_memory_bytes")), on_page=False
+            ),
+            text_column("fit", "memory", shortest=5, importance=96),
+            replace(text_column("fits", "fits"), on_page=False),
             quantity_column("kernels", "kernels", "", values("kernels"), importance=10),
         ),
         rows=tuple(rows),
@@ -188,7 +197,8 @@ def held_clock(analysis: Any) -> str:
     return f", which holds the clock at {format_quantity(mean, 'Hz')}"
 
 
-def _totals(totals: Any) -> Iterator[tuple[str, str]]:
+def _totals(analysis: Any) -> Iterator[tuple[str, str]]:
+    totals = analysis.totals
     yield "work", _work(totals)
     moved = totals.bytes_read + totals.bytes_written
     intensity = f", {totals.flops / moved:.1f} FLOP/B" if moved else ""
@@ -197,7 +207,7 @@ def _totals(totals: Any) -> Iterator[tuple[str, str]]:
     copies = f"; kernels move {format_bytes(carried)}" if carried != moved else ""
     yield "traffic", traffic + copies + _at(carried, totals, "B/s")
     yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
-    yield "peak memory", format_bytes(totals.peak_memory_bytes)
+    yield from memory_facts(analysis)
     yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"
 
 

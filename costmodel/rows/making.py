@@ -55,7 +55,8 @@ def totals_of(
     return Totals(
         **sums,
         param_bytes=memory.parameter_bytes,
-        peak_memory_bytes=memory.peak_bytes,
+        peak_memory_bytes=memory.allocated_bytes,
+        memory=memory,
         latency_low_s=interval[0],
         latency_high_s=interval[1],
         **(drawn._asdict() if drawn else {}),

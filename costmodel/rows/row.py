@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from costmodel.memory import Footprint
 from costmodel.rows.quantities import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
@@ -26,7 +27,8 @@ class Totals(Quantities):
     """Sums over one step, and what does not add up over operators.
 
     ``param_bytes``        the parameters in the dtype of the run, B
-    ``peak_memory_bytes``  weights and the most activations alive at once, B
+    ``peak_memory_bytes``  the most that the device's allocator has handed out at once, weights and all, B
+    ``memory``             the footprint with what it has to say beyond that
     ``latency_low_s``, ``latency_high_s``   the interval around ``latency_s``
     ``power_w``, ``power_low_w``, ``power_high_w``   average power over the step, W; None where it is not modelled
     ``energy_low_j``, ``energy_high_j``     the interval around ``energy_j``; None where it is not modelled
@@ -41,6 +43,22 @@ class Totals(Quantities):
     power_high_w: float | None = None
     energy_low_j: float | None = None
     energy_high_j: float | None = None
+    memory: Footprint = field(repr=False, compare=False)
+
+    @property
+    def reserved_memory_bytes(self) -> int:
+        """What the allocator holds of the device to hand that out, in a steady state, B."""
+        return self.memory.reserved_bytes
+
+    @property
+    def process_memory_bytes(self) -> int:
+        """What the process takes of the device, context and libraries included, B."""
+        return self.memory.process_bytes
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the step fits the machine; None where the memory of the machine is not known."""
+        return self.memory.fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from costmodel.execution import Execution
+from costmodel.graph import OpGraph
+from costmodel.hardware import load
 from costmodel.host import HostProfile, HostSpan
+from costmodel.kernels import KernelPlan
+from costmodel.memory import Footprint
+from costmodel.remedies import Remedies
 from costmodel.rows import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
@@ -74,6 +79,9 @@ class FakeAnalysis:
         values = sums | {
             "param_bytes": 4 * sums["params"],
             "peak_memory_bytes": 4 * sums["params"] + 7,
+            "reserved_memory_bytes": self.memory.reserved_bytes,
+            "process_memory_bytes": self.memory.process_bytes,
+            "fits": self.memory.fits,
             "latency_s": seconds,
             "latency_low_s": 0.9 * seconds,
             "latency_high_s": 1.2 * seconds,
@@ -85,6 +93,21 @@ class FakeAnalysis:
             "power_high_w": 55.0,
         }
         return SimpleNamespace(**(values | (self.totals_changed or {})))
+
+    @property
+    def memory(self) -> Any:
+        """Weights and nothing else."""
+        elements = sum(row.params for row in self.operators)
+        graph = OpGraph({}, [], [], [], [], [], [], [], parameters={"fc.weight": elements} if elements else {})
+        return Footprint(
+            parameter_bytes=4 * elements, buffer_bytes=0, input_bytes=7, constant_bytes=0, state_bytes=0,
+            activation_bytes=0, peak_launch=None, plan=KernelPlan((), ()), graph=graph, hardware=load("t4"),
+        )  # fmt: skip
+
+    remedies = Remedies((), None)
+
+    def max_batch(self) -> int:
+        return 1
 
     @property
     def bounds(self) -> dict[str, float]:

@@ -1,0 +1,88 @@
+"""The caching allocator's rules, walked by hand after c10/cuda/CUDACachingAllocator.cpp."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from costmodel.memory import CachingAllocator
+
+KIB, MIB = 2**10, 2**20
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "block", "segment"),
+    [
+        (1, 512, 2 * MIB),
+        (MIB, MIB, 2 * MIB),  # the largest of the small pool
+        (MIB + 1, MIB + 512, 20 * MIB),
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB, 10 * MIB),  # from here on in steps of 2 MiB; the rest of 1 MiB or less is not split off
+        (11 * MIB, 12 * MIB, 12 * MIB),
+        (11 * MIB - 512, 11 * MIB - 512, 12 * MIB),  # a rest of more than 1 MiB is
+    ],
+)
+def test_a_first_block_and_its_segment(nbytes, block, segment):
+    memory = CachingAllocator()
+    assert memory.take(nbytes).size == block
+    assert (memory.allocated_bytes, memory.reserved_bytes) == (block, segment)
+
+
+def test_a_block_is_the_smallest_that_holds_the_request():
+    """Two cached blocks, of 40 and of 24 MiB: 22 MiB are taken of the smaller, what is left of it serves 2 MiB."""
+    memory = CachingAllocator()
+    large, small = memory.take(40 * MIB), memory.take(24 * MIB)
+    for block in (large, small):
+        memory.give_back(block)
+    assert memory.take(22 * MIB).address == small.address
+    assert memory.take(2 * MIB).address == small.address + 22 * MIB
+    assert memory.reserved_bytes == 64 * MIB
+
+
+def test_neighbours_that_are_free_are_one_block_again():
+    memory = CachingAllocator()
+    parts = [memory.take(5 * MIB) for _ in range(4)]
+    assert memory.reserved_bytes == 20 * MIB
+    for place in (1, 3, 0, 2):
+        memory.give_back(parts[place])
+    assert memory.take(20 * MIB).size == 20 * MIB
+    assert memory.reserved_bytes == 20 * MIB
+
+
+def test_a_hole_is_fragmentation():
+    """Four blocks of 5 MiB fill a segment; two that are not neighbours hold no 10 MiB."""
+    memory = CachingAllocator()
+    parts = [memory.take(5 * MIB) for _ in range(4)]
+    memory.give_back(parts[0])
+    memory.give_back(parts[2])
+    memory.take(10 * MIB)
+    assert (memory.allocated_bytes, memory.reserved_bytes) == (20 * MIB, 30 * MIB)
+
+
+def test_small_and_large_blocks_share_no_segment():
+    memory = CachingAllocator()
+    memory.give_back(memory.take(5 * MIB))
+    memory.take(512 * KIB)
+    assert memory.reserved_bytes == 22 * MIB
+
+
+def test_what_comes_back_is_all_there_and_blocks_never_overlap():
+    chance = random.Random(0)  # noqa: S311 - no secret
+    memory, held = CachingAllocator(), []
+    for _ in range(2000):
+        if held and chance.random() < 0.5:
+            memory.give_back(held.pop(chance.randrange(len(held))))
+        else:
+            held.append(memory.take(int(2 ** chance.uniform(0, 26))))
+        assert memory.allocated_bytes == sum(block.size for block in held) <= memory.reserved_bytes
+    ordered = sorted(held, key=lambda block: block.address)
+    assert all(a.address + a.size <= b.address for a, b in pairwise(ordered))
+    for block in held:
+        memory.give_back(block)
+    assert memory.allocated_bytes == 0
+    reserved = memory.reserved_bytes
+    again = [memory.take(block.size) for block in held]
+    assert memory.allocated_bytes == sum(block.size for block in again)
+    assert reserved <= memory.reserved_bytes <= 1.2 * reserved

@@ -1,0 +1,126 @@
+"""Whether a step fits a machine: what torch says of boards, networks that are known not to fit, and the search."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import costmodel
+from costmodel.hardware import load
+from costmodel.memory import Range, largest_batch
+from costmodel.memory.machine import usable_bytes
+from costmodel.memory.verdict import _word
+from costmodel.report.as_json import analysis_json
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"),
+    [  # total_memory of torch.cuda.get_device_properties, as it stands in out-of-memory messages
+        ("rtx2080ti", 10.76), ("t4", 14.75), ("v100-sxm-16gb", 15.77), ("rtx3090", 23.69), ("rtx4090", 23.65),
+        ("v100-sxm-32gb", 31.74), ("a100-sxm-40gb", 39.39), ("l40s", 44.39), ("rtxa6000", 47.54),
+        ("h100-sxm-80gb", 79.11), ("a100-sxm-80gb", 79.15),
+    ],
+)  # fmt: skip
+def test_a_process_can_have_what_torch_says_is_there(name, gib):
+    found = usable_bytes(load(name))
+    assert found.usual / GIB == pytest.approx(gib, rel=0.012)
+    assert found.low < found.usual < found.high
+
+
+def test_a_machine_of_unknown_memory_has_no_verdict():
+    found = costmodel.analyze(nn.Linear(4, 4), torch.empty(1, 4), hw="xeon-6148")
+    assert found.memory.usable_bytes is None
+    assert found.totals.fits is None
+    assert found.max_batch() is None
+    assert "not known" in found.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("need", "word"),
+    [
+        ((50, 60, 70), "fits"), ((60, 80, 120), "tight"), ((70, 104, 120), "likely out of memory"),
+        ((110, 120, 130), "certainly out of memory"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_read_from_both_intervals(need, word):
+    assert _word(Range(*need), need[1], Range(98, 100, 102)) == word
+
+
+@pytest.mark.parametrize("slope", [1, 7, 1000])
+@pytest.mark.parametrize("start", [1, 8, 100_000])
+def test_the_largest_batch_is_the_last_that_leaves_something(slope, start):
+    asked = []
+
+    def spare(batch):
+        asked.append(batch)
+        return 1e6 - 500 - slope * batch - 10 * math.sin(batch)
+
+    found = largest_batch(spare, start)
+    assert spare(found) >= 0 > spare(found + 1)
+    assert len(asked) < 40
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return costmodel.analyze("resnet50", hw="t4", batch=4096)
+
+
+def test_resnet50_at_batch_4096_does_not_fit_a_t4_and_every_page_says_so(resnet50):
+    """The first block's map alone: 4096 x 256 x 56 x 56 floats are 13.2 GB."""
+    assert resnet50.totals.fits is False
+    assert resnet50.totals.peak_memory_bytes > 2 * 4 * 4096 * 256 * 56 * 56
+    assert "DOES NOT FIT (certainly out of memory)" in resnet50.to_markdown()
+    assert analysis_json(resnet50)["totals"]["fits"] is False
+    most = resnet50.max_batch()
+    assert f"largest batch that fits is {most:,}" in resnet50.to_markdown()
+    assert resnet50.at(batch=most).totals.fits
+    assert not resnet50.at(batch=most + 1).totals.fits
+    assert "DOES NOT FIT" not in resnet50.at(batch=64).to_markdown()
+    several = costmodel.report.render([resnet50, resnet50.at(hw="a100")], "markdown")
+    assert "certainly out of memory" in several
+
+
+def test_remedies_are_the_step_predicted_again(resnet50):
+    found = resnet50.remedies
+    half, smaller = found.each
+    again = resnet50.at(**half.words)
+    assert half.flags == "--dtype fp16"
+    assert half.process_bytes == again.memory.process_bytes == resnet50.memory.process_bytes - half.saved_bytes
+    assert half.extra_s == pytest.approx(again.latency - resnet50.latency)
+    assert not half.fits
+    assert smaller.words == {"batch": resnet50.max_batch()}
+    assert found.smallest.fits
+
+
+def test_a_70b_model_in_bf16_is_larger_than_131_gib_and_fits_no_card_of_80_gb(tmp_path):
+    """Llama 3 70B: 70.6 G parameters of 2 B are 131.4 GiB."""
+    pytest.importorskip("transformers")
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
+        "num_attention_heads": 64, "num_key_value_heads": 8, "num_hidden_layers": 80, "vocab_size": 128256,
+        "max_position_embeddings": 8192, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    first = costmodel.analyze(f"hf:{tmp_path}", hw="h100", use_cache=False)
+    for found in (first, first.at(hw="a100"), first.at(hw="h100-pcie-80gb")):
+        assert found.totals.peak_memory_bytes > 131 * GIB
+        assert found.totals.fits is False
+        assert found.max_batch() in (0, None)
+
+
+def test_what_lies_there_at_the_peak_adds_up_but_for_the_rounding_of_blocks(resnet50):
+    memory = resnet50.at(batch=8).memory
+    moment = memory.moment
+    blocks = len(memory.graph.parameters) + len(memory.graph.storages)
+    assert moment.nbytes <= memory.allocated_bytes <= moment.nbytes + 512 * blocks
+    assert sum(moment.by_kind.values()) == pytest.approx(moment.nbytes)
+    assert sum(sum(kinds.values()) for kinds in moment.by_module().values()) == pytest.approx(moment.nbytes)
+    assert moment.phase == "forward"
+    assert moment.during
+    assert memory.peak_bytes <= memory.allocated_bytes <= memory.reserved_bytes <= memory.process_bytes
