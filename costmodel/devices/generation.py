@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 
+from costmodel.devices.attention import AttentionKernels
 from costmodel.devices.family import ACCELERATOR, CPU, CUDA, ROCM, Family
 from costmodel.devices.libraries import (
     CUBLAS_MATRIX,
@@ -66,6 +67,7 @@ class GpuGeneration(Generation):
     ``schedulers_per_unit`` warps issued a clock.
     ``matrix_products``, ``simt_products``, ``convolutions``   what its libraries run on matrix units and on FMA lanes.
     ``quantized_products``  products of float8, int8 and narrow weights, where they were measured on it.
+    ``attention``           fused attention of its libraries; "flash_attention" is PyTorch's.
     """
 
     capabilities: tuple[str, ...] = ()
@@ -82,6 +84,14 @@ class GpuGeneration(Generation):
     simt_products: ProductKernels = CUBLAS_SIMT
     convolutions: ConvolutionKernels = CUDNN
     quantized_products: tuple[QuantizedProducts, ...] = ()
+    attention: tuple[AttentionKernels, ...] = ()
+
+    def attention_kernels(self, name: str) -> AttentionKernels | None:
+        """The fused attention of this name; None where the libraries of the generation have none.
+
+        >>> generation("volta").attention_kernels("flash_attention")
+        """
+        return next((kernels for kernels in self.attention if kernels.name == name), None)
 
     @property
     def torch_capability(self) -> tuple[int, ...]:

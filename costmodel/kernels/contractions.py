@@ -16,11 +16,10 @@ from costmodel.kernels.operator import (
     is_channels_last,
     is_contiguous,
     rule,
-    visited_keys,
 )
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.precision import contraction_dtype
-from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Product, Rows, Window
+from costmodel.kernels.shapes import Convolution, Depthwise, Product, Window
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -227,82 +226,3 @@ def gemm_ready(spec: TensorSpec) -> bool:
         return True
     batch = [(n, s) for n, s in zip(spec.shape[:-2], spec.strides[:-2], strict=True) if n != 1]
     return has_unit_stride(spec) and all(s == n2 * s2 for (_, s), (n2, s2) in pairwise(batch))
-
-
-@rule("scaled_dot_product_attention")
-def _attention(operator: Operator) -> Iterator[Kernel]:
-    """Flash or memory-efficient attention for 4-d operands: scores stay on chip. Others take the math path."""
-    query, key = operator.arguments["query"], operator.arguments["key"]
-    batch = product(query.shape[:-2])
-    length, keys, width = query.shape[-2], key.shape[-2], query.shape[-1]
-    if len(query.shape) == 4:
-        # Flash attention takes half precision without a mask; all else of four dimensions the efficient kernel.
-        masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
-        yield contraction(
-            operator,
-            "efficient_attention" if masked else "flash_attention",
-            shape=Attention(length, keys, width, batch),
-        )
-        return
-    yield from _math_attention(operator, batch, length, keys, width)
-
-
-@rule("flex_attention")
-def _flex_attention(operator: Operator) -> Iterator[Kernel]:
-    """The kernel that Inductor generates: flash attention over the blocks that are visited, as so many fewer keys."""
-    query = operator.arguments["query"]
-    shape = Attention(query.shape[-2], visited_keys(operator), query.shape[-1], product(query.shape[:-2]))
-    yield contraction(operator, "flash_attention", shape=shape)
-
-
-def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:
-    """Two batched products with a softmax between them; the scores lie in memory.
-
-    Up to torch 2.4 all of it has the dtype of the operands. Later releases cast half-precision operands to fp32,
-    multiply in fp32 (TF32 where that is allowed), and take ``_safe_softmax``, which looks for fully masked rows:
-    ``eq``, ``all`` and ``where`` besides the softmax (aten/src/ATen/native/transformers/attention.cpp).
-    """
-    query, key, value = (operator.arguments[n] for n in ("query", "key", "value"))
-    deep = value.shape[-1]
-    widened = operator.execution.software.at_least_torch(2, 5) and query.itemsize < 4
-    size = 4 if widened else query.itemsize
-    scores = batch * length * keys
-    for operand in (query, key, value):
-        if not widened and not gemm_ready(operand):
-            yield copy_kernel(operator.op, operand)
-    if widened:
-        for operand in (query, key, value):
-            yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
-    yield _scores_product(operator, Product(length, keys, width, batch, size), size, widened)
-    flops: int = operator.cost.vector_flops  # type: ignore[assignment]
-    softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
-    yield replace(softmax, access="softmax", shape=Rows(keys), vector_flops=flops)
-    if widened:
-        yield _pass(operator, "elementwise", scores * size, scores, scores)
-        yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
-        yield _pass(operator, "elementwise", scores * size, scores * size, scores)
-    yield _scores_product(operator, Product(length, deep, keys, batch, size), size, widened)  # type: ignore[arg-type]
-    if widened:
-        yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
-
-
-def _pass(operator: Operator, algorithm: str, read: Any, written: Any, elements: Any) -> Kernel:
-    access = "reduction" if algorithm == "reduction" else "elementwise"
-    return Kernel(
-        op=operator.op, algorithm=algorithm, bytes_read=read, bytes_written=written, elements=elements, access=access
-    )
-
-
-def _scores_product(operator: Operator, shape: Product, size: int, widened: bool) -> Kernel:
-    """One of the two batched products of the math path, operands of ``size`` bytes."""
-    m, n, k, batch = shape.m, shape.n, shape.k, shape.batch
-    read, written = size * batch * (m * k + k * n), size * batch * m * n
-    kernel = contraction(
-        operator, "batched_gemm", shape=shape, vector_flops=0, matrix_flops=2 * batch * m * n * k,
-        bytes_read=read, bytes_written=written, elements=batch * m * n,
-    )  # fmt: skip
-    if not widened:
-        return kernel
-    dtype = contraction_dtype(operator.op, operator.execution, "float32", operator.hardware.has_tf32)
-    engine, dtype, accumulate = engine_for("batched_gemm", dtype, operator.hardware)
-    return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)

@@ -160,12 +160,29 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Scaled dot-product attention whose scores stay on chip: ``heads`` of the whole batch, each ``width`` wide."""
+    """Scaled dot-product attention whose scores stay on chip: ``heads`` of the whole batch, each ``width`` wide.
+
+    ``shared_by`` query heads read the same keys and values (grouped-query attention), ``value_width`` is the width of
+    a value where it is another; ``causal`` says that query i sees no key after i.
+    """
 
     queries: int
     keys: int
     width: int
     heads: int
+    shared_by: int = 1
+    values: int = 0
+    causal: bool = False
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values, of the whole batch."""
+        return self.heads // self.shared_by
+
+    @property
+    def value_width(self) -> int:
+        """Width of a value [elements]."""
+        return self.values or self.width
 
 
 @dataclass(frozen=True, slots=True)

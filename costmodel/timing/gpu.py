@@ -21,6 +21,7 @@ from costmodel.kernels.shapes import (
     Window,
     product_of,
 )
+from costmodel.timing.attention import AttentionMachine, attention_time
 from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
@@ -43,6 +44,7 @@ class GpuModel:
         self.machine = GpuMachine.from_profile(hardware, constants.clock)
         self.products = GemmMachine.from_profile(hardware, constants.clock)
         self.clock = Clock.of(hardware, constants.clock)
+        self.attention = {kernels.name: kernels for kernels in hardware.gpu.attention}
         self.power = Power(hardware, constants.power)
         #: Products whose long sums are split as far as it takes to fill the machine.
         self.deep_products = replace(constants.products, split_max=constants.gradients.weight_split_max)
@@ -57,7 +59,22 @@ class GpuModel:
 
     def _seconds(self, kernel: Kernel) -> KernelSeconds:
         default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
+        if kernel.algorithm in self.attention:
+            default = _attention
         return _RULES.get(kernel.algorithm, default)(kernel, self)
+
+    def attention_machine(self, kernel: Kernel) -> AttentionMachine:
+        """The machine for attention in the dtype of a kernel."""
+        peak, machine = self.hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate), self.machine
+        stated_hz = peak.clock_hz or self.clock.stated_hz
+        return AttentionMachine(
+            unit_count=machine.unit_count,
+            clock_hz=stated_hz * self.clock.gain(peak),
+            flop_per_clock=peak.flop_per_s / machine.unit_count / stated_hz,
+            dram_bytes_per_s=machine.dram_fraction * machine.dram_bytes_per_s,
+            l2_bytes_per_s=self.products.l2_bytes_per_s,
+            fixed_s=machine.kernel_fixed_s,
+        )
 
     def window_on_lanes(self, kernel: Kernel) -> Window | None:
         """The window of a kernel that convolves on vector lanes; None for other kernels."""
@@ -212,6 +229,8 @@ def _attention(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     shape, constants = kernel.shape, model.constants.kernels
     if not isinstance(shape, Attention):
         return _roofline(kernel, model)
+    if (kernels := model.attention.get(kernel.algorithm)) is not None and kernel.engine == "matrix":
+        return attention_time(shape, kernels, model.attention_machine(kernel), kernel.bytes)
     step = constants.attention_length_step
     padded = -(-shape.queries // step) * step * -(-shape.keys // step) * step * shape.heads
     wide = -(-shape.width // constants.attention_width_step) * constants.attention_width_step

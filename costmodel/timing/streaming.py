@@ -62,6 +62,7 @@ RATE_CLASSES: Mapping[str, float] = MappingProxyType(
         "cat": 1.3,
         "strided": 1.33,
         "gather": 1.45,
+        "cache_write": 1.5,
     }
 )
 #: Lane cycles of an element [1]. Only pow shows in the measurements (P100: 73; V100 at most 65; A100 at most 41);
@@ -114,6 +115,9 @@ class StreamingConstants:
     #: for its reduction, whatever the length [cycles of a unit a row]: vLLM's fp8 layers of 128 columns and less,
     #: 1,900 on an H100, 1,970 on an L40S.
     quantize_row_cycles: float = 1900.0
+    #: Writing keys and values of a new token to their places in a cache: a block of threads a token [cycles of a unit
+    #: a token]: vLLM on A100, L40S and H100 175, 340 and 430, SGLang on an A100 200. Its rate is beside the others.
+    cache_token_cycles: float = 250.0
     #: Exponents of the sum of memory and arithmetic time (1: they follow each other, large: they overlap) [1].
     softmax_overlap: float = 1.6
     layer_norm_overlap: float = 2.5
@@ -163,6 +167,11 @@ def streaming_time(
         rows, row_length = _rows(kind, elements, rows, row_length)
         later = max(0.0, math.ceil(rows / machine.unit_count) - 1)  # a unit's first row is in the fixed time
         return _overlap(memory, later * constants.quantize_row_cycles / machine.clock_hz, math.inf, machine)
+    if kind == "cache_write":
+        rows, _ = _rows(kind, elements, rows, row_length)
+        return _overlap(
+            memory, rows * constants.cache_token_cycles / machine.unit_count / machine.clock_hz, math.inf, machine
+        )
     if kind == "layer_norm":
         rows, row_length = _rows(kind, elements, rows, row_length)
         return _layer_norm(memory, bytes_read, bytes_written, elements, rows, row_length, machine, constants)

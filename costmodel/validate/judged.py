@@ -11,6 +11,8 @@ from costmodel.errors import CostmodelError
 from costmodel.hardware import HardwareProfile
 from costmodel.host import INSTANT
 from costmodel.kernels import Kernel
+from costmodel.validate.attention import OPS as ATTENTION
+from costmodel.validate.attention import attention_plan
 from costmodel.validate.baselines import baselines_of
 from costmodel.validate.conditions import execution_of
 from costmodel.validate.fitted_hosts import HostCurve
@@ -104,6 +106,8 @@ def operator_analysis(row: OperatorRow, hardware: HardwareProfile) -> Analysis:
     plan = analysis.plan
     if row.dtype in QUANTIZED:
         plan = quantized_plan(plan, row, analysis.hardware)
+    if row.op in ATTENTION:
+        plan = attention_plan(plan, row, analysis.hardware)
     if row.timing == "graph_replay" or row.library:
         plan = replayed(plan, analysis.hardware)
     analysis.__dict__["plan"] = replace(plan, kernels=tuple(replace(kernel, alone=True) for kernel in plan.kernels))

@@ -139,6 +139,15 @@ def _conv2d_backward_input(row: OperatorRow) -> _Call:
     return _Call("aten.conv_transpose2d", tensors, row.input, arguments)
 
 
+def _attention(row: OperatorRow, *, causal: bool) -> _Call:
+    """query[B, H, L, E] against key and value[B, H_kv, S, E], whose heads are shared."""
+    (batch, heads, _, width), (batches, kv_heads, _, widths) = row.input, row.other
+    _must((batch, width) == (batches, widths), "the batch or the width of a head differs")
+    tensors = {"query": row.input, "key": row.other, "value": row.other}
+    arguments = {"is_causal": causal, "enable_gqa": heads != kv_heads}
+    return _Call("aten.scaled_dot_product_attention", tensors, row.input, arguments)
+
+
 def _unary(op: str, **arguments: Any) -> Callable[[OperatorRow], _Call]:
     return lambda row: _Call(f"aten.{op}", {"input": row.input}, row.input, arguments)
 
@@ -177,6 +186,8 @@ _KNOWN: dict[str, Callable[[OperatorRow], _Call]] = {
     "conv2d": lambda row: _conv2d(row, bias=False),
     "conv2d_backward_input": _conv2d_backward_input,
     "conv2d_bias": lambda row: _conv2d(row, bias=True),
+    "sdpa_context": lambda row: _attention(row, causal=True),
+    **dict.fromkeys(("sdpa_encoder", "sdpa_generation"), lambda row: _attention(row, causal=False)),
     "softmax": _unary("softmax", dim=-1),
     "log_softmax": _unary("log_softmax", dim=-1),
     "layer_norm": _layer_norm,

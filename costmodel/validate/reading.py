@@ -2,6 +2,8 @@
 
 whole models   ``model,device,phase,dtype,layout,mode,torch,batch,image_size,latency_ms``
 operators      ``device,op,dtype,input,other,stride,padding,groups,latency_us,algorithm,timing``
+attention      ``device,op,dtype,batch,q_len,kv_len,heads,kv_heads,head_dim,...,latency_us``, see
+               :mod:`costmodel.validate.attention`
 timm           the CSV files of timm's own benchmark script, see :mod:`costmodel.validate.timm_csv`
 transformers   NeuSight's end-to-end file, see :mod:`costmodel.validate.neusight_csv`
 NVIDIA         tables of NVIDIA's example READMEs, see :mod:`costmodel.validate.nvidia_csv`
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from costmodel.errors import InputError, librarian
+from costmodel.validate.attention import attention_row
 from costmodel.validate.cells import Flags, RowError
 from costmodel.validate.model_csv import model_row
 from costmodel.validate.neusight_csv import neusight_row
@@ -35,6 +38,7 @@ Reader = Callable[[Record, str, int, Flags], MeasuredRow]
 #: (columns that tell a format, its reader), the first that fits wins.
 _FORMATS: tuple[tuple[frozenset[str], Reader], ...] = (
     (frozenset({"op", "input", "latency_us"}), operator_row),
+    (frozenset({"op", "q_len", "kv_len", "latency_us"}), attention_row),
     (frozenset({"model", "seqlen", "e2e_ms"}), neusight_row),
     (frozenset({"model", "infer_samples_per_sec"}), timm_row),
     (frozenset({"model", "infer_step_time"}), timm_row),

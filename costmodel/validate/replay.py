@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel, KernelPlan
-from costmodel.kernels.shapes import product_of
+from costmodel.kernels.shapes import Attention, product_of
 from costmodel.timing.gemm import missing_share
 from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmMachine
 
@@ -46,7 +46,15 @@ def replayed(plan: KernelPlan, hardware: HardwareProfile) -> KernelPlan:
     kernels = [_resident(kernel, hardware, level.capacity_bytes) for kernel in plan.kernels]
     # Kernels beside the product (its activations are quantized first) miss where its operands do.
     product = next((k for k in plan.kernels if product_of(k.shape) is not None), None)
-    if product is not None and len(kernels) > 1:
+    if any(isinstance(kernel.shape, Attention) for kernel in plan.kernels):
+        missing = missing_share(sum(kernel.bytes for kernel in plan.kernels), _machine(hardware))
+        kernels = [
+            replace(
+                kernel, bytes_read=int(kernel.bytes_read * missing), bytes_written=int(kernel.bytes_written * missing)
+            )
+            for kernel in kernels
+        ]
+    elif product is not None and len(kernels) > 1:
         missing = missing_share(sum(kernel.bytes for kernel in plan.kernels), _machine(hardware))
         kernels = [
             kernel

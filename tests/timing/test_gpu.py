@@ -79,13 +79,14 @@ def attention(length, width, batch=64):
 def test_flash_attention_stays_below_the_peak_and_is_quadratic_in_length():
     peak = A100.peak("matrix", "fp16").flop_per_s
     one, two = (gpu_kernel_time(attention(n, 64), A100) for n in (4096, 8192))
-    assert two.compute_s == pytest.approx(4 * one.compute_s)
+    # Steps quadruple; what a tile costs beside its steps, 4 % of the shorter one, doubles.
+    assert 3.9 * one.compute_s < two.compute_s < 4 * one.compute_s
     assert attention(4096, 64).matrix_flops / one.compute_s < peak
 
 
 def test_flash_attention_pads_its_lengths_and_widths():
-    seconds = [gpu_kernel_time(attention(n, 64), A100).compute_s for n in (193, 256, 257)]
-    assert seconds[0] == seconds[1] < seconds[2]  # padded to multiples of 64
+    seconds = [gpu_kernel_time(attention(n, 64), A100).compute_s for n in (129, 256, 257)]
+    assert seconds[0] == seconds[1] < seconds[2]  # tiles of 128 by 128
     assert gpu_kernel_time(attention(256, 33), A100).compute_s == gpu_kernel_time(attention(256, 64), A100).compute_s
 
 

@@ -149,10 +149,22 @@ def test_few_rows_leave_units_idle() -> None:
     assert n81 == pytest.approx(n160)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"softmax", "layer_norm", "quantize_rows"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"softmax", "layer_norm", "quantize_rows", "cache_write"}))
 def test_a_copy_in_order_is_the_fastest_way_to_move_bytes(kind: str) -> None:
     copy = streaming_time(1e8, 1e8, elements=25e6, machine=GPU, kind="copy")
     assert streaming_time(1e8, 1e8, elements=25e6, machine=GPU, kind=kind).seconds >= copy.seconds
+
+
+def test_a_token_written_to_a_cache_takes_its_cycles_or_its_bytes() -> None:
+    def seconds(tokens: int, length: int) -> float:
+        moved = 2.0 * tokens * length
+        return streaming_time(
+            moved, moved, elements=tokens * length, machine=GPU, kind="cache_write", row_length=length
+        ).seconds
+
+    fixed = seconds(1, 1)
+    assert seconds(10**6, 8) - fixed == pytest.approx(seconds(10**6, 4) - fixed)  # blocks of threads alone
+    assert seconds(10**5, 16384) > 1.9 * seconds(10**5, 8192) - fixed  # bytes
 
 
 def test_unknown_kinds_and_missing_rows_are_refused() -> None:

@@ -16,5 +16,6 @@ GENERATION = GpuGeneration(
     l2_bytes_per_clock=15.0,
     simt_products=AMPERE.simt_products,
     quantized_products=AMPERE.quantized_products,
-    assumptions=("fp32, int8 and widened products are those of the GA100",),
+    attention=AMPERE.attention,
+    assumptions=("fp32, int8 and widened products and attention are those of the GA100",),
 )

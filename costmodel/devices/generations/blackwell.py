@@ -1,5 +1,6 @@
 """NVIDIA Blackwell for data centers (GB100: B200)."""
 
+from costmodel.devices.attention import FLASH_2
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 from costmodel.devices.libraries import WGMMA
@@ -16,8 +17,10 @@ GENERATION = GpuGeneration(
     l2_bytes_per_clock=35.0,
     multicast=2,
     matrix_products=WGMMA,
+    attention=(FLASH_2,),
     assumptions=(
         "matrix products are those of Hopper's kernels",
         "the L2 is read as one",
+        "attention is that of the GA100",
     ),
 )

@@ -1,5 +1,6 @@
 """NVIDIA Blackwell with GDDR7 (GB202 to GB207: RTX 5090, RTX PRO 6000)."""
 
+from costmodel.devices.attention import FLASH_2
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 
@@ -13,5 +14,6 @@ GENERATION = GpuGeneration(
     process="4n",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
-    assumptions=("matrix products have the tiles of Ampere's kernels",),
+    attention=(FLASH_2,),
+    assumptions=("matrix products and attention have the tiles of Ampere's kernels",),
 )

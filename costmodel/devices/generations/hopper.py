@@ -1,5 +1,6 @@
 """NVIDIA Hopper (GH100: H100, H200): thread block clusters, whose units share reads, and products by warp groups."""
 
+from costmodel.devices.attention import FLASH_2_HOPPER, FLASH_3
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 from costmodel.devices.libraries import FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS, WGMMA
@@ -18,4 +19,5 @@ GENERATION = GpuGeneration(
     multicast=2,
     matrix_products=WGMMA,
     quantized_products=(FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS),
+    attention=(FLASH_2_HOPPER, FLASH_3),
 )

@@ -1,0 +1,115 @@
+"""Attention in eager PyTorch on a CUDA GPU: the fused kernels whose scores stay on chip, and the math path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from costmodel.devices.family import CUDA
+from costmodel.kernels.algorithm import engine_for
+from costmodel.kernels.contractions import contraction, gemm_ready
+from costmodel.kernels.operator import Operator, copy_kernel, rule, visited_keys
+from costmodel.kernels.plan import Kernel
+from costmodel.kernels.precision import contraction_dtype
+from costmodel.kernels.shapes import Attention, Product, Rows
+from costmodel.symbols import product
+
+__all__: list[str] = []
+
+#: Widest head that FlashAttention 2 is compiled for [elements].
+_WIDEST_FLASH = 256
+
+
+@rule("scaled_dot_product_attention")
+def _attention(operator: Operator) -> Iterator[Kernel]:
+    """Flash or memory-efficient attention for 4-d operands: scores stay on chip. Others take the math path.
+
+    Flash attention takes half precision without a mask on generations that have it (NVIDIA's since Ampere), all else of
+    four dimensions the memory-efficient kernel (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp).
+    """
+    query, key, value = (operator.arguments[name] for name in ("query", "key", "value"))
+    batch = product(query.shape[:-2])
+    length, keys, width = query.shape[-2], key.shape[-2], query.shape[-1]
+    if len(query.shape) == 4:
+        masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
+        flash = not masked and width <= _WIDEST_FLASH and _has_flash(operator)
+        yield contraction(
+            operator,
+            "flash_attention" if flash else "efficient_attention",
+            shape=Attention(
+                length, keys, width, batch,
+                shared_by=query.shape[-3] // key.shape[-3],
+                values=value.shape[-1],
+                causal=bool(operator.arguments.get("is_causal")),
+            ),
+        )  # fmt: skip
+        return
+    yield from _math_attention(operator, batch, length, keys, width)
+
+
+def _has_flash(operator: Operator) -> bool:
+    """Whether the libraries of the machine have flash attention; of NVIDIA's that is a matter of the generation."""
+    gpu = operator.hardware.gpu
+    return gpu.family is not CUDA or gpu.attention_kernels("flash_attention") is not None
+
+
+@rule("flex_attention")
+def _flex_attention(operator: Operator) -> Iterator[Kernel]:
+    """The kernel that Inductor generates: flash attention over the blocks that are visited, as so many fewer keys."""
+    query = operator.arguments["query"]
+    shape = Attention(query.shape[-2], visited_keys(operator), query.shape[-1], product(query.shape[:-2]))
+    yield contraction(operator, "flash_attention", shape=shape)
+
+
+def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:
+    """Two batched products with a softmax between them; the scores lie in memory.
+
+    Up to torch 2.4 all of it has the dtype of the operands. Later releases cast half-precision operands to fp32,
+    multiply in fp32 (TF32 where that is allowed), and take ``_safe_softmax``, which looks for fully masked rows:
+    ``eq``, ``all`` and ``where`` besides the softmax (aten/src/ATen/native/transformers/attention.cpp).
+    """
+    query, key, value = (operator.arguments[n] for n in ("query", "key", "value"))
+    deep = value.shape[-1]
+    widened = operator.execution.software.at_least_torch(2, 5) and query.itemsize < 4
+    size = 4 if widened else query.itemsize
+    scores = batch * length * keys
+    for operand in (query, key, value):
+        if not widened and not gemm_ready(operand):
+            yield copy_kernel(operator.op, operand)
+    if widened:
+        for operand in (query, key, value):
+            yield _pass(operator, "cast", operand.nbytes, 4 * operand.numel, operand.numel)
+    yield _scores_product(operator, Product(length, keys, width, batch, size), size, widened)
+    flops: int = operator.cost.vector_flops  # type: ignore[assignment]
+    softmax = _pass(operator, "softmax", scores * size, scores * size, scores)
+    yield replace(softmax, access="softmax", shape=Rows(keys), vector_flops=flops)
+    if widened:
+        yield _pass(operator, "elementwise", scores * size, scores, scores)
+        yield _pass(operator, "reduction", scores, scores // keys, scores // keys)
+        yield _pass(operator, "elementwise", scores * size, scores * size, scores)
+    yield _scores_product(operator, Product(length, deep, keys, batch, size), size, widened)  # type: ignore[arg-type]
+    if widened:
+        yield _pass(operator, "cast", 4 * operator.out.numel, operator.out.nbytes, operator.out.numel)
+
+
+def _pass(operator: Operator, algorithm: str, read: Any, written: Any, elements: Any) -> Kernel:
+    access = "reduction" if algorithm == "reduction" else "elementwise"
+    return Kernel(
+        op=operator.op, algorithm=algorithm, bytes_read=read, bytes_written=written, elements=elements, access=access
+    )
+
+
+def _scores_product(operator: Operator, shape: Product, size: int, widened: bool) -> Kernel:
+    """One of the two batched products of the math path, operands of ``size`` bytes."""
+    m, n, k, batch = shape.m, shape.n, shape.k, shape.batch
+    read, written = size * batch * (m * k + k * n), size * batch * m * n
+    kernel = contraction(
+        operator, "batched_gemm", shape=shape, vector_flops=0, matrix_flops=2 * batch * m * n * k,
+        bytes_read=read, bytes_written=written, elements=batch * m * n,
+    )  # fmt: skip
+    if not widened:
+        return kernel
+    dtype = contraction_dtype(operator.op, operator.execution, "float32", operator.hardware.has_tf32)
+    engine, dtype, accumulate = engine_for("batched_gemm", dtype, operator.hardware)
+    return replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)

@@ -1,0 +1,93 @@
+"""The time of attention from its tiles: counts by doing it, and laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3, Splits
+from costmodel.kernels.shapes import Attention
+from costmodel.timing.attention import AttentionMachine, _walk, attention_time, parts_of
+
+#: Round figures: 100 units at 1 GHz, 2048 FLOP a clock, 1 TB/s.
+MACHINE = AttentionMachine(
+    unit_count=100, clock_hz=1e9, flop_per_clock=2048, dram_bytes_per_s=1e12, l2_bytes_per_s=5e12, fixed_s=3e-6
+)
+NO_TRAFFIC = 0.0
+
+
+def steps_by_mask(queries: int, keys: int, group: int, rows: int, columns: int, causal: bool) -> list[int]:
+    """Steps of each tile, by looking at every pair of query and key that the mask lets through."""
+    found = []
+    for first in range(0, queries * group, rows):
+        tile = {row // group for row in range(first, min(first + rows, queries * group))}
+        seen = {k // columns for q in tile for k in range(keys) if not causal or k <= q + keys - queries}
+        found.append(max(seen) + 1)
+    return found
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("queries", "keys", "group"), [(1, 1, 1), (7, 7, 3), (33, 33, 1), (16, 40, 2), (64, 64, 4)])
+def test_steps_are_those_that_the_mask_lets_through(queries: int, keys: int, group: int, causal: bool) -> None:
+    for rows, columns in ((8, 16), (16, 8), (64, 64)):
+        expected = steps_by_mask(queries, keys, group, rows, columns, causal)
+        assert _walk(queries, keys, group, rows, columns, causal) == (len(expected), sum(expected), max(expected))
+
+
+def test_a_causal_mask_halves_the_time_of_a_long_sequence() -> None:
+    kernels = replace(FLASH_2, causal_tiles=())
+    full, causal = (
+        attention_time(Attention(16384, 16384, 128, 64, causal=mask), kernels, MACHINE, NO_TRAFFIC).compute_s
+        for mask in (False, True)
+    )
+    assert causal / full == pytest.approx(0.5, rel=0.03)
+
+
+def test_long_attention_takes_its_products_and_its_exponentials() -> None:
+    """At heads of 128: 4 * 128 FLOP a score at a share of 2048 a clock, and a 16th of a clock for its exponential."""
+    shape = Attention(32768, 32768, 128, 100)
+    found = attention_time(shape, FLASH_2, MACHINE, NO_TRAFFIC).compute_s
+    by_hand = 32768**2 * (4 * 128 / (2048 * FLASH_2.efficiency) + FLASH_2.exponentials / 16) / 1e9
+    assert found == pytest.approx(by_hand, rel=0.02)
+
+
+def test_heads_that_share_keys_are_packed_into_one_tile() -> None:
+    apart = Attention(1, 65536, 128, 64, shared_by=1)
+    shared = Attention(1, 65536, 128, 64, shared_by=8)
+    packed, alone = (attention_time(s, FLASH_3, MACHINE, NO_TRAFFIC).compute_s for s in (shared, apart))
+    assert packed < alone / 4
+
+
+def test_one_query_is_split_over_idle_units_unless_the_library_does_not() -> None:
+    shape = Attention(1, 131072, 128, 8, shared_by=8)
+    whole = replace(FLASH_2_PAGED, splits=None)
+    split, alone = (attention_time(shape, k, MACHINE, NO_TRAFFIC) for k in (FLASH_2_PAGED, whole))
+    assert split.compute_s < alone.compute_s / 20
+    assert split.fixed_s > alone.fixed_s + MACHINE.fixed_s  # the kernel that adds the parts up
+    # vLLM's FlashAttention 2 splits only heads that share keys and values.
+    unshared = replace(shape, shared_by=1)
+    assert attention_time(unshared, FLASH_2_PAGED, MACHINE, NO_TRAFFIC).fixed_s == alone.fixed_s
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 50, 79, 80, 81, 400])
+@pytest.mark.parametrize("steps", [1, 2, 5, 64, 1000])
+def test_parts_fill_the_units_and_never_outnumber_the_steps(blocks: int, steps: int) -> None:
+    parts = parts_of(Splits(), blocks, steps, 100)
+    assert 1 <= parts <= min(steps, 128)
+    assert parts == 1 or blocks < 80
+
+
+def test_traffic_bounds_the_decoding_of_a_large_batch() -> None:
+    shape = Attention(1, 8192, 128, 64 * 8, shared_by=1)
+    traffic = 64 * 8 * 8192 * 128 * 2 * 2
+    found = attention_time(shape, FLASH_3, MACHINE, traffic)
+    assert found.memory_s == pytest.approx(traffic / 1e12 / FLASH_3.dram_share)
+    assert found.memory_s > found.compute_s
+
+
+def test_heads_are_padded_to_the_width_that_the_kernel_was_compiled_for() -> None:
+    times = [
+        attention_time(Attention(4096, 4096, w, 100), FLASH_2, MACHINE, NO_TRAFFIC).compute_s for w in (72, 80, 96)
+    ]
+    assert times[0] == times[1] == times[2]
