@@ -117,13 +117,15 @@ def attention(
     attn_mask: TensorSpec | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    head_width: Dim | None = None,
     *,
     out: Specs,
 ) -> Cost:
     """out[*, H, L, E_v] = softmax(query[*, H, L, E] @ key[*, H, S, E].T * scale + mask) @ value[*, H, S, E_v]
 
     Keys and values may have fewer heads than queries, which then share them (grouped-query attention): the work
-    is the same, fewer bytes are read. (Vaswani et al. 2017, arXiv:1706.03762, equation 1.)
+    is the same, fewer bytes are read. (Vaswani et al. 2017, arXiv:1706.03762, equation 1.) ``head_width`` is that of
+    heads whose operands a kernel's caller has padded with zeros: products with these are no work that the model asks.
 
     >>> from costmodel.tensor import f32
     >>> q, kv = f32(1, 4, 5, 8), f32(1, 2, 7, 8)
@@ -137,6 +139,8 @@ def attention(
     """
     *heads, queries, value_width = spec_of(out).shape
     keys, width = key.shape[-2:]
+    if head_width is not None:
+        width = value_width = head_width
     per_score = _flops_per_score(attn_mask, dropout_p)
     work = _work(product(heads), queries, keys, width, value_width, per_score, is_causal)
     return replace(work, bytes_read=nbytes(query, key, value, attn_mask), bytes_written=nbytes(out))

@@ -79,12 +79,14 @@ def attention_backward(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     attn_mask: TensorSpec | None = None,
+    head_width: Dim | None = None,
     *,
     out: Specs,
 ) -> Cost:
     """(dQ, dK, dV) of :func:`~costmodel.formulas.attention.attention`, whose MACs these are twice.
 
     Keys and values with fewer heads than queries sum their gradients over the heads that share them, in the product.
+    ``head_width`` as there: of heads that were padded.
 
     >>> from costmodel.tensor import f32
     >>> q, kv = f32(1, 4, 5, 8), f32(1, 2, 7, 8)
@@ -97,7 +99,11 @@ def attention_backward(
     2896
     """
     saved = (logsumexp, attn_mask)
-    return _cost(_sizes(grad_out, key), is_causal, dropout_p, grad_out, (query, key, value), saved, out)
+    heads, queries, keys, width, value_width = _sizes(grad_out, key)
+    if head_width is not None:
+        width = value_width = head_width
+    sizes = heads, queries, keys, width, value_width
+    return _cost(sizes, is_causal, dropout_p, grad_out, (query, key, value), saved, out)
 
 
 @formula(

@@ -31,6 +31,8 @@ __all__ = ["StepRecorder"]
 _ACCUMULATES = "torch::autograd::AccumulateGrad"
 #: What autograd calls to keep a gradient as ``.grad`` where somebody else (here: the recorder) holds on to it.
 _KEEPING = frozenset({"aten.new_empty_strided", "aten.clone", "aten.copy"})
+#: Operators whose heads PyTorch pads to the width that they take.
+_PADDED = frozenset({"aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_flash_attention_backward"})
 #: Entries of a result that are no output of the model: what a language model keeps for its next call.
 _CACHES = frozenset({"past_key_values", "cache_params", "state", "mems"})
 
@@ -80,6 +82,16 @@ class StepRecorder(Recorder):
                 self.alias(target, source)
                 return
         super().record(schema, call)
+        if schema.op in _PADDED and (width := self._width_before_padding()) is not None:
+            self.trace.nodes[-1].arguments["head_width"] = width
+
+    def _width_before_padding(self) -> int | None:
+        """Width of the heads that the model has, where the last node is attention of heads that were padded for it."""
+        query = self.trace.tensors[self.trace.nodes[-1].arguments["query"].index]
+        maker = None if query.producer is None else self.trace.nodes[query.producer]
+        if maker is None or maker.op != "aten.constant_pad_nd":
+            return None
+        return self.trace.tensors[maker.arguments["input"].index].shape[-1]
 
     # -- loss and backward pass ----------------------------------------------------------------
 

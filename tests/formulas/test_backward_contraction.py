@@ -350,3 +350,16 @@ def test_a_whole_lstm_is_its_cells_and_sums() -> None:
         lstm_cell_backward(*operands)
     assert cost is not None
     assert cost.vector_flops == 12 * 7 * (cell.flops + 1) + 2 * 28 * (12 - 1)
+
+
+def test_zeros_that_a_caller_pads_heads_with_are_no_work() -> None:
+    q, narrow = f32(1, 4, 5, 24), f32(1, 4, 5, 20)
+    names = "aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_flash_attention_backward"
+    for name in names:
+        arguments = {"grad_out": q, "query": q, "key": q, "value": q, "logsumexp": f32(1, 4, 5)}
+        padded = cost_of(name, {**arguments, "head_width": 20}, (q, q, q))
+        true = cost_of(name, dict.fromkeys(arguments, narrow) | {"logsumexp": f32(1, 4, 5)}, (narrow,) * 3)
+        assert padded is not None
+        assert true is not None
+        assert (padded.macs, padded.vector_flops) == (true.macs, true.vector_flops)
+        assert padded.bytes_read > true.bytes_read  # the zeros are read all the same
