@@ -217,7 +217,7 @@ class Footprint:
         return moment_of(self, self._allocated[1])
 
 
-_BROUGHT = (Role.BUFFER, Role.INPUT, Role.CONSTANT, *filter(None, [getattr(Role, "STATE", None)]))
+_BROUGHT = (Role.BUFFER, Role.INPUT, Role.CONSTANT, Role.STATE)
 
 
 def footprint(
@@ -235,7 +235,7 @@ def footprint(
     peak = max(range(len(taken)), key=taken.__getitem__, default=None)
     precision = execution.precision
 
-    def brought(role: Role | None) -> float:
+    def brought(role: Role) -> float:
         storages = {t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is role}
         return sum(plan.storage_bytes[storage] for storage in storages)
 
@@ -244,7 +244,7 @@ def footprint(
         buffer_bytes=run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
         input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs}),
         constant_bytes=brought(Role.CONSTANT),
-        state_bytes=brought(getattr(Role, "STATE", None)),
+        state_bytes=brought(Role.STATE),
         activation_bytes=0.0 if peak is None else taken[peak],
         peak_launch=peak,
         plan=plan,

@@ -44,7 +44,7 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
             if storage >= len(graph.storages) or graph.storages[storage].role is Role.ACTIVATION:
                 first.setdefault(storage, index)
                 last[storage] = index
-    kept = {graph.tensors[t].storage for t in (*graph.outputs, *getattr(graph, "gradients", {}).values())}
+    kept = {graph.tensors[t].storage for t in (*graph.outputs, *graph.gradients.values())}
     phases = [graph.nodes[launch.nodes[0]].phase for launch in plan.launches]
     if NodePhase.BACKWARD in phases:
         forward_ends = phases.index(NodePhase.BACKWARD) - 1

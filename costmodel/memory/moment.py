@@ -134,7 +134,7 @@ def _owners(memory: Footprint) -> dict[int, str]:
 def _kinds(memory: Footprint, launch: int) -> Callable[[int], str]:
     """What kind a storage is that is alive during ``launch``."""
     graph, plan = memory.graph, memory.plan
-    gradients = {graph.tensors[t].storage for t in getattr(graph, "gradients", {}).values()}
+    gradients = {graph.tensors[t].storage for t in graph.gradients.values()}
     phases = [graph.nodes[one.nodes[0]].phase for one in plan.launches]
     made: dict[int, NodePhase] = {}
     read_last: dict[int, NodePhase] = {}

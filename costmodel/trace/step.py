@@ -50,6 +50,7 @@ class StepRecorder(Recorder):
         super().__init__(*how, **named)
         self._forward_of: dict[int, int] = {}  # autograd's number of a call -> its node
         self._is_backward = False
+        self._put_out: list[int] = []  # what the forward pass gave
 
     # -- whose call ----------------------------------------------------------------------------
 
@@ -100,6 +101,8 @@ class StepRecorder(Recorder):
 
         Raises TraceError where nothing depends on a parameter that is trained.
         """
+        leaves = pytree.tree_leaves(result)
+        self._put_out = [self.lookup(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
         loss, note = self._loss(result)
         self.note(note)
         if not loss.requires_grad:
@@ -138,7 +141,12 @@ class StepRecorder(Recorder):
         return total, f"trained on the sum {several}, as it has no loss of its own"
 
     def finish(self, module: nn.Module) -> None:
-        """Name the gradients, and let accumulations of gradients be made in place where autograd makes them so."""
+        """Name the gradients, and let accumulations of gradients be made in place where autograd makes them so.
+
+        What the model put out is the caller's, who holds it while the loss is taken back: it counts as put out, after
+        the loss.
+        """
+        self.trace.outputs += [t for t in dict.fromkeys(self._put_out) if t not in self.trace.outputs]
         for name, parameter in module.named_parameters():
             if parameter.grad is not None:
                 self.trace.gradients[name] = self.lookup(parameter.grad)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+import costmodel
 from costmodel.costing import cost_graph
 from costmodel.errors import CostmodelError
 from costmodel.execution import NodePhase, Phase, Variant
@@ -311,3 +312,11 @@ def test_a_recurrent_layer_is_one_call_of_cudnn_each_way(kind, layers, learns_in
         logits = alone(torch.zeros(4, 7, 6, device="meta"))
         functional.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device="meta")).backward()
     assert 2 * cost_graph(graph).total.macs == counter.get_total_flops()
+
+
+def test_the_gradient_of_silu_is_one_operator_as_every_device_runs_it():
+    model = nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8))
+    found = costmodel.analyze(model, torch.empty(2, 8), hw="a100", phase="training").bound
+    backward = [node.op for node in found.nodes if node.phase is NodePhase.BACKWARD]
+    assert backward.count("aten.silu_backward") == 1
+    assert "aten.sigmoid" not in backward

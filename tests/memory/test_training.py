@@ -1,0 +1,113 @@
+"""Memory of a training step: counted by hand, and held against torch's own timeline of allocations on this CPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import costmodel
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.training_memory import OPTIMIZERS, measured_peak
+
+WIDTH, ROWS = 100, 500
+WEIGHT, ROW = 4 * WIDTH * WIDTH, 4 * ROWS * WIDTH
+
+
+def chain(*layers: nn.Module) -> costmodel.Analysis:
+    return costmodel.analyze(
+        nn.Sequential(*layers), torch.empty(ROWS, WIDTH), hw="a100", phase="training", optimizer="none",
+        loss=lambda out: out.sum(),
+    )  # fmt: skip
+
+
+def linear() -> nn.Module:
+    return nn.Linear(WIDTH, WIDTH, bias=False)
+
+
+def test_what_is_saved_lives_until_the_node_that_reads_it_has_run():
+    """Four layers of tanh: forward, each saves its result and its input; the peak is early in the backward pass.
+
+    At its start the four results of products are gone (tanh saves its own result, the product its operand) and those of
+    tanh are there, the last of which is the output, which its caller holds; the last layer's gradients come to them.
+    """
+    found = chain(*(layer for _ in range(4) for layer in (linear(), nn.Tanh()))).memory
+    assert found.parameter_bytes == 4 * WEIGHT
+    saved = found.moment.by_kind
+    assert found.moment.phase == "backward"
+    assert saved["saved for backward"] == 4 * ROW + 4  # the loss with them
+    assert found.activation_bytes == 4 * ROW + 4 + 2 * ROW + WEIGHT  # dx is made while dy and dw are there
+
+
+def test_gradients_stay_to_the_end_of_the_step_and_the_optimizer_reads_them():
+    """Large weights, few rows: when the last gradient is made all are there; Adam's update holds one more of each."""
+    layers = nn.Sequential(*(nn.Linear(400, 400, bias=False) for _ in range(3)))
+    weights = 3 * 4 * 400 * 400
+    step = costmodel.analyze(layers, torch.empty(2, 400), hw="a100", phase="training", optimizer="none").memory
+    assert 2 * weights <= step.peak_bytes < 2 * weights + 20 * 4 * 2 * 400
+    sgd, momentum, adam = (
+        costmodel.analyze(layers, torch.empty(2, 400), hw="a100", phase="training", optimizer=name).memory
+        for name in ("sgd", "momentum", "adam")
+    )
+    assert (sgd.state_bytes, momentum.state_bytes, adam.state_bytes) == (0, weights, 2 * weights)
+    assert momentum.peak_bytes - sgd.peak_bytes == weights
+    assert adam.moment.phase == "optimizer"
+    assert adam.moment.by_kind["gradients"] == weights
+    assert adam.peak_bytes >= 5 * weights  # weights, gradients, two states, and what the update makes of them
+
+
+def test_autocasts_copies_of_weights_live_as_long_as_the_backward_pass_reads_them():
+    """Two layers under autocast: both copies of weights are there when the forward pass ends."""
+    layers = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(2)))
+    found = costmodel.analyze(
+        layers, torch.empty(1, 1000), hw="a100", phase="training", optimizer="none", dtype="amp_bf16"
+    ).memory
+    copy = 2 * 1000 * 1000
+    assert found.parameter_bytes == 4 * 1000 * 1000 * 2
+    assert found.activation_bytes >= 2 * copy
+
+
+def test_a_second_use_of_a_weight_adds_to_its_gradient_in_place():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(500, 500, bias=False)
+
+        def forward(self, x):
+            return self.layer(self.layer(x))
+
+    found = costmodel.analyze(
+        Twice(), torch.empty(1, 500), hw="a100", phase="training", optimizer="none", loss=lambda out: out.sum()
+    ).memory
+    weight = 4 * 500 * 500
+    assert 3 * weight <= found.peak_bytes < 3 * weight + 20 * 4 * 500  # the weight, its gradient, the one to be added
+
+
+def test_a_step_that_does_not_fit_says_what_a_batch_may_be():
+    found = costmodel.analyze("resnet50", hw="t4", batch=1024, phase="training")
+    assert found.totals.fits is False
+    most = found.max_batch()
+    assert 0 < most < 1024
+    assert found.at(batch=most).totals.fits
+    assert not found.at(batch=most + 1).totals.fits
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_the_peak_of_a_step_is_that_of_torchs_timeline(optimizer):
+    """The sample in CI of benchmarks/training_memory.py, which takes 20 networks."""
+    torch.manual_seed(0)
+    block = [nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), *block, nn.MaxPool2d(2), nn.Conv2d(16, 64, 3), nn.GELU(),
+        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 256), nn.Dropout(0.1), nn.LayerNorm(256),
+        nn.Linear(256, 100),
+    )  # fmt: skip
+    image = torch.rand(8, 3, 32, 32)
+    found = costmodel.analyze(model, image, hw="xeon-6148", phase="training", optimizer=optimizer)
+    measured = measured_peak(model.train(), (image,), OPTIMIZERS[optimizer])
+    assert found.memory.peak_bytes == pytest.approx(measured, rel=0.05)
