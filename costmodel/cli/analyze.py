@@ -34,6 +34,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that take longest (default: 20; 0: all)")
     parser.add_argument(
+        "--figure",
+        choices=("roofline", "causes", "timeline", "batches"),
+        help="draw this into the file of -o (.svg, .pdf or .png) in place of a report",
+    )
+    parser.add_argument(
         "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if an operator has no formula")
@@ -48,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from costmodel.errors import InputError
     from costmodel.hardware import load
     from costmodel.report import check_writable, write
+    from costmodel.report.model_figures import check_figure, write_figure
 
     machines = [load(name) for name in arguments.hw]
     if not machines:
@@ -55,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_distinct("machine", [machine.name for machine in machines])
     if arguments.output:
         check_writable(arguments.output)
+    if arguments.figure:
+        check_figure(arguments.figure, arguments.output)
     modes = arguments.mode
     if not modes:
         raise InputError(f"--mode names no mode\n  there are: {', '.join(engine_names())}")
@@ -72,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     for mode in modes:
         engine_of(mode)
     analyses = [first.at(hw=machine, mode=mode) for machine in machines for mode in modes]
+    if arguments.figure:
+        write_figure(arguments.figure, analyses, arguments.output)
+        return _strict(first) if arguments.strict else 0
     top = 20 if arguments.top is None and arguments.format == "table" else arguments.top
     write(
         analyses if len(analyses) > 1 else analyses[0],

@@ -12,13 +12,13 @@ Two releases of PyTorch apart the parts differ, so there is one table for each e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from costmodel.execution import Software
 from costmodel.formulas import is_free, lookup
 
-__all__ = ["CLASSES", "CapturedCosts", "CompiledCosts", "HostCosts", "class_of", "costs_of"]
+__all__ = ["CLASSES", "CapturedCosts", "CompiledCosts", "HostCosts", "TrainingCosts", "class_of", "costs_of"]
 
 #: Classes of operators by what they ask of the host.
 CLASSES = (
@@ -39,6 +39,12 @@ _BY_SHEET = {
     "contraction": "product",
     "convolution": "convolution",
     "recurrent": "recurrent",
+    "backward_pointwise": "pointwise",
+    "backward_movement": "movement",
+    "backward_reduction": "reduction",
+    "backward_normalization": "normalization",
+    "backward_attention": "attention",
+    "backward_recurrent": "recurrent",
 }
 _BY_OP = {"aten.cat": "concatenation", "aten.stack": "concatenation", "aten.dropout": "view"}
 
@@ -89,6 +95,41 @@ class CapturedCosts:
     gap_us: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCosts:
+    """What a training step asks beside its operators, µs on the reference core.
+
+    All of them are Python's and autograd's, before anything of a device is touched, so that they were measured with
+    tiny tensors on a CPU that counts as the reference core (``benchmarks/training_host.py``, PyTorch 2.13).
+
+    ``differentiated``  an operator of the forward pass of which autograd takes note: its function, saved tensors
+    ``view``            a view that C++ makes for itself: of a weight for ``linear``, of a gradient
+    ``begun``           the backward pass itself: roots, the wake-up of autograd's thread and of Python's after it
+    ``function``        one function of autograd's graph: its queue, hooks, checks of what it gives
+    ``accumulated``     one gradient that is kept as ``.grad``
+    ``step``            the optimizer's ``step`` and ``zero_grad`` themselves, without parameters
+    ``parameter``       Python's loops over parameters in both, each
+    ``state``           the same for each state that a parameter has
+    ``counted``         a count of steps on the host, each: one addition, and Python's arithmetic with it
+    ``listed``          one tensor in a list that is handed to an operator: unpacked, compared, its address noted
+    """
+
+    differentiated: float = 0.5
+    view: float = 0.3
+    begun: float = 8.0
+    function: float = 1.4
+    accumulated: float = 1.8
+    step: float = 14.0
+    parameter: float = 0.55
+    state: float = 0.3
+    counted: float = 1.2
+    listed: float = 0.1
+
+    def times(self, factor: float) -> TrainingCosts:
+        """All of them longer."""
+        return TrainingCosts(**{field.name: factor * getattr(self, field.name) for field in fields(self)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # a table is itself alone: the key of what is kept by it
 class HostCosts:
     """Host time by part, in µs on the reference core.
@@ -101,6 +142,7 @@ class HostCosts:
     ``cast``         one cast that autocast inserts: an operator of its own inside the dispatcher
     ``autocast``     one look of autocast at an operator's arguments, and into its cache of cast weights
     ``classes``      one operator, by class
+    ``training``     what a training step asks besides
     """
 
     module: float
@@ -114,6 +156,12 @@ class HostCosts:
     compiled: CompiledCosts = CompiledCosts()
     reduce_overhead: CapturedCosts = CapturedCosts(call=53.0, statistics=15.6, gap_us=1.7)
     cudagraph: CapturedCosts = CapturedCosts(call=53.0, statistics=25.3, gap_us=0.5)
+    training: TrainingCosts = TrainingCosts()
+
+    @property
+    def python(self) -> float:
+        """What an operator costs less that C++ calls: Python's frame, parsing of arguments, boxing of the result."""
+        return self.classes["pointwise"] - self.inner
 
 
 #: PyTorch from 2.5 on, where Dynamo checks its guards in C++: set from KernelBench's public timings with 2.5 on six
@@ -163,6 +211,7 @@ OLD = HostCosts(
             "native_convolution": 8.5, "recurrent": 80.0,
         }
     ),
+    training=TrainingCosts().times(2.0),  # as a view and a pointwise operator are dearer than PyTorch 2's
 )  # fmt: skip
 
 

@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from costmodel.execution import NodePhase
 from costmodel.graph import OpGraph
 from costmodel.host.costs import CapturedCosts, HostCosts, class_of
 from costmodel.host.profile import HostProfile
+from costmodel.host.training import step_costs
 from costmodel.kernels.plan import Kernel, KernelPlan
 
 __all__ = ["captured", "compiled", "node_us", "operators"]
@@ -64,7 +66,8 @@ def _issue_operators(plan: KernelPlan, graph: OpGraph, costs: HostCosts, autocas
             further[node] += costs.launch * kernel.count
         else:
             started[node] = True
-            further[node] += look + costs.launch * (kernel.count - 1)
+            looked = look if graph.nodes[node].phase is NodePhase.FORWARD else 0.0  # backward leaves autocast
+            further[node] += looked + costs.launch * (kernel.count - 1)
             if kernel.algorithm == "direct_depthwise":
                 further[node] += costs.classes["native_convolution"] - costs.classes["convolution"]
     done = list(accumulate(own + more for own, more in zip(base, further, strict=True)))
@@ -76,17 +79,25 @@ def node_us(graph: OpGraph, costs: HostCosts) -> Sequence[float]:
     key = ("host costs", costs)
     known: Sequence[float] | None = graph.memo.get(key)
     if known is None:
-        found, path = [], ""
+        called, path = [], ""
         for node in graph.nodes:
-            kind = class_of(node.op)
-            if kind == "normalization" and writes_statistics(graph, node.call):
-                kind = "statistics"
-            makes = 0 if node.in_place or kind == "view" else len(node.outputs)
-            called = _called(path, node.module)
-            found.append(costs.classes[kind] + costs.allocation * min(makes, 1) + costs.module * called)
+            called.append(_called(path, node.module))
             path = node.module
-        known = graph.memo[key] = tuple(found)
+        known = graph.memo[key] = tuple(_of_nodes(graph, costs, called))
     return known
+
+
+def _of_nodes(graph: OpGraph, costs: HostCosts, called: Sequence[int]) -> Iterator[float]:
+    """As :func:`node_us`; ``called`` modules lead to each node."""
+    if graph.gradients:
+        yield from step_costs(graph, costs, called)
+        return
+    for node, modules in zip(graph.nodes, called, strict=True):
+        kind = class_of(node.op)
+        if kind == "normalization" and writes_statistics(graph, node.call):
+            kind = "statistics"
+        makes = 0 if node.in_place or kind == "view" else len(node.outputs)
+        yield costs.classes[kind] + costs.allocation * min(makes, 1) + costs.module * modules
 
 
 def _called(before: str, now: str) -> int:

@@ -2,33 +2,40 @@
 
 Every figure has an opaque panel of its own, so that it reads alike on a light and on a dark page, and its letters are
 outlines, so that no font of the reader's can clip or move them. matplotlib draws; it is imported when a figure is
-asked for, and is imported when a figure is drawn.
+asked for.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from costmodel.errors import OutputError, librarian
 
 __all__ = [
     "COLOURS",
+    "GREY",
     "INK",
     "PANEL",
     "Dot",
+    "Picture",
     "Roof",
     "bars",
+    "legend",
     "lines",
     "pairs",
+    "palette",
     "require_matplotlib",
     "roofline",
+    "roofline_picture",
     "style",
     "svg_text",
 ]
+
+_T = TypeVar("_T")
 
 #: Of the panel, of letters and axes, and of what should step back.
 PANEL, INK, GREY = "#f6f7f9", "#24292f", "#7d8590"
@@ -87,16 +94,49 @@ def style() -> dict[str, Any]:
     }
 
 
-def _drawn(width: float, height: float, draw: Any) -> str:
-    """The SVG of one pair of axes that ``draw(axes)`` fills; sizes in inches."""
-    require_matplotlib()
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure that is drawn when a format is asked for: ``draw(figure)`` fills it; sizes in inches.
 
-    with rc_context(style()):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
-        return svg_text(figure)
+    Raises OutputError where matplotlib is missing.
+    """
+
+    width: float
+    height: float
+    draw: Callable[[Any], None]
+
+    @classmethod
+    def of_axes(cls, width: float, height: float, draw: Callable[[Any], None]) -> Picture:
+        """One pair of axes that ``draw(axes)`` fills."""
+        return cls(width, height, lambda figure: draw(figure.add_subplot()))
+
+    def svg(self) -> str:
+        """As SVG text."""
+        return self._drawn(svg_text)
+
+    def encoded(self, format: str) -> bytes:
+        """As the bytes of a file: ``svg``, ``pdf`` or ``png``, at 200 dots an inch."""
+        if format == "svg":
+            return self.svg().encode()
+        buffer = io.BytesIO()
+        dated: dict[str, Any] = {"CreationDate": None} if format == "pdf" else {"Software": None}
+        self._drawn(lambda figure: figure.savefig(buffer, format=format, dpi=200, metadata=dated))
+        return buffer.getvalue()
+
+    def _drawn(self, use: Callable[[Any], _T]) -> _T:
+        require_matplotlib()
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+
+        with rc_context(style()):
+            figure = Figure(figsize=(self.width, self.height), layout="constrained")
+            self.draw(figure)
+            return use(figure)
+
+
+def _drawn(width: float, height: float, draw: Callable[[Any], None]) -> str:
+    """The SVG of one pair of axes that ``draw(axes)`` fills; sizes in inches."""
+    return Picture.of_axes(width, height, draw).svg()
 
 
 def svg_text(figure: Any) -> str:
@@ -106,7 +146,8 @@ def svg_text(figure: Any) -> str:
     return re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
 
 
-def _colours(kinds: Iterable[str]) -> dict[str, str]:
+def palette(kinds: Iterable[str]) -> dict[str, str]:
+    """A colour for each kind, in the order of :data:`COLOURS`."""
     return {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(dict.fromkeys(kinds))}
 
 
@@ -116,13 +157,20 @@ def _colours(kinds: Iterable[str]) -> dict[str, str]:
 def roofline(
     dots: Sequence[Dot], roofs: Sequence[Roof], bytes_per_s: float, title: str, kinds: Sequence[str] = ()
 ) -> str:
+    """The SVG of :func:`roofline_picture`."""
+    return roofline_picture(dots, roofs, bytes_per_s, title, kinds).svg()
+
+
+def roofline_picture(
+    dots: Sequence[Dot], roofs: Sequence[Roof], bytes_per_s: float, title: str, kinds: Sequence[str] = ()
+) -> Picture:
     """Achieved FLOP/s over arithmetic intensity, both logarithmic, under a machine's roofs.
 
     The area of a dot is its share of the time. ``kinds`` orders the legend, and gives each kind the colour that it has
     in every figure of the same ``kinds``, shown there or not.
     """
     shown = {dot.kind for dot in dots}
-    colours = {kind: c for kind, c in _colours([*kinds, *(dot.kind for dot in dots)]).items() if kind in shown}
+    colours = {kind: c for kind, c in palette([*kinds, *(dot.kind for dot in dots)]).items() if kind in shown}
     whole = sum(dot.seconds for dot in dots) or 1.0
 
     def draw(axes: Any) -> None:
@@ -143,7 +191,7 @@ def roofline(
         axes.xaxis.set_major_formatter(_plain_formatter())
         _legend(axes, colours)
 
-    return _drawn(8.0, 4.6, draw)
+    return Picture.of_axes(8.0, 4.6, draw)
 
 
 def _draw_roof(axes: Any, roof: Roof, bytes_per_s: float, low: float, high: float) -> None:
@@ -190,7 +238,7 @@ def bars(
     The sum stands at the end of each bar; ``as_shares`` draws every bar in percent of its own.
     """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
-    colours = _colours(parts)
+    colours = palette(parts)
 
     def draw(axes: Any) -> None:
         for position, row in enumerate(rows.values()):
@@ -207,12 +255,13 @@ def bars(
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set(xlabel="% of the time" if as_shares else unit, title=title)
         if len(parts) > 1:
-            _patches(axes, colours)
+            legend(axes, colours)
 
     return _drawn(8.0, 1.35 + 0.34 * len(rows) + 0.22 * -(-len(parts) // _columns(parts)), draw)
 
 
-def _patches(axes: Any, colours: Mapping[str, str]) -> None:
+def legend(axes: Any, colours: Mapping[str, str]) -> None:
+    """Patches of colour below the axes, each with its name."""
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=part) for part, colour in colours.items()]
@@ -242,17 +291,17 @@ def pairs(
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.set(xlabel=axis, title=title)
-        _patches(axes, dict(zip(series, COLOURS, strict=False)))
+        legend(axes, dict(zip(series, COLOURS, strict=False)))
 
-    legend = 0.22 * -(-len(series) // _columns(series))
-    return _drawn(8.0, 1.0 + legend + 0.22 * len(series) * len(rows) + 0.12 * len(rows), draw)
+    below = 0.22 * -(-len(series) // _columns(series))
+    return _drawn(8.0, 1.0 + below + 0.22 * len(series) * len(rows) + 0.12 * len(rows), draw)
 
 
 def lines(
     series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, title: str, *, ticks: Sequence[float] = ()
 ) -> str:
     """Lines over a logarithmic axis (batch sizes), each named at its end."""
-    colours = _colours(series)
+    colours = palette(series)
 
     def draw(axes: Any) -> None:
         for name, points in series.items():

@@ -10,7 +10,7 @@ from typing import TextIO
 from costmodel.errors import OutputError, librarian
 from costmodel.report.text import is_unicode, to_ascii
 
-__all__ = ["check_writable", "put"]
+__all__ = ["check_writable", "put", "put_bytes"]
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -36,14 +36,19 @@ def put(text: str, path: str | os.PathLike[str] | None = None) -> None:
     """
     if path is None:
         _print(text, sys.stdout)
-        return
+    else:
+        put_bytes(text.encode("utf-8", errors="backslashreplace"), path)
+
+
+def put_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write ``data`` to the file ``path``, as :func:`put` does. Raises OutputError when that fails."""
     check_writable(path)
     target = _target(path)
     try:
         if _is_special(target):
-            target.write_text(text, encoding="utf-8", errors="backslashreplace")
+            target.write_bytes(data)
         else:
-            _replace(target, text)
+            _replace(target, data)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -57,12 +62,12 @@ def _is_special(target: Path) -> bool:
     return target.exists() and not target.is_file()
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, data: bytes) -> None:
     """Write beside ``target``, then rename: a reader sees the old file or the new one."""
     beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        with open(beside, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
+        with open(beside, "xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():

@@ -7,7 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-__all__ = ["common_path", "is_unicode", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
+__all__ = ["common_path", "is_unicode", "module_spans", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
 
 #: How characters of ours read where only ASCII can be shown.
 _ASCII = {
@@ -84,6 +84,29 @@ def common_path(paths: Sequence[str]) -> str:
     """
     pieces = zip(*(re.split(r"(\d+)", path) for path in paths), strict=True)
     return "".join(piece[0] if len(set(piece)) == 1 else "*" for piece in pieces)
+
+
+def module_spans(parts: Sequence[tuple[str, float, float]]) -> Iterator[tuple[str, float, float]]:
+    """Spans (path, start, end) of modules and all that enclose them, outer ones first, from those of what they run.
+
+    >>> list(module_spans([("a.b", 0, 1), ("a.c", 1, 3), ("d", 3, 4)]))
+    [('a', 0, 3), ('a.b', 0, 1), ('a.c', 1, 3), ('d', 3, 4)]
+    """
+    found: list[tuple[str, float, list[float]]] = []
+    open_spans: list[tuple[str, float, list[float]]] = []
+    for path, start, end in parts:
+        names = path.split(".") if path else []
+        prefixes = [".".join(names[: level + 1]) for level in range(len(names))]
+        kept = 0
+        while kept < min(len(prefixes), len(open_spans)) and open_spans[kept][0] == prefixes[kept]:
+            kept += 1
+        del open_spans[kept:]
+        for prefix in prefixes[kept:]:
+            open_spans.append((prefix, start, [end]))
+            found.append(open_spans[-1])
+        for _, _, ends in open_spans:
+            ends[0] = max(ends[0], end)
+    yield from ((path, start, ends[0]) for path, start, ends in found)
 
 
 def wrap_words(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:

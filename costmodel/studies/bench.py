@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from costmodel.analysis import Analysis
 from costmodel.api import analyze
 from costmodel.explain import Split, findings, split
 from costmodel.explain.chains import longest_path
+from costmodel.explain.kinds import KINDS, kind_of
 from costmodel.explain.rule import Finding
 from costmodel.kernels import Kernel
 from costmodel.rows import Row
 
-__all__ = ["Bench", "Busy", "busy", "cause_seconds", "critical_path_s", "device_seconds", "kind_of", "rows_by_kind"]
+__all__ = [
+    "KINDS",
+    "Bench",
+    "Busy",
+    "busy",
+    "cause_seconds",
+    "critical_path_s",
+    "device_seconds",
+    "kind_of",
+    "rows_by_kind",
+]
 
 
 class Bench:
@@ -81,36 +92,6 @@ def device_seconds(analysis: Analysis, found: Split) -> dict[str, float]:
     for launch in busy(analysis, found):
         seconds[launch.row.name] = seconds.get(launch.row.name, 0.0) + launch.seconds
     return seconds
-
-
-#: Kinds of operators as people speak of them, in the order of legends.
-KINDS = ("wide convolution", "1x1 convolution", "depthwise convolution", "linear", "normalization", "element-wise",
-         "pooling", "data movement")  # fmt: skip
-_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "softmax")
-_MOVES = ("cat", "clone", "contiguous", "copy", "permute", "roll", "index", "embedding", "_to_copy", "stack")
-
-
-def kind_of(analysis: Analysis) -> Mapping[str, str]:
-    """The kind of every operator, by name: one of :data:`KINDS`."""
-    graph = analysis.bound
-    return {
-        node.name: _kind(node.op.removeprefix("aten."), graph.arguments(graph.calls[node.call])) for node in graph.nodes
-    }
-
-
-def _kind(op: str, arguments: Mapping[str, object]) -> str:
-    if "conv" in op:
-        shape, groups = arguments["weight"].shape, arguments.get("groups", 1)  # type: ignore[attr-defined]
-        if groups == shape[0] and groups != 1:
-            return "depthwise convolution"
-        return "1x1 convolution" if all(size == 1 for size in shape[2:]) else "wide convolution"
-    if op in ("linear", "addmm", "mm", "bmm", "matmul"):
-        return "linear"
-    if op in _NORMS:
-        return "normalization"
-    if "pool" in op or op in ("mean", "sum"):
-        return "pooling"
-    return "data movement" if op in _MOVES else "element-wise"
 
 
 def rows_by_kind(analysis: Analysis) -> dict[str, list[Row]]:

@@ -13,7 +13,8 @@ from costmodel.kernels import Kernel
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.compared import compared_document
 from costmodel.report.document import Block, Notes, Paragraph, Table
-from costmodel.report.figures import Dot, Roof, roofline
+from costmodel.report.figures import Dot, roofline
+from costmodel.report.model_figures import roofs_of
 from costmodel.studies.bench import KINDS, busy, device_seconds, kind_of, rows_by_kind
 from costmodel.studies.words import listed, seconds
 from costmodel.units import format_quantity
@@ -188,11 +189,7 @@ def _sentence(finding: Finding) -> str:
 def roofline_of(analysis: Analysis, found: Split, title: str) -> str:
     """Every kernel of a step under the machine's roofs, as SVG; kernels without arithmetic are left out."""
     dots = list(_dots(analysis, found))
-    machine, lanes = analysis.hardware, analysis.hardware.peak("vector", "fp32")
-    roofs = [Roof(f"{found.peak.dtype} on {found.peak.engine} units", found.peak.flop_per_s)]
-    if (found.peak.engine, found.peak.dtype) != ("vector", "fp32"):
-        roofs.append(Roof("fp32 lanes", lanes.flop_per_s))
-    return roofline(dots, roofs, machine.dram_bytes_per_s, title, KINDS)
+    return roofline(dots, roofs_of(analysis, found), analysis.hardware.dram_bytes_per_s, title, KINDS)
 
 
 def _dots(analysis: Analysis, found: Split) -> Iterator[Dot]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from costmodel.report.perfetto.calls import HostCall, calls_of, tensor_arguments
 from costmodel.report.perfetto.events import Events, Place, Track
+from costmodel.report.text import module_spans
 
 __all__ = ["MAIN_THREAD", "STREAM", "add_prediction"]
 
@@ -85,7 +86,7 @@ class _Tracks:
         """Modules around what they run: on the host as the profiler's Python functions, on the device as annotations.
         After the last launch the host waits for the device."""
         if not self.analysis.engine.captures:
-            for path, start_s, end_s in nested(self.by_module):
+            for path, start_s, end_s in module_spans(self.by_module):
                 self._span("python_function", f"nn.Module: {path}", start_s, end_s, {"module": path})
         if not self.on_device:
             return
@@ -94,7 +95,7 @@ class _Tracks:
             self._runtime("cudaDeviceSynchronize", self.host_end_s, end_s, self.number, self.number)
         rows = self.analysis.kernels
         track = Track(self.device.process, _MODULES_STREAM)
-        for path, start_s, end_s in nested([(row.module, row.start_s, row.end_s) for row in rows]):
+        for path, start_s, end_s in module_spans([(row.module, row.start_s, row.end_s) for row in rows]):
             self.events.span("gpu_user_annotation", path, track, start_s, end_s, {"module": path})
 
     def counters(self) -> None:
@@ -176,26 +177,3 @@ def kernel_name(row: Any) -> str:
         return f"{row.algorithm}_{row.dtype}{tile}"
     packets = row.op.rpartition(".")[2]
     return row.algorithm if row.algorithm == packets else f"{row.algorithm}_{packets}"
-
-
-def nested(parts: Sequence[tuple[str, float, float]]) -> Iterator[tuple[str, float, float]]:
-    """Spans (path, start, end) of modules and all that enclose them, outer ones first, from those of what they run.
-
-    >>> list(nested([("a.b", 0, 1), ("a.c", 1, 3), ("d", 3, 4)]))
-    [('a', 0, 3), ('a.b', 0, 1), ('a.c', 1, 3), ('d', 3, 4)]
-    """
-    found: list[tuple[str, float, list[float]]] = []
-    open_spans: list[tuple[str, float, list[float]]] = []
-    for path, start, end in parts:
-        names = path.split(".") if path else []
-        prefixes = [".".join(names[: level + 1]) for level in range(len(names))]
-        kept = 0
-        while kept < min(len(prefixes), len(open_spans)) and open_spans[kept][0] == prefixes[kept]:
-            kept += 1
-        del open_spans[kept:]
-        for prefix in prefixes[kept:]:
-            open_spans.append((prefix, start, [end]))
-            found.append(open_spans[-1])
-        for _, _, ends in open_spans:
-            ends[0] = max(ends[0], end)
-    yield from ((path, start, ends[0]) for path, start, ends in found)
