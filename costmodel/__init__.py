@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from costmodel.explain import Finding
     from costmodel.hardware import HardwareProfile
     from costmodel.presented import Analysis
+    from costmodel.sweeps import Sweep, sweep
 
 __all__ = [
-    "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "analyze", "compare",
-    "formulas",
+    "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "Sweep", "analyze",
+    "compare", "formulas", "sweep",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -37,8 +38,10 @@ _HOMES = {
     "HardwareProfile": "costmodel.hardware",
     "Comparison": "costmodel.comparison",
     "Finding": "costmodel.explain",
+    "Sweep": "costmodel.sweeps",
     "analyze": "costmodel.api",
     "compare": "costmodel.api",
+    "sweep": "costmodel.sweeps",
 }
 
 

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "costmodel"
 FLOORS = (
     {"__main__"},
     {"__init__", "cli"},
-    {"studies"},
+    {"studies", "sweeps"},
     {"api"},
     {"presented"},
     {"report"},

@@ -26,11 +26,13 @@ __all__ = [
     "bars",
     "legend",
     "lines",
+    "lines_picture",
     "pairs",
     "palette",
     "require_matplotlib",
     "roofline",
     "roofline_picture",
+    "scatter_picture",
     "style",
     "svg_text",
 ]
@@ -213,6 +215,15 @@ def _si_formatter() -> Any:
     return EngFormatter(sep=" ")
 
 
+def _log_ticks(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 of each decade, with SI prefixes."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(_si_formatter())
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _plain_formatter() -> Any:
     from matplotlib.ticker import FuncFormatter
 
@@ -300,7 +311,20 @@ def pairs(
 def lines(
     series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, title: str, *, ticks: Sequence[float] = ()
 ) -> str:
-    """Lines over a logarithmic axis (batch sizes), each named at its end."""
+    """:func:`lines_picture` as SVG text."""
+    return lines_picture(series, x, y, title, ticks=ticks, few=True).svg()
+
+
+def lines_picture(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    title: str,
+    *,
+    ticks: Sequence[float] = (),
+    few: bool = False,
+) -> Picture:
+    """Lines over a logarithmic axis (batch sizes), each named below. ``few``: powers of ten alone on the other axis."""
     colours = palette(series)
 
     def draw(axes: Any) -> None:
@@ -310,8 +334,59 @@ def lines(
         at = ticks or sorted({point[0] for points in series.values() for point in points})
         axes.set_xticks(at, [f"{tick:g}" for tick in at])
         axes.xaxis.minorticks_off()
-        axes.yaxis.set_major_formatter(_si_formatter())
+        if few:
+            axes.yaxis.set_major_formatter(_si_formatter())
+        else:
+            _log_ticks(axes.yaxis)
         axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
         _legend(axes, colours)
 
-    return _drawn(8.0, 4.2, draw)
+    return Picture.of_axes(8.0, 4.2, draw)
+
+
+#: Dots that may carry a label before labels cover one another.
+_MOST_LABELS = 24
+
+
+def scatter_picture(
+    groups: Mapping[str, Sequence[tuple[float, float, str]]],
+    fronts: Sequence[Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    title: str,
+) -> Picture:
+    """Dots (x, y, label) over two logarithmic axes, a colour a group; each of ``fronts`` is a line of steps through
+    the dots that no other beats, and what is not on one steps back. Few dots carry their labels."""
+    colours = palette(groups)
+    on_front = {point for front in fronts for point in front}
+    labelled = on_front or {dot[:2] for dots in groups.values() for dot in dots}
+
+    def draw(axes: Any) -> None:
+        for name, dots in groups.items():
+            for dot in dots:
+                strong = not on_front or dot[:2] in on_front
+                size, opacity, order = (4.5, 0.95, 3) if strong else (3.0, 0.3, 2)
+                axes.plot(
+                    *dot[:2],
+                    marker="o",
+                    markersize=size,
+                    linestyle="",
+                    color=colours[name],
+                    alpha=opacity,
+                    zorder=order,
+                )
+        for front in fronts:
+            axes.step(*zip(*sorted(front), strict=True), where="post", color=INK, linewidth=0.8, alpha=0.6)
+        if len(labelled) <= _MOST_LABELS:
+            for px, py, label in (dot for dots in groups.values() for dot in dots if dot[:2] in labelled):
+                note = axes.annotate(label, (px, py), xytext=(4, 3), textcoords="offset points", fontsize=7)
+                note.set_in_layout(False)
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
+        for axis in (axes.xaxis, axes.yaxis):
+            _log_ticks(axis)
+        axes.margins(x=0.12, y=0.08)
+        axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+        if len(groups) > 1:
+            _legend(axes, colours)
+
+    return Picture.of_axes(8.0, 4.8, draw)

@@ -1,0 +1,22 @@
+"""Whether a step fits into the memory of its machine, asked of many points."""
+
+from __future__ import annotations
+
+from costmodel.analysis import Analysis
+
+__all__ = ["fits"]
+
+
+def fits(analysis: Analysis) -> bool | None:
+    """Whether the step fits by the best estimate (:attr:`costmodel.memory.Footprint.fits`); None where nobody knows
+    the memory of the machine.
+
+    A step whose tensors fit as they are handed out needs no simulation of what the allocator holds besides: it gives
+    that back before it fails.
+    """
+    memory = analysis.memory
+    if memory.usable_bytes is None:
+        return None
+    if memory.allocated_bytes + memory.context_bytes.usual <= memory.usable_bytes.usual:
+        return True
+    return memory.fits
