@@ -80,6 +80,7 @@ class Analysis:
         sizes.pop("batch", None)
         self.execution = replace(execution, sizes=sizes)
         self.engine, self.host_span = engine_of(execution.engine), span_of(execution.host, hardware)
+        self.engine.check(execution)
         self._closed_forms, self._traced = closed_forms, record
         self._asked = dict(asked or {})
         variant = Variant.of(execution, hardware.family.torch_device)

@@ -101,7 +101,8 @@ def analyze(
         power_limit=power_limit,
     )
     hardware.limited(execution.power_limit_w)
-    engine_of(mode), host_of(host, hardware)  # unknown words are told before a long trace
+    engine_of(mode).check(execution)  # unknown words are told before a long trace
+    host_of(host, hardware)
     sizes = input_sizes(image_size, seq_len, batch, input_shape)
     if phase == "inference" and loss is not None:
         raise InputError("a loss belongs to training\n  give phase='training' with it")

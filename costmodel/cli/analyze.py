@@ -19,6 +19,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
     common.add_execution(parser, several_modes=True)
+    common.add_phase(parser)
     common.add_run(parser)
     parser.add_argument(
         "--by",

@@ -10,12 +10,13 @@ from typing import Any
 
 from costmodel.engines import engine_names, engine_of
 from costmodel.errors import InputError
-from costmodel.execution import DTYPES, LAYOUTS
+from costmodel.execution import ALGORITHMS, DTYPES, LAYOUTS, Phase
 
 __all__ = [
     "add_execution",
     "add_model",
     "add_output",
+    "add_phase",
     "add_run",
     "add_sizes",
     "answers",
@@ -147,6 +148,25 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
     )
 
 
+def add_phase(parser: argparse.ArgumentParser) -> None:
+    """What the run is for, and what a training step does with its gradients."""
+    parser.add_argument(
+        "--phase", choices=[phase.value for phase in Phase], default=Phase.INFERENCE.value,
+        help="training: forward pass, loss, backward pass and optimizer of one step (default: inference)",
+    )  # fmt: skip
+    training = parser.add_argument_group("training", "options of --phase training")
+    training.add_argument(
+        "--optimizer", choices=ALGORITHMS,
+        help="torch.optim's SGD, with momentum of 0.9, with Nesterov's; Adam, AdamW; none (default: momentum)",
+    )  # fmt: skip
+    training.add_argument(
+        "--fused-optimizer", action="store_true", help="fused=True: one kernel for all (default: foreach, as torch has)"
+    )
+    yes_or_no = argparse.BooleanOptionalAction
+    training.add_argument("--weight-decay", action=yes_or_no, help="(default: as the optimizer's class has it)")
+    training.add_argument("--grad-scaler", action=yes_or_no, help="GradScaler scales the loss (default: with amp_fp16)")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Whether the model really runs, and on what."""
     parser.add_argument(
@@ -169,7 +189,26 @@ def running(arguments: argparse.Namespace) -> dict[str, Any]:
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
     names = ("batch", "image_size", "input_shape", "seq_len", "dtype", "layout", "mode", "host", "power_limit")
-    return {**{name: getattr(arguments, name) for name in names}, "assume": answers(arguments)}
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        **trained(arguments),
+        "assume": answers(arguments),
+    }
+
+
+def trained(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_phase` asked for, as :func:`costmodel.analyze` takes it; nothing where the verb has no phases.
+
+    Raises InputError for an option of training in another phase.
+    """
+    if not hasattr(arguments, "phase"):
+        return {}
+    said = {name: getattr(arguments, name) for name in ("optimizer", "fused_optimizer", "weight_decay", "grad_scaler")}
+    given = [name for name, value in said.items() if value not in (None, False)]
+    if given and arguments.phase != Phase.TRAINING.value:
+        option = f"--{given[0].replace('_', '-')}"
+        raise InputError(f"{option} is an option of a training step\n  say --phase training with it")
+    return {"phase": arguments.phase, **said}
 
 
 def answers(arguments: argparse.Namespace) -> dict[str, bool | int | float]:

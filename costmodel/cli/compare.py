@@ -18,6 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--hw", type=common.words, required=True, metavar="NAME[,NAME...]", help="machines, or paths of profiles"
     )
     common.add_execution(parser)
+    common.add_phase(parser)
     common.add_run(parser)
     common.add_output(parser)
     parser.set_defaults(run=run)

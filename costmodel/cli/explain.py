@@ -20,6 +20,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     common.add_model(parser)
     parser.add_argument("--hw", required=True, metavar="NAME", help="the machine, or the path of its profile")
     common.add_execution(parser)
+    common.add_phase(parser)
     common.add_run(parser)
     parser.add_argument(
         "--measured", metavar="FILE", help="what `costmodel measure -o FILE` wrote; its conditions are taken over"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from costmodel.engines.engine import Advice, Engine
 from costmodel.engines.registry import register
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Phase
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile, costs_of, operators
@@ -24,6 +24,7 @@ class Eager(Engine):
     name = "eager"
     title = "in eager mode"
     help = "PyTorch as it comes"
+    phases: ClassVar[frozenset[Phase]] = frozenset(Phase)
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType(
         {
             "host": Advice("torch.compile issues the step from generated code", "compile"),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
-from costmodel.execution import Execution
+from costmodel.errors import InputError
+from costmodel.execution import Execution, Phase
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile
@@ -35,6 +36,7 @@ class Engine(ABC):
     ``help``             a few words for the command line
     ``spellings``        other words for it in files of measurements
     ``fuses_pointwise``  whether element-wise operators share kernels: a node may then have none of its own
+    ``phases``           what it can run; a compiled or captured training step is not modelled
     ``captures``         whether it replays a device's launches, and so needs one beside the host
     ``idle_word``        what a row says of such a node
     ``advice``           a trouble (one of :data:`TROUBLES`) -> what would help; nothing where this engine has no answer
@@ -46,10 +48,17 @@ class Engine(ABC):
     help: ClassVar[str]
     spellings: ClassVar[tuple[str, ...]] = ()
     fuses_pointwise: ClassVar[bool] = False
+    phases: ClassVar[frozenset[Phase]] = frozenset(Phase) - {Phase.TRAINING}
     captures: ClassVar[bool] = False
     idle_word: ClassVar[str] = "view"
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType({})
     compile_options: ClassVar[Mapping[str, Any] | None] = None
+
+    def check(self, execution: Execution) -> None:
+        """Raise InputError where it cannot run what an execution asks for."""
+        if execution.phase not in self.phases:
+            asked = f"a step of {execution.phase.value} in mode {self.name}"
+            raise InputError(f"{asked} is not modelled\n  mode eager is: leave --mode out")
 
     @abstractmethod
     def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from costmodel.execution.execution import Execution
 from costmodel.execution.layout import LAYOUTS
-from costmodel.execution.optimizer import Optimizer
+from costmodel.execution.optimizer import ALGORITHMS, Optimizer
 from costmodel.execution.phase import NodePhase, Phase
 from costmodel.execution.precision import DTYPES, Precision
 from costmodel.execution.software import Software
 from costmodel.execution.variant import Variant
 
 __all__ = [
+    "ALGORITHMS",
     "DTYPES",
     "LAYOUTS",
     "Execution",

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from costmodel.analysis import Analysis
+from costmodel.engines import engine_of
 from costmodel.errors import CostmodelError
 from costmodel.explain.split import Split, split
 from costmodel.graph import OpGraph
@@ -189,7 +190,11 @@ class Case:
         The change is empty where the advice names no engine that could be evaluated.
         """
         advice = self.analysis.engine.advice.get(trouble)
-        return None if advice is None else (advice.change, {"mode": advice.engine} if advice.engine else {})
+        if advice is None:
+            return None
+        if advice.engine and self.analysis.execution.phase not in engine_of(advice.engine).phases:
+            return f"{advice.change} (not evaluated: a step of training is modelled in mode eager alone)", {}
+        return advice.change, {"mode": advice.engine} if advice.engine else {}
 
     def in_channels_last(self, *causes: str) -> dict[str, Any]:
         """``change`` and ``saving_s`` of keeping images and weights in channels_last; nothing where they are."""

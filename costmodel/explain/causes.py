@@ -48,6 +48,7 @@ CAUSES = _table(
     Cause("casts", "dtype casts", "tensors copied into another dtype"),
     Cause("page_faults", "page faults", "fresh pages of large results, faulted in and cleared"),
     Cause("cache_hits", "cache hits", "operands that were just written and come from a cache (a gain)"),
+    Cause("optimizer", "optimizer", "weights, gradients and states that the optimizer reads and writes"),
     Cause("fixed", "fixed kernel time", "start, fill and drain of kernels"),
     Cause("framework", "framework overhead", "dispatch, cold code and joining of threads, an operator at a time"),
     Cause("power", "clock held down by power", "kernels at the clock that the power limit leaves, not at their own"),
@@ -72,6 +73,7 @@ _BY_ALGORITHM = {
     **dict.fromkeys(("normalization", "fused_normalization", "softmax", "fused_softmax"), "normalization"),
     **dict.fromkeys(("pool", "fused_pool", "reduction", "fused_reduction"), "pooling"),
     "fused_loop": "elementwise",
+    "multi_tensor": "optimizer",
 }
 
 #: Causes that own a kernel whole, its start included: without the cause the kernel would not run.

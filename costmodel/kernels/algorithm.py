@@ -22,6 +22,10 @@ _BY_SHEET = {
     "recurrent": "gemm",
     "contraction": "gemm",
     "attention": "fused_attention",
+    "backward_pointwise": "elementwise",
+    "backward_reduction": "reduction",
+    "backward_movement": "copy",
+    "backward_normalization": "normalization",
 }
 
 

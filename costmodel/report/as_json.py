@@ -76,6 +76,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "closed_forms": dict(analysis.closed_forms or {}),
         "symbol_notes": list(analysis.symbol_notes),
         "coverage": _coverage(analysis.coverage),
+        **_phases(analysis),
         "ops": [record(row) for row in analysis.rows(by="op")],
         **({"groups": {"by": by, "rows": _group_records(analysis, by)}} if by != "op" else {}),
         "findings": [finding_json(finding) for finding in analysis.findings],
@@ -83,6 +84,12 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "executed": analysis.executed,
         "conventions": list(analysis.conventions),
     }
+
+
+def _phases(analysis: Any) -> dict[str, Any]:
+    """The parts of a step that has several, such as forward, backward and optimizer."""
+    rows = analysis.rows(by="phase")
+    return {"phases": [record(row) for row in rows]} if len(rows) > 1 else {}
 
 
 def _group_records(analysis: Any, by: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from costmodel.execution import Phase
 from costmodel.report.as_json import execution_json
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Row, Table
@@ -46,11 +47,8 @@ def compared_document(comparison: Any) -> Document:
 def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
     execution = comparison.analyses[0][0].execution
     inputs = {"×".join(map(str, row[0].model.inputs[0].shape)) for row in comparison.analyses if row[0].model.inputs}
-    yield (
-        "conditions",
-        f"batch {execution.batch}, {execution.precision}, {execution.layout}, {execution.engine}; input "
-        + (" or ".join(sorted(inputs))),
-    )
+    words = [word for word in execution.words.values() if word != Phase.INFERENCE.value]
+    yield "conditions", f"batch {execution.batch}, {', '.join(words)}; input {' or '.join(sorted(inputs))}"
     machines = [analysis.hardware for analysis in comparison.analyses[0]]
     labels = machine_labels(comparison)
     yield "machines", ", ".join(f"{machine.title} ({labels[machine.name]})" for machine in machines)

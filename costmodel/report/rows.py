@@ -69,6 +69,8 @@ def record(row: Any) -> dict[str, Any]:
     values["time_share"] = row.share
     values["intensity_flop_per_byte"] = _finite(row.intensity)
     return values | {
+        "phase": row.phase,
+        **({"forward": row.forward} if row.forward else {}),
         "bound": word(row.bound),
         "algorithm": word(row.algorithm),
         "inputs": row.inputs,

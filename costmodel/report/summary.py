@@ -41,7 +41,13 @@ def analysis_document(
     """
     table = rows_table(analysis, by=by, top=top, columns=columns)
     operators = list(analysis.rows(by="op"))
-    facts = (_latency(analysis), *_energy(analysis), *_where_time_goes(analysis, operators), *_totals(analysis))
+    facts = (
+        _latency(analysis),
+        *_phases(analysis),
+        *_energy(analysis),
+        *_where_time_goes(analysis, operators),
+        *_totals(analysis),
+    )
     blocks: list[Block] = [Paragraph(conditions(analysis)), *memory_blocks(analysis), KeyValues(facts)]
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
@@ -173,6 +179,20 @@ def _latency(analysis: Any) -> tuple[str, str]:
     low, high = format_seconds(totals.latency_low_s), format_seconds(totals.latency_high_s)
     speed = f", {_number(rate)} samples/s" if rate else ""
     return "latency", f"{format_seconds(totals.latency_s)} ({low} to {high}){speed}, {totals.kernels:,} kernels"
+
+
+def _phases(analysis: Any) -> Iterator[tuple[str, str]]:
+    """The parts of a step that has several: seconds, and what the backward pass is over the forward pass."""
+    rows = {row.name: row for row in analysis.rows(by="phase")}
+    if len(rows) < 2:
+        return
+    for name, row in rows.items():
+        said = f"{format_seconds(row.latency_s)} ({format_percent(row.share)}), {row.kernels:,} kernels, "
+        said += format_quantity(row.flops, "FLOP")
+        if name == "backward" and (ahead := rows.get("forward")) and ahead.latency_s and ahead.flops:
+            longer, more = row.latency_s / ahead.latency_s, row.flops / ahead.flops
+            said += f"; {longer:.2f} times the forward pass, with {more:.2f} times its FLOPs"
+        yield name, said
 
 
 def _energy(analysis: Any) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from costmodel.cost import Cost
 from costmodel.costing import GraphCosts
@@ -84,6 +84,7 @@ def _row(graph: OpGraph, index: int, work: Work, latency_s: float, idle_word: st
         inputs=_shapes(graph, node.inputs),
         outputs=_shapes(graph, node.outputs),
         phase=node.phase.value,
+        forward="" if node.forward is None else graph.nodes[node.forward].name,
     )
 
 
@@ -117,5 +118,11 @@ def _activation_bytes(graph: OpGraph, costs: GraphCosts, index: int) -> int:
     return 4 * int(graph.specs[graph.tensors[node.outputs[0]].spec].numel)
 
 
-def _shapes(graph: OpGraph, tensors: Iterable[int]) -> str:
-    return ", ".join("x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in tensors)
+#: Shapes that a row tells; of longer lists (all parameters, for an optimizer) the first few and how many more.
+_MOST_SHAPES, _FIRST_SHAPES = 40, 3
+
+
+def _shapes(graph: OpGraph, tensors: Sequence[int]) -> str:
+    told = tensors if len(tensors) <= _MOST_SHAPES else tensors[:_FIRST_SHAPES]
+    shapes = ["x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in told]
+    return ", ".join(shapes) + (f" and {len(tensors) - len(told)} more" if len(told) < len(tensors) else "")

@@ -66,7 +66,7 @@ class Row(Quantities):
     """One line of a table: an operator, or several of the same module or type added up.
 
     ``share`` is its part of the step's time [1]; ``phase`` the part of a step that it belongs to, empty where a row
-    adds up several.
+    adds up several; ``forward`` the operator whose gradient a backward operator computes.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Row(Quantities):
     inputs: str = ""
     outputs: str = ""
     phase: str = "forward"
+    forward: str = ""
 
     @property
     def intensity(self) -> float | None:
