@@ -133,5 +133,6 @@ SPELLINGS = spellings(
         "amp": "amp_fp16",
         "amp_float16": "amp_fp16",
         "amp_bfloat16": "amp_bf16",
+        "apex_o2_fp16": "fp16",  # the model in half precision; fp32 copies of its weights are the optimizer's
     },
 )

@@ -40,6 +40,8 @@ class Flags:
         return Flags(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(Flags)})
 
 
+#: Phases whose rows can be judged.
+_MODELLED = (phase.Phase.INFERENCE.value, phase.Phase.TRAINING.value)
 _WORDS = {"dtype": precision.SPELLINGS, "layout": layout.SPELLINGS, "mode": engine_spellings()}
 
 
@@ -65,7 +67,7 @@ def phase_word(record: Mapping[str, str], default: str) -> str:
     if value not in phase.SPELLINGS:
         raise RowError(f"unknown phase: {value}")
     found = phase.SPELLINGS[value]
-    if found != phase.Phase.INFERENCE.value:
+    if found not in _MODELLED:
         raise RowError(f"phase={value}: not yet modelled")
     return found
 

@@ -33,7 +33,21 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     if row.request.startswith("timm:") and _is_of_timms_script(row):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
         conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
+    if _allows_tf32(row.torch):
+        conditions["tf32_matmul"] = True
     return conditions
+
+
+def _allows_tf32(torch: str) -> bool:
+    """Whether a release multiplies fp32 matrices in TF32 by default: PyTorch's own from 1.7 to 1.11, and the builds of
+    NVIDIA's containers, which carry a commit of a version to come (``1.13.0a0+d0d6b1f``) and set
+    ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE``, from 1.7 on.
+
+    >>> [_allows_tf32(torch) for torch in ("1.6", "1.7.0a0+7036e91", "1.12", "1.13.0a0+d0d6b1f", "2.4.0", "")]
+    [False, True, False, True, False, False]
+    """
+    release = tuple(int(part) for part in torch.split(".")[:2] if part.isdigit())
+    return (1, 7) <= release < (1, 12) or (release >= (1, 7) and "a0" in torch)
 
 
 def _is_of_timms_script(row: ModelRow) -> bool:

@@ -19,6 +19,11 @@ _OF_TRANSFORMERS = {
     "convnext_large": "convnext_large",
     "resnet50": "resnet50",
 }
+#: A model of transformers with the head that a benchmark trains -> the configuration, of the same folder.
+_WITH_HEADS = {
+    "hf:bert-base-uncased(qa)": "bert_base_qa",
+    "hf:bert-large-uncased(qa)": "bert_large_qa",
+}
 _CONFIGURATIONS = Path(__file__).parent / "transformers"
 
 
@@ -58,9 +63,16 @@ def _as_noted(request: str, mode: str, note: str) -> tuple[str, str]:
     ('timm:resnet50', 'cudagraph')
     """
     own = _OF_TRANSFORMERS.get(request.removeprefix("timm:"))
+    if request in _WITH_HEADS:
+        request = f"hf:{_CONFIGURATIONS / _WITH_HEADS[request]}.json"
     if own is not None and note.startswith("HF "):
         request = f"hf:{_CONFIGURATIONS / own}.json"
     return request, "reduce-overhead" if mode == "cudagraph" and "reduce-overhead" in note else mode
+
+
+def _script(record: Mapping[str, str]) -> dict[str, str]:
+    """timm's script is known by columns that it alone has, filled in or not (it counts no MACs of training)."""
+    return {"script": "timm"} if {"gmacs", "mactivations"} <= record.keys() else {}
 
 
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
@@ -94,5 +106,5 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
         family=record.get("family") or "",
         params=stated(record, "params_m", 1e6),
         macs=stated(record, "gmacs", 1e9),
-        conditions={**flags.conditions, **{key: value for key, value in record.items() if value}},
+        conditions={**_script(record), **flags.conditions, **{key: value for key, value in record.items() if value}},
     )

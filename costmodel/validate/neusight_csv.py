@@ -30,7 +30,7 @@ MODELS = {
 
 
 def neusight_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
-    """One row. Raises RowError for training, operators fused by hand and models without a configuration."""
+    """One row. Raises RowError for operators fused by hand and models without a configuration."""
     model = text(record, "model")
     phase = phase_word({}, text(record, "mode"))
     if record.get("variant"):

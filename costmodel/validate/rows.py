@@ -48,7 +48,8 @@ class ModelRow:
     @property
     def trace_key(self) -> tuple[object, ...]:
         """Rows of the same key share one traced graph."""
-        return (self.request, self.layout, tuple(sorted(self.sizes.items())), self.conditions.get("train_mode", ""))
+        mode = self.conditions.get("train_mode", "")
+        return (self.request, self.layout, tuple(sorted(self.sizes.items())), mode, self.phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

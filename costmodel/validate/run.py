@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from costmodel.analysis import Analysis
 from costmodel.cache import CachedTrace
 from costmodel.errors import CostmodelError, InputError, TraceError, UnknownHardwareError, UnknownModelError, librarian
-from costmodel.execution import Variant
+from costmodel.execution import Phase, Variant
 from costmodel.hardware import HardwareProfile, load
-from costmodel.validate.conditions import execution_of, is_in_train_mode, unsaid
+from costmodel.validate.conditions import execution_of, unsaid
 from costmodel.validate.fitted_hosts import FittedHost, fit_hosts, host_curve
 from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
@@ -251,7 +251,7 @@ def _judge_model(
     if "batch" not in traced.graph.symbols:
         traced = _load(row, trace, batch=row.batch)
     analysis = _analysis(row, traced, hardware, how.hosts.get(row.device) or how.hosts.get(""))
-    check_network(analysis, row.params, row.macs)
+    check_network(analysis, row.params, None if analysis.execution.phase is Phase.TRAINING else row.macs)
     judged = judge(row, analysis)
     if hardware.family.issues_ahead and (open_conditions := unsaid(row)):
         judged = _widened(judged, analysis.at(**open_conditions))
@@ -273,7 +273,7 @@ def _folded(traced: CachedTrace) -> str | None:
 def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
     """The graph of a row's model: one of timm's, or of any other source where timm has none of that name."""
     options |= {"symbols": ("batch",), "sizes": dict(row.sizes)}
-    options["variant"] = Variant(row.layout, train_mode=is_in_train_mode(row))
+    options["variant"] = Variant.of(execution_of(row, {}), "cuda")
     try:
         return trace(row.request, **options)
     except UnknownModelError:

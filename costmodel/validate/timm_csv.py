@@ -61,13 +61,14 @@ def _version(digits: str) -> str:
 
 
 def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
-    """One row of a benchmark file. The latency is ``infer_step_time``, else batch over samples a second.
+    """One row of a benchmark file. The latency is the step time, else batch over samples a second.
 
-    Raises RowError when the row cannot be used; training rows are not yet modelled.
+    Raises RowError when the row cannot be used.
     """
     is_training = "infer_samples_per_sec" not in record and "infer_step_time" not in record
+    kind = "train" if is_training else "infer"
     model = text(record, "model")
-    batch = 0 if is_training else size(record, "infer_batch_size")
+    batch = size(record, f"{kind}_batch_size")
     return ModelRow(
         times_device_inputs=True,
         phase=phase_word({}, "train" if is_training else flags.phase),
@@ -81,20 +82,20 @@ def timm_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> M
         mode=checked_word({}, "mode", flags.mode or "eager"),
         torch=flags.torch,
         batch=batch,
-        sizes=image_sizes(record, "infer_img_size"),
-        latency_s=_step_time(record, batch),
+        sizes=image_sizes(record, f"{kind}_img_size"),
+        latency_s=_step_time(record, kind, batch),
         conditions={"script": "timm", **flags.conditions},
         params=stated(record, "param_count", 1e6),
         macs=stated(record, "infer_gmacs", 1e9),
     )
 
 
-def _step_time(record: Mapping[str, str], batch: int) -> float:
-    if record.get("infer_step_time"):
-        return latency(record, "infer_step_time", 1e-3)
-    rate = number(record, "infer_samples_per_sec")
+def _step_time(record: Mapping[str, str], kind: str, batch: int) -> float:
+    if record.get(f"{kind}_step_time"):
+        return latency(record, f"{kind}_step_time", 1e-3)
+    rate = number(record, f"{kind}_samples_per_sec")
     if rate <= 0:
-        raise RowError("infer_samples_per_sec is not above 0")
+        raise RowError(f"{kind}_samples_per_sec is not above 0")
     return batch / rate
 
 
