@@ -167,4 +167,15 @@ class Gradients:
         stored = {
             t.name: self.run[i] for i, t in enumerate(graph.tensors) if graph.specs[t.spec].role is Role.PARAMETER
         }
-        return {tensor: stored.get(name, "float32") for name, tensor in graph.gradients.items()}
+        return {self._made(tensor): stored.get(name, "float32") for name, tensor in graph.gradients.items()}
+
+    def _made(self, gradient: int) -> int:
+        """The tensor that the backward pass ends with, whatever the optimizer has since written in its place."""
+        tensors, nodes = self.graph.tensors, self.graph.nodes
+        while (producer := tensors[gradient].producer) is not None and nodes[producer].phase is NodePhase.OPTIMIZER:
+            place = tensors[gradient].storage
+            before = next((t for t in nodes[producer].inputs if tensors[t].storage == place), None)
+            if before is None:
+                break
+            gradient = before
+        return gradient

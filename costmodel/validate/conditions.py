@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
-from costmodel.execution import Execution, Software
+from costmodel.execution import Execution, Phase, Software
+from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.words import truth
 from costmodel.validate.quantized import DTYPES as QUANTIZED
 from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
@@ -17,8 +18,9 @@ __all__ = ["assumed", "check_names", "execution_of", "is_in_train_mode", "unsaid
 _OF_TIMMS_SCRIPT = {"gmacs", "mactivations"}
 #: The release that stands for all of PyTorch 1: the oldest with autocast.
 OLDEST_TORCH = "1.6"
-#: Conditions of a run beside its software's that a row may state: where its inputs lay, and the mode of the module.
-_OF_THE_RUN = ("inputs", "train_mode")
+#: Conditions of a run beside its software's that a row may state: where its inputs lay, the mode of the module, and the
+#: optimizer of a training step.
+_OF_THE_RUN = ("inputs", "train_mode", *Optimizer.names())
 
 
 def assumed(row: ModelRow) -> dict[str, Any]:
@@ -33,6 +35,8 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     if row.request.startswith("timm:") and _is_of_timms_script(row):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
         conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
+        if row.phase == Phase.TRAINING.value:
+            conditions |= {"optimizer": "nesterov", "grad_scaler": False, "reparameterized": False}
     if _allows_tf32(row.torch):
         conditions["tf32_matmul"] = True
     return conditions

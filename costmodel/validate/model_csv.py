@@ -75,6 +75,11 @@ def _script(record: Mapping[str, str]) -> dict[str, str]:
     return {"script": "timm"} if {"gmacs", "mactivations"} <= record.keys() else {}
 
 
+def _trained(record: Mapping[str, str]) -> dict[str, str]:
+    """The optimizer of NVIDIA's fine-tuning of BERT: its own fused Adam, whatever the precision."""
+    return {"optimizer": "adam", "fused_optimizer": "yes"} if record.get("model") in _WITH_HEADS else {}
+
+
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:
     """One row; optional columns beside the format's own: ``height``, ``width``, ``seq_len``, ``family``,
     ``params_m`` and ``gmacs`` (1e6 parameters and 1e9 MACs of one image: the network's), and any condition of a run by
@@ -106,5 +111,10 @@ def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> 
         family=record.get("family") or "",
         params=stated(record, "params_m", 1e6),
         macs=stated(record, "gmacs", 1e9),
-        conditions={**_script(record), **flags.conditions, **{key: value for key, value in record.items() if value}},
+        conditions={
+            **_script(record),
+            **_trained(record),
+            **flags.conditions,
+            **{key: value for key, value in record.items() if value},
+        },
     )

@@ -53,5 +53,5 @@ def neusight_row(record: Mapping[str, str], file: str, line: int, flags: Flags) 
         sizes={"seq_len": size(record, "seqlen")},
         latency_s=latency(record, "e2e_ms", 1e-3),
         family=MODELS[model],
-        conditions=flags.conditions,
+        conditions={"optimizer": "none", **flags.conditions},  # a training row is a forward and a backward pass
     )
