@@ -9,6 +9,7 @@ import pytest
 
 from costmodel.errors import InputError
 from costmodel.validate import Flags, ModelRow, OperatorRow, read_measured
+from costmodel.validate.conditions import execution_of
 
 from .measured_files import MODEL_HEADER, OPERATOR_HEADER, model_row, operator_row, write
 
@@ -66,7 +67,7 @@ def test_further_columns_are_kept_as_conditions(tmp_path: Path) -> None:
         ({"dtype": "fp12"}, "unknown dtype: fp12"),
         ({"layout": "hwcn"}, "unknown layout: hwcn"),
         ({"mode": "lazy"}, "unknown mode: lazy"),
-        ({"phase": "train"}, "phase=train: not yet modelled"),
+        ({"phase": "decode"}, "phase=decode: not yet modelled"),
         ({"phase": "idle"}, "unknown phase: idle"),
     ],
 )
@@ -145,11 +146,22 @@ def test_why_a_row_of_timm_cannot_be_used(tmp_path: Path, line: str, reason: str
     assert [row.reason for row in measured.unusable] == [reason]
 
 
-def test_timms_training_files_are_not_yet_modelled(tmp_path: Path) -> None:
+def test_timms_training_files(tmp_path: Path) -> None:
     header = "model,train_samples_per_sec,train_step_time,train_batch_size,train_img_size,param_count"
     path = write(tmp_path, header, "resnet50,300,900,256,224,25.56", name="benchmark-train-amp-nhwc-pt112-rtx3090.csv")
-    with pytest.raises(InputError, match="phase=train: not yet modelled"):
-        read_measured([path])
+    (row,) = read_measured([path]).rows
+    assert isinstance(row, ModelRow)
+    assert (row.phase, row.batch, row.latency_s, row.torch) == ("training", 256, 0.9, "1.12")
+    run = execution_of(row, {})
+    assert (run.optimizer.algorithm, run.optimizer.grad_scaler, run.in_train_mode) == ("nesterov", False, True)
+
+
+def test_containers_of_nvidia_multiply_in_tf32_and_tell_a_head_by_its_model(tmp_path: Path) -> None:
+    row = model_row(model="hf:bert-large-uncased(qa)", phase="train", dtype="apex_O2_fp16", torch="1.13.0a0+d0d6b1f")
+    (found,) = read_measured([write(tmp_path, MODEL_HEADER, row)]).rows
+    assert isinstance(found, ModelRow) and found.request.endswith("bert_large_qa.json")
+    run = execution_of(found, {})
+    assert (str(run.precision), run.software.tf32_matmul, str(run.optimizer)) == ("fp16", True, "adam (fused)")
 
 
 def test_transformers_of_neusight(tmp_path: Path) -> None:
@@ -165,14 +177,14 @@ def test_transformers_of_neusight(tmp_path: Path) -> None:
             )
         ]
     )
-    (row,) = measured.rows
-    assert isinstance(row, ModelRow)
+    row, trained = measured.rows
+    assert isinstance(row, ModelRow) and isinstance(trained, ModelRow)
+    assert (trained.phase, execution_of(trained, {}).optimizer.algorithm) == ("training", "none")
     assert row.request.startswith("hf:")
     assert row.request.endswith("gpt2_large.json")
     assert (dict(row.sizes), row.batch, row.dtype, row.latency_s) == ({"seq_len": 1024}, 4, "fp32", 0.7288)
     assert [row.reason for row in measured.unusable] == [
         "variant=fusion: kernels fused by hand, not comparable",
-        "phase=train: not yet modelled",
         "unknown model: no configuration of switchxl4",
     ]
 
