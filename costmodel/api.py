@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL_SYMBOLS", "analyze", "compare", "input_sizes"]
 
 #: Everything that may be left open.
-ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
+ALL_SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len", "context")
 
 #: (batch, sizes, layout, kind of device, in train mode) -> a trace that holds there; batch None is the model's own.
 Traces = Callable[[int | None, Mapping[str, int], Variant], CachedTrace]
@@ -42,6 +42,7 @@ def analyze(
     image_size: int | tuple[int, int] | None = None,
     input_shape: Sequence[int] | None = None,
     seq_len: int | None = None,
+    context: int | None = None,
     dtype: str | None = None,
     layout: str = "nchw",
     mode: str = "eager",
@@ -80,6 +81,8 @@ def analyze(
     (the default: SGD with momentum), ``nesterov``, ``adam`` or ``adamw``, as ``torch.optim`` runs it by default, or
     with ``fused_optimizer`` in one kernel; ``weight_decay`` and ``grad_scaler`` (default: where autocast is in fp16)
     say otherwise than the optimizer's class and the dtype do.
+    ``phase="prefill"`` and ``phase="decode"`` are the halves of writing text with an ``hf:`` model: a prompt of
+    ``seq_len`` tokens, or one step with ``context`` tokens of each sequence in the cache.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -103,7 +106,7 @@ def analyze(
     hardware.limited(execution.power_limit_w)
     engine_of(mode).check(execution)  # unknown words are told before a long trace
     host_of(host, hardware)
-    sizes = input_sizes(image_size, seq_len, batch, input_shape)
+    sizes = input_sizes(image_size, seq_len, batch, input_shape, context)
     if phase == "inference" and loss is not None:
         raise InputError("a loss belongs to training\n  give phase='training' with it")
     traces: Traces
@@ -208,6 +211,7 @@ def input_sizes(
     seq_len: int | None,
     batch: int | None = None,
     input_shape: Sequence[int] | None = None,
+    context: int | None = None,
 ) -> dict[str, int]:
     """The sizes asked for, by name, without the batch. Raises InputError for what no tensor can have, together too."""
     sizes = {}
@@ -216,6 +220,8 @@ def input_sizes(
         sizes = {"height": height, "width": width}
     if seq_len is not None:
         sizes["seq_len"] = seq_len
+    if context is not None:
+        sizes["context"] = context
     for name, value in {**sizes, **({} if batch is None else {"batch": batch})}.items():
         checked_size(name, value)
     checked_size("batch times input size", (batch or 1) * math.prod(sizes.values()))

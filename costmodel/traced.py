@@ -12,7 +12,7 @@ from costmodel.cache import CachedTrace
 from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
 from costmodel.errors import TraceError
-from costmodel.execution import Variant
+from costmodel.execution import Phase, Variant
 from costmodel.sources.arguments import canonical, parse_request
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def load_trace(
                 untried[cache.key(request, parts)] = entry
     if use_cache == "only":
         raise TraceError(f"the cache has no trace of {request} in {variant.layout}")
-    loaded = _loaded(request, sizes, input_shape, batch)
+    loaded = _loaded(request, sizes, input_shape, batch, variant.phase)
     loaded.assume = dict(assume or {})
     at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
     for key, entry in untried.items():
@@ -125,14 +125,19 @@ def _tried(entry: CachedTrace, loaded: LoadedModel, sizes: Mapping[str, int], va
 
 
 def _loaded(
-    request: str, sizes: Mapping[str, int], input_shape: Sequence[int] | None, batch: int | None
+    request: str, sizes: Mapping[str, int], input_shape: Sequence[int] | None, batch: int | None, phase: Phase
 ) -> LoadedModel:
     """The model at these sizes. Raises InputError where its batch is a number and another one is asked for."""
     from costmodel.sources import resolve
 
     image = (sizes["height"], sizes["width"]) if "height" in sizes else None
     loaded = resolve(
-        request, image_size=image, seq_len=sizes.get("seq_len"), input_shape=tuple(input_shape) if input_shape else None
+        request,
+        image_size=image,
+        seq_len=sizes.get("seq_len"),
+        context=sizes.get("context"),
+        phase=phase,
+        input_shape=tuple(input_shape) if input_shape else None,
     )
     loaded.check(sizes)
     loaded.check_batch(batch)

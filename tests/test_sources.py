@@ -243,11 +243,12 @@ def test_timm_builds_on_meta_across_families() -> None:
 
 # --- transformers ---------------------------------------------------------------------------------------------------
 
-#: model type -> parameters of the base model with default configuration, as published or by the arithmetic beside.
+#: model type -> parameters with default configuration, of the class that writes text or of the base model, as
+#: published.
 TRANSFORMERS = {
     "bert": 109_482_240,  # BERT-base, uncased: 110 M
     "gpt2": 124_439_808,  # GPT-2 small: 124 M
-    "llama": 6_738_415_616 - 32_000 * 4096,  # LLaMA-7B less its output layer
+    "llama": 6_738_415_616,  # LLaMA-7B
     "t5": 60_506_624,  # T5-small: 60 M
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from costmodel.errors import InputError
 from costmodel.execution.words import chosen, spellings
 
 __all__ = ["SPELLINGS", "NodePhase", "Phase"]
@@ -20,11 +19,13 @@ class Phase(str, Enum):
 
     @classmethod
     def of(cls, word: str) -> Phase:
-        """The phase that is called so. Raises InputError for an unknown word, and for a phase without a model yet."""
-        found = cls(chosen("phase", word, (phase.value for phase in cls)))
-        if found not in (cls.INFERENCE, cls.TRAINING):
-            raise InputError(f"the phase {found.value} is not modelled yet, inference and training are")
-        return found
+        """The phase that is called so. Raises InputError for an unknown word."""
+        return cls(chosen("phase", word, (phase.value for phase in cls)))
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is one of the two halves of writing text, which know a cache."""
+        return self in (Phase.PREFILL, Phase.DECODE)
 
 
 class NodePhase(str, Enum):

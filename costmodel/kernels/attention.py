@@ -40,7 +40,7 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
             shape=Attention(
                 length, keys, width, batch,
                 shared_by=query.shape[-3] // key.shape[-3],
-                values=value.shape[-1],
+                values=0 if value.shape[-1] == width else value.shape[-1],
                 causal=bool(operator.arguments.get("is_causal")),
             ),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import InputError, ModelError, UnknownModelError, librarian, near_matches
+from costmodel.execution import Phase
 from costmodel.sources.building import building, offline, reason, to_meta
+from costmodel.sources.generation import DEFAULT_CONTEXT, PROMPT, after_prompt, generating_class, step_inputs
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
 from costmodel.sources.signatures import check_arguments
@@ -50,16 +53,18 @@ def model_types() -> dict[str, str | None]:
     return {name: name for name in MODEL_MAPPING_NAMES}
 
 
-@source("hf", names=model_types)
+@source("hf", names=model_types, generates=True)
 def load(request: str, options: Options) -> LoadedModel:
     """A model of transformers with random weights: a type's default configuration, or a configuration file.
 
-    A file's ``architectures`` choose the class; a bare type gives the base model without a head. Nothing is
+    A class may be named behind it (``hf:llama:LlamaModel``). Else a file's ``architectures`` choose it; a bare type
+    gives the class that writes text where its models do, or the base model without a head. Nothing is
     downloaded. Arguments of the request override values of the configuration.
     Raises UnknownModelError for an unknown type or a missing file, ModelError for a broken
     configuration, or one that needs code of its own.
     """
     transformers = _transformers()
+    request, named = _named_class(request)
     values, origin = _configuration(request)
     config = _config(transformers, values, request)
     if options.arguments:
@@ -67,23 +72,27 @@ def load(request: str, options: Options) -> LoadedModel:
         values = _overridden(values, options.arguments)
         config = _config(transformers, values, request)
     notes = _resize(config, options)
-    model, attention = _build(transformers, config, request, values.get("attn_implementation") or "sdpa")
+    chosen = _chosen_class(transformers, config, request, named, options.phase)
+    model, attention = _build(config, request, chosen, values.get("attn_implementation") or "sdpa", options.phase)
     inputs, sizes = _inputs(model, config, options)
+    longest = _longest(config.get_text_config())
+    name = request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem
     return LoadedModel(
-        name=request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem,
+        name=f"{name}:{named}" if named else name,
         source=f"transformers {transformers.__version__} {'default config' if origin is None else f'config {origin}'}",
         module=to_meta(model.eval()),  # a few constructors insist on the CPU
         template=((), inputs),
         sizes=sizes,
-        notes=notes + _notes(model, attention) + _dtype_note(values),
+        notes=notes + _notes(model, attention, options.phase) + _dtype_note(values),
         family=config.model_type,
-        limits={} if (longest := _longest(config.get_text_config())) is None else {"seq_len": longest},
+        limits={} if longest is None else {"seq_len": longest, "context": max(longest - 1, 1)},
         built_for_size=_sized_part(config) is not None,
+        prepare=after_prompt if PROMPT in inputs else None,
     )
 
 
-def _notes(model: Any, attention: str) -> list[str]:
-    notes = [f"{type(model).__name__}, attn_implementation={attention}, use_cache=False"]
+def _notes(model: Any, attention: str, phase: Phase) -> list[str]:
+    notes = [f"{type(model).__name__}, attn_implementation={attention}, use_cache={phase.generates}"]
     if any(hasattr(part, "num_experts") or hasattr(part, "gate_up_proj") for part in model.modules()):
         notes.append("experts_implementation=batched_mm: every token's expert weights are gathered")
     return notes
@@ -174,13 +183,13 @@ def _resize(config: Any, options: Options) -> list[str]:
     return [f"built with image_size={height}x{width}"]
 
 
-def _build(transformers: Any, config: Any, request: str, asked: str) -> tuple[Any, str]:
+def _build(config: Any, request: str, chosen: Any, asked: str, phase: Phase) -> tuple[Any, str]:
     """(model, attention implementation): the one that the configuration names, else scaled_dot_product_attention
     where the model supports it."""
-    build = partial(_chosen_class(transformers, config), **_experts(transformers))
+    build = partial(chosen._from_config if hasattr(chosen, "_from_config") else chosen.from_config, **_experts())
     for part in [config, *(getattr(config, name) for name in config.sub_configs if hasattr(config, name))]:
         if hasattr(part, "use_cache"):
-            part.use_cache = False
+            part.use_cache = phase.generates
     try:
         with building():
             return build(config, attn_implementation=asked), asked
@@ -194,23 +203,66 @@ def _build(transformers: Any, config: Any, request: str, asked: str) -> tuple[An
         raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
 
 
-def _experts(transformers: Any) -> dict[str, str]:
+def _experts() -> dict[str, str]:
     """Mixtures of experts as batched products of each token's own experts: the one way whose shapes do not depend
     on the routing and that runs on meta tensors of every dtype. It gathers each token's expert weights, so its
     bytes are those of ``experts_implementation="batched_mm"``, above those of a grouped product."""
-    known = hasattr(transformers.PreTrainedModel, "_can_set_experts_implementation")
+    from transformers import PreTrainedModel
+
+    known = hasattr(PreTrainedModel, "_can_set_experts_implementation")
     return {"experts_implementation": "batched_mm"} if known else {}
 
 
-def _chosen_class(transformers: Any, config: Any) -> Any:
-    """The constructor of the class that ``architectures`` names, else of the base model."""
-    named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
-    return transformers.AutoModel.from_config if named is None else named._from_config
+def _named_class(request: str) -> tuple[str, str]:
+    """``llama:LlamaModel`` -> ("llama", "LlamaModel"); the class is empty where none is named."""
+    bare, colon, name = request.rpartition(":")
+    return (bare, name) if colon and name.isidentifier() else (request, "")
+
+
+def _chosen_class(transformers: Any, config: Any, request: str, named: str, phase: Phase) -> Any:
+    """The class that was named, else the one that ``architectures`` names, else the one that writes text, else the base
+    model; in the phases of writing a class without a head gives way to the one that has it.
+
+    Raises UnknownModelError for a class that is not of the configuration's type, InputError where no text is written.
+    """
+    if named:
+        found: Any = getattr(transformers, named, None)
+        if not isinstance(getattr(found, "config_class", None), type) or not isinstance(config, found.config_class):
+            own = _classes_of(transformers, config)
+            raise UnknownModelError(
+                librarian(f"{config.model_type} has no class {named!r}", there_is=own, near=near_matches(named, own))
+            )
+        return found
+    writes = generating_class(transformers, config, phase)
+    said = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+    if not phase.generates:
+        return said or writes or transformers.AutoModel
+    if said is not None and said.can_generate():
+        return said
+    if writes is None:
+        raise InputError(
+            librarian(
+                f"hf:{request} writes no text, and has no phase {phase.value}",
+                there_is=["inference", "training"],
+                do="A class that does may be named: hf:TYPE:CLASS.",
+            )
+        )
+    return writes
+
+
+def _classes_of(transformers: Any, config: Any) -> list[str]:
+    """Model classes that take a configuration's class."""
+    module = sys.modules.get(type(config).__module__.replace(".configuration_", ".modeling_"))
+    names = getattr(module, "__all__", None) or [n for n in dir(transformers) if n.endswith(("Model", "LM"))]
+    kinds = ((name, getattr(transformers, name, None)) for name in names)
+    return sorted(name for name, kind in kinds if getattr(kind, "config_class", None) is type(config))
 
 
 def _inputs(model: Any, config: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
     """(keyword arguments, sizes) that the model's forward needs, by its main input and its configuration."""
     text = config.get_text_config()
+    if options.phase.generates:
+        return _written(model, config, text, options)
     tokens = _tokens("input_ids")
     sizes: dict[str, int] = {}
     main = model.main_input_name
@@ -237,6 +289,24 @@ def _inputs(model: Any, config: Any, options: Options) -> tuple[dict[str, Any], 
     if any(isinstance(t, TensorInput) and "seq_len" in t.dims for t in inputs.values()):
         sizes["seq_len"] = _seq_len(text, options)
     return inputs, sizes
+
+
+def _written(model: Any, config: Any, text: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
+    """(keyword arguments, sizes) of a prompt or of one step of writing.
+
+    Raises InputError for more tokens than the configuration has positions.
+    """
+    longest, decodes = _longest(text), options.phase is Phase.DECODE
+    context = options.context or 0
+    if decodes and not context:
+        usual = DEFAULT_CONTEXT if config.is_encoder_decoder else options.seq_len or DEFAULT_CONTEXT
+        context = min(usual, (longest or usual + 1) - 1)
+    prompt = _seq_len(text, options) if not decodes or config.is_encoder_decoder else 1
+    last = context + (1 if decodes or config.is_encoder_decoder else prompt)
+    if longest and last > longest:
+        text = f"context {context} and what comes after it pass the {longest} positions of this configuration"
+        raise InputError(text)
+    return step_inputs(model, config, options.phase, prompt, context)
 
 
 def _is_dual(config: Any) -> bool:

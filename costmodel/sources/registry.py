@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from costmodel.errors import InputError
+from costmodel.execution import Phase
 from costmodel.symbols import checked_size
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ __all__ = ["Options", "Source", "all_sources", "source"]
 class Options:
     """What a request says about input sizes, None where it leaves the model's own default, and its arguments.
 
-    ``image_size`` is (height, width) in pixels, ``input_shape`` the first input without its batch; ``arguments`` are
-    what the model is built with, by name, for the source to check.
+    ``image_size`` is (height, width) in pixels, ``input_shape`` the first input without its batch; ``phase`` and
+    ``context`` [tokens in the cache] belong to models that write text; ``arguments`` are what the model is built with,
+    by name, for the source to check.
     """
 
     image_size: tuple[int, int] | None = None
     input_shape: tuple[int, ...] | None = None
     seq_len: int | None = None
+    context: int | None = None
+    phase: Phase = Phase.INFERENCE
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -35,6 +39,8 @@ class Options:
         image_size: int | tuple[int, int] | None = None,
         input_shape: tuple[int, ...] | None = None,
         seq_len: int | None = None,
+        context: int | None = None,
+        phase: Phase = Phase.INFERENCE,
     ) -> Options:
         """Options whose sizes are whole numbers of at least 1.
 
@@ -42,7 +48,12 @@ class Options:
         """
         pair = (image_size, image_size) if isinstance(image_size, int) else image_size and tuple(image_size)
         shape = input_shape and tuple(input_shape)
-        for what, values in (("image size", pair), ("input shape", shape), ("seq_len", (seq_len,))):
+        for what, values in (
+            ("image size", pair),
+            ("input shape", shape),
+            ("seq_len", (seq_len,)),
+            ("context", (context,)),
+        ):
             if values is not None and any(v is not None and (type(v) is not int or v < 1) for v in values):
                 text = ",".join(dict.fromkeys(map(str, values)))
                 raise InputError(f"{what} must be made of whole numbers of at least 1, not {text}")
@@ -57,7 +68,7 @@ class Options:
             raise InputError(f"image size {pair[0]}x{pair[1]} contradicts input shape {','.join(map(str, shape))}")
         if pair is None and shape and len(shape) == 3:
             pair = (shape[1], shape[2])
-        return cls(pair, shape, seq_len)
+        return cls(pair, shape, seq_len, context, phase)
 
 
 Load: TypeAlias = "Callable[[str, Options], LoadedModel]"
@@ -74,7 +85,8 @@ class Source:
 
     ``load`` builds one; ``names`` lists what there is, each with its family; ``claims`` recognises a request
     without a prefix by its look (``model.pt2``); ``bare`` says whether names may be given without the prefix,
-    ``builds`` whether it builds what it loads, so that a request may hold arguments.
+    ``builds`` whether it builds what it loads, so that a request may hold arguments, ``generates`` whether it knows
+    models that write text.
     """
 
     prefix: str
@@ -83,6 +95,7 @@ class Source:
     claims: Callable[[str], bool]
     bare: bool
     builds: bool = True
+    generates: bool = False
 
 
 _SOURCES: dict[str, Source] = {}
@@ -98,13 +111,14 @@ def source(
     claims: Callable[[str], bool] = lambda _: False,
     bare: bool = False,
     builds: bool = True,
+    generates: bool = False,
 ) -> Callable[[Load], Load]:
     """Register the function below as the source of ``prefix:NAME``; it raises UnknownModelError or ModelError."""
 
     def register(load: Load) -> Load:
         if prefix in _SOURCES:
             raise ValueError(f"source {prefix!r} is registered twice")
-        _SOURCES[prefix] = Source(prefix, load, names, claims, bare, builds)
+        _SOURCES[prefix] = Source(prefix, load, names, claims, bare, builds, generates)
         return load
 
     return register

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from costmodel.errors import InputError, UnknownModelError, librarian, near_matches
+from costmodel.execution import Phase
 from costmodel.sources.aliases import ALIASES
 from costmodel.sources.arguments import Request, parse_request
 from costmodel.sources.loaded import LoadedModel
@@ -34,11 +35,14 @@ def resolve(
     image_size: int | tuple[int, int] | None = None,
     input_shape: tuple[int, ...] | None = None,
     seq_len: int | None = None,
+    context: int | None = None,
+    phase: Phase = Phase.INFERENCE,
 ) -> LoadedModel:
     """The model that ``request`` names, in eval mode, built on the meta device (inside ``real_weights``: on the CPU).
 
     ``image_size`` [pixels] is one number or (height, width); ``input_shape`` is the first input without its batch;
-    ``seq_len`` is in tokens. Defaults are the model's own.
+    ``seq_len`` is in tokens. Defaults are the model's own. ``phase`` and ``context`` (tokens in the cache) belong to
+    models that write text.
 
     Arguments in parentheses behind the name are what it is built with: :mod:`costmodel.sources.arguments`.
 
@@ -46,10 +50,14 @@ def resolve(
     InputError where the sizes do not fit the model, or it takes no such arguments.
     """
     parsed = parse_request(request)
-    options = replace(Options.checked(image_size, input_shape, seq_len), arguments=parsed.arguments)
+    options = replace(Options.checked(image_size, input_shape, seq_len, context, phase), arguments=parsed.arguments)
     place, name, note = _place(parsed.bare)
     if parsed.arguments and not place.builds:
         raise InputError(f"{name} is saved as it is, and takes no arguments such as {parsed.said}")
+    if (phase.generates or context) and not place.generates:
+        there = [f"{prefix}:" for prefix, other in all_sources().items() if other.generates]
+        asked = f"phase={phase.value}" if phase.generates else "a context"
+        raise InputError(librarian(f"{asked} belongs to models that write text, not to {request}", there_is=there))
     loaded = _sized(place.load(name, options), options)
     loaded.name = _named(loaded.name, parsed)
     loaded.notes[:0] = note
@@ -120,7 +128,7 @@ def _sized(loaded: LoadedModel, options: Options) -> LoadedModel:
         if not {"height", "width"} <= loaded.sizes.keys():
             raise InputError(librarian(f"{loaded.name} has no image size", there_is=_described(loaded)))
         loaded.sizes["height"], loaded.sizes["width"] = options.image_size
-    if options.seq_len:
+    if options.seq_len and options.phase is not Phase.DECODE:
         if "seq_len" not in loaded.sizes:
             raise InputError(librarian(f"{loaded.name} has no seq_len", there_is=_described(loaded)))
         loaded.sizes["seq_len"] = options.seq_len

@@ -144,6 +144,28 @@ def forward_on_meta(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
         _forward(module, args, kwargs, recorder)
 
 
+def prepared(
+    prepare: Callable[[Any, dict[str, Any]], tuple[dict[str, Any], list[tuple[str, torch.Tensor]]]],
+    module: nn.Module,
+    kwargs: dict[str, Any],
+    device: str,
+) -> tuple[dict[str, Any], list[tuple[str, torch.Tensor]]]:
+    """What ``prepare`` makes of a run's arguments by running ``module`` (already on meta), unrecorded.
+
+    Raises TraceError as :func:`record` does, and what ``prepare`` raises.
+    """
+    recorder = _Unrecorded(device=DeviceKind(device))
+    recorder.doing = "forward pass over the prompt"
+    with torch.inference_mode(), recorder.device.answering():
+        try:
+            with recorder:
+                return prepare(module, kwargs)
+        except CostmodelError:
+            raise
+        except Exception as error:
+            raise ForwardError(_explain(module, error, recorder.doing), _first_line(error)) from error
+
+
 def record(
     module: nn.Module,
     args: Sequence[Any],
@@ -158,6 +180,7 @@ def record(
     prime: int | None = None,
     trains: bool = False,
     loss: Callable[[Any], torch.Tensor] | None = None,
+    states: Sequence[tuple[str, torch.Tensor]] = (),
     real: RealSubstrate | None = None,
 ) -> RawTrace:
     """Run ``module`` (already on meta) once and return what it asked for.
@@ -165,7 +188,8 @@ def record(
     The module sees a device of the kind ``device``. ``names`` name the input tensors in the order of their leaves,
     ``values`` hold what those of the same shape contain. ``prime``: the batch, where it stands for every other.
     ``trains``: the loss, the backward pass and the gradients are recorded too; ``loss``
-    makes a scalar of the result, None: see :class:`StepRecorder`. With ``real``, module and inputs lie on
+    makes a scalar of the result, None: see :class:`StepRecorder`. ``states`` are tensors that lie in other arguments
+    than tensors, with their names: a cache. With ``real``, module and inputs lie on
     the CPU and are computed there. Raises TraceError, naming the line of the model,
     when its forward fails or depends on values; what ``guard`` raises goes through.
     """
@@ -183,6 +207,8 @@ def record(
             value = values[position] if position < len(values) else None
             if value is not None and value.shape == leaf.shape and leaf.is_meta:
                 meta.values.give(leaf, value.clone())
+        for name, state in states:
+            recorder.trace.inputs.append(recorder.add(state, "input", name))
         if real is None:
             _adopt_buffers(module, meta)
         for name, parameter in module.named_parameters():
@@ -243,7 +269,9 @@ def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
         if isinstance(leaf, torch.Tensor):
             yield leaf
         elif hasattr(leaf, "__dict__"):
-            yield from (v for v in vars(leaf).values() if isinstance(v, torch.Tensor))
+            held = [part for value in vars(leaf).values() for part in (value if isinstance(value, list) else [value])]
+            held += [part for layer in held if hasattr(layer, "__dict__") for part in vars(layer).values()]
+            yield from (v for v in held if isinstance(v, torch.Tensor) and v.numel())
 
 
 def _first_line(error: BaseException) -> str:

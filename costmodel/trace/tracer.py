@@ -20,7 +20,7 @@ from costmodel.trace.agree import difference
 from costmodel.trace.batch_of_one import makes_constants_of_the_batch, may_differ_at_one
 from costmodel.trace.build import GraphBuilder, same_structure
 from costmodel.trace.checks import Checks
-from costmodel.trace.forward import ForwardError, meta_copy, record
+from costmodel.trace.forward import ForwardError, meta_copy, prepared, record
 from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
 from costmodel.trace.lazy import materialized
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SYMBOLS", "Tracer", "agrees", "channels_last", "trace"]
 
 #: Sizes that may be left open, in the order in which they are printed.
-SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len")
+SYMBOLS = ("batch", "frames", "height", "width", "seq_len", "decoder_seq_len", "context")
 
 _SIDES = {"height", "width"}
 
@@ -141,6 +141,9 @@ class Tracer:
             args, kwargs = self.loaded.inputs(self._named(sizes))
             if self.variant.layout == "nhwc":
                 args, kwargs = channels_last((args, kwargs))
+            states: list[tuple[str, torch.Tensor]] = []
+            if self.loaded.prepare is not None:
+                kwargs, states = prepared(self.loaded.prepare, module, kwargs, self.variant.device)
             checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
             try:
                 run = record(
@@ -155,6 +158,7 @@ class Tracer:
                     device=self.variant.device,
                     trains=trains,
                     loss=self.loaded.loss,
+                    states=states,
                     prime=sizes.get("batch"),
                 )
             except ForwardError as error:
