@@ -155,7 +155,7 @@ def add_phase(parser: argparse.ArgumentParser) -> None:
     """What the run is for, and what a training step does with its gradients."""
     parser.add_argument(
         "--phase", choices=[phase.value for phase in Phase], default=Phase.INFERENCE.value,
-        help="training: forward pass, loss, backward pass and optimizer of one step; prefill, decode: a prompt, and one "
+        help="training: forward pass, loss, backward pass and optimizer of one step; prefill, decode: a prompt, one "
         "step of writing text with its cache (hf: models; default: inference)",
     )  # fmt: skip
     training = parser.add_argument_group("training", "options of --phase training")
@@ -192,7 +192,18 @@ def running(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_sizes` and :func:`add_execution` asked for, as :func:`costmodel.analyze` takes it."""
-    names = ("batch", "image_size", "input_shape", "seq_len", "context", "dtype", "layout", "mode", "host", "power_limit")
+    names = (
+        "batch",
+        "image_size",
+        "input_shape",
+        "seq_len",
+        "context",
+        "dtype",
+        "layout",
+        "mode",
+        "host",
+        "power_limit",
+    )
     return {
         **{name: getattr(arguments, name) for name in names},
         **trained(arguments),
