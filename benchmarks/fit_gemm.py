@@ -27,7 +27,6 @@ import numpy as np
 
 from costmodel.hardware import load
 from costmodel.timing import CONSTANTS, Constants
-from costmodel.timing.clock import Clock
 from costmodel.timing.gemm import gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.validate.replay import COPIES
@@ -131,13 +130,12 @@ def reuse(rows: Rows) -> tuple[Array, Array] | None:
 
 def predict(rows: Rows, c: Constants) -> Array:
     """Seconds of every row, by the package's own model."""
-    machine = dataclasses.replace(rows.machine, clock=Clock.of(load(rows.device), c.clock))
     distance = reuse(rows)
     between = [None] * len(rows.seconds) if distance is None else list(zip(*distance, strict=True))
     return rows.dispatch_s + np.array(
         [
             gemm_time(
-                *map(int, sizes), dtype=rows.dtype, hw=machine, bytes_cold=False, reuse_bytes=bytes_between,
+                *map(int, sizes), dtype=rows.dtype, hw=rows.machine, bytes_cold=False, reuse_bytes=bytes_between,
                 constants=c.products,
             ).seconds
             for sizes, bytes_between in zip(rows.sizes, between, strict=True)

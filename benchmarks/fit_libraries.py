@@ -26,10 +26,23 @@ from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import judge_operator, operator_roofline_s
 
 ROOT = Path(__file__).parents[1]
+#: What is fitted of a record; a share of batched products only where there are rows of them.
 RATIOS = ("efficiency", "start", "step_latency", "operand_rate", "result_rate")
-#: Record, device, dtype of its rows, file, library (its first word), operators.
+#: The same of kernels on FMA lanes and of rocBLAS's, whose batched products were measured.
+BATCHED_RATIOS = (
+    "efficiency",
+    "batched_efficiency",
+    "start",
+    "step_latency",
+    "operand_rate",
+    "stream_rate",
+    "tile_start",
+)
+#: Record, device, dtype of its rows, file, library (its first word). ``PRODUCTS`` are the plain products of matrix
+#: units, ``LANES`` those of FMA lanes, ``CONVOLUTIONS`` the implicit GEMM of a library of convolutions.
+PRODUCTS, LANES, CONVOLUTIONS = "matrix products", "products on lanes", "convolutions"
 FITS = (
-    ("", "h100-sxm-80gb", "bf16", "ops_gemm_bf16_h100.csv.gz", ""),
+    (PRODUCTS, "h100-sxm-80gb", "bf16", "ops_gemm_bf16_h100.csv.gz", ""),
     ("fp8_gemm", "h100-sxm-80gb", "fp8", "ops_gemm_quant.csv.gz", "trtllm"),
     ("fp8_gemm", "l40s", "fp8", "ops_gemm_quant.csv.gz", "trtllm"),
     ("fp8_gemm_cutlass", "h100-sxm-80gb", "fp8", "ops_gemm_quant.csv.gz", "vllm"),
@@ -39,10 +52,14 @@ FITS = (
     ("int8_gemm", "a100-sxm-80gb", "sq", "ops_gemm_quant.csv.gz", "trtllm"),
     ("int8_weight_gemm", "a100-sxm-80gb", "int8_wo", "ops_gemm_quant.csv.gz", "trtllm"),
     ("int4_weight_gemm", "a100-sxm-80gb", "int4_wo", "ops_gemm_quant.csv.gz", "trtllm"),
-    ("", "mi100", "fp32", "ops_conv_miopen.csv.gz", ""),
-    ("", "mi100", "fp16", "ops_conv_miopen.csv.gz", ""),
-    ("", "mi100", "bf16", "ops_conv_miopen.csv.gz", ""),
-    ("", "mi100", "fp32", "ops_neusight_l4_mi100.csv.gz", ""),
+    (CONVOLUTIONS, "mi100", "fp32", "ops_conv_miopen.csv.gz", ""),
+    (CONVOLUTIONS, "mi100", "fp16", "ops_conv_miopen.csv.gz", ""),
+    (CONVOLUTIONS, "mi100", "bf16", "ops_conv_miopen.csv.gz", ""),
+    (PRODUCTS, "mi100", "fp32", "ops_neusight_l4_mi100.csv.gz", ""),
+    (LANES, "p100-pcie-16gb", "fp32", "ops_neusight.csv.gz", ""),
+    (LANES, "v100-pcie-32gb", "fp32", "ops_neusight.csv.gz", ""),
+    (LANES, "t4", "fp32", "ops_neusight.csv.gz", ""),
+    (LANES, "a100-pcie-40gb", "fp32", "ops_neusight.csv.gz", ""),
 )
 #: Whose record of the same name another machine would borrow.
 OTHER = {"h100-sxm-80gb": "l40s", "l40s": "h100-sxm-80gb"}
@@ -50,7 +67,7 @@ OTHER = {"h100-sxm-80gb": "l40s", "l40s": "h100-sxm-80gb"}
 
 @dataclass(frozen=True)
 class Fit:
-    """Rows of one record on one machine. ``record`` is empty for the plain products of matrix units."""
+    """Rows of one record on one machine."""
 
     record: str
     hardware: HardwareProfile
@@ -63,13 +80,25 @@ class Fit:
     def machine(self, kernels: ProductKernels) -> HardwareProfile:
         """The machine with other kernels in the place of the record's."""
         generation = self.hardware.gpu
-        if not self.record:
+        if self.record == PRODUCTS:
             return replace(self.hardware, generation=replace(generation, matrix_products=kernels))
+        if self.record == LANES:
+            return replace(self.hardware, generation=replace(generation, simt_products=kernels))
+        if self.record == CONVOLUTIONS:
+            convolutions = replace(generation.convolutions, matrix_products=kernels)
+            return replace(self.hardware, generation=replace(generation, convolutions=convolutions))
         records = (
             replace(record, kernels=kernels) if record.name == self.record else record
             for record in generation.quantized_products
         )
         return replace(self.hardware, generation=replace(generation, quantized_products=tuple(records)))
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """What these rows tell of the record."""
+        if any(row.op == "bmm" for row in self.rows):
+            return tuple(name for name in BATCHED_RATIOS if getattr(self.kernels, name))
+        return RATIOS
 
     def ratios(self, kernels: ProductKernels) -> np.ndarray:
         """Predicted over measured time of every row."""
@@ -78,8 +107,14 @@ class Fit:
 
 
 def kernels_of(hardware: HardwareProfile, record: str) -> ProductKernels:
-    if not record:
-        return hardware.gpu.matrix_products
+    generation = hardware.gpu
+    own = {
+        PRODUCTS: generation.matrix_products,
+        LANES: generation.simt_products,
+        CONVOLUTIONS: generation.convolutions.matrix_products,
+    }.get(record)
+    if own is not None:
+        return own
     return next(found.kernels for found in hardware.gpu.quantized_products if found.name == record)
 
 
@@ -94,7 +129,7 @@ def read(folder: Path, count: int) -> list[Fit]:
             if isinstance(row, OperatorRow)
             and (row.device, row.dtype) == (device, dtype)
             and row.library.startswith(library)
-            and row.op in ("linear", "linear_no_bias", "conv2d")
+            and row.op in ("linear", "linear_no_bias", "bmm", "conv2d")
         ]
         rows = with_floors(
             rows, lambda row, on=hardware: operator_roofline_s(row, on), lambda row, on=hardware: on.kernel_fixed_s
@@ -113,11 +148,11 @@ def fitted(fit: Fit) -> ProductKernels:
     """Least soft absolute deviation of log time over the ratios; a weak pull to the record keeps what is left open."""
     from scipy.optimize import least_squares
 
-    start = np.log([getattr(fit.kernels, name) for name in RATIOS])
+    start = np.log([getattr(fit.kernels, name) for name in fit.fitted])
 
     def kernels(x: np.ndarray) -> ProductKernels:
-        values = {name: math.exp(value) for name, value in zip(RATIOS, x, strict=True)}
-        return replace(fit.kernels, batched_efficiency=values["efficiency"], **values)
+        values = {name: math.exp(value) for name, value in zip(fit.fitted, x, strict=True)}
+        return replace(fit.kernels, **{"batched_efficiency": values["efficiency"]} | values)
 
     def residuals(x: np.ndarray) -> np.ndarray:
         pull = 0.03 * math.sqrt(len(fit.rows) / 1000) * (x - start)
@@ -136,17 +171,16 @@ def main() -> None:
     print(f"{'record':18} {'device':14} {'dtype':9} {'rows':>5} {columns}")
     for fit in read(options.measured, options.rows):
         own = told(fit.ratios(kernels := fitted(fit))) if not options.no_fit else ""
-        other = OTHER.get(fit.hardware.name) if fit.record else None
+        other = OTHER.get(fit.hardware.name) if fit.record != PRODUCTS else None
         others = told(fit.ratios(kernels_of(load(other), fit.record))) if other else ""
-        name = fit.record or "matrix products"
         first = fit.rows[0]
         print(
-            f"{name:18} {fit.hardware.name:14} {first.dtype:9} {len(fit.rows):5} {told(fit.ratios(fit.kernels)):>13} "
-            f"{own:>13} {others:>13}",
+            f"{fit.record:18} {fit.hardware.name:14} {first.dtype:9} {len(fit.rows):5} "
+            f"{told(fit.ratios(fit.kernels)):>13} {own:>13} {others:>13}",
             flush=True,
         )
         if own:
-            print("  own:", ", ".join(f"{ratio} {getattr(kernels, ratio):.3g}" for ratio in RATIOS), flush=True)
+            print("  own:", ", ".join(f"{ratio} {getattr(kernels, ratio):.3g}" for ratio in fit.fitted), flush=True)
 
 
 if __name__ == "__main__":

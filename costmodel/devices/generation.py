@@ -64,6 +64,7 @@ class GpuGeneration(Generation):
     ``l2_copies``           how often L2 holds what all units read: 2 where two halves copy each other's lines.
     ``multicast``           units that share one read of an operand (thread block clusters).
     ``row_reach_bytes``     row pitch at which address translation has taken half of its toll [B]; None: no toll.
+    ``channel_period_bytes``  row pitch at which all rows fall on one channel of memory [B]; None: spread by a hash.
     ``schedulers_per_unit`` warps issued a clock.
     ``matrix_products``, ``simt_products``, ``convolutions``   what its libraries run on matrix units and on FMA lanes.
     ``quantized_products``  products of float8, int8 and narrow weights, where they were measured on it.
@@ -79,6 +80,7 @@ class GpuGeneration(Generation):
     l2_copies: int = 1
     multicast: int = 1
     row_reach_bytes: float | None = None
+    channel_period_bytes: int | None = None
     schedulers_per_unit: int = 4
     matrix_products: ProductKernels = CUBLAS_MATRIX
     simt_products: ProductKernels = CUBLAS_SIMT

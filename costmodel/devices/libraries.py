@@ -24,6 +24,7 @@ __all__ = [
     "MIOPEN",
     "ONEDNN_AVX2",
     "ONEDNN_AVX512",
+    "ROCBLAS_XDLOPS",
     "WGMMA",
     "XDLOPS",
     "XDLOPS_TILES",
@@ -51,9 +52,10 @@ class ProductKernels:
     :mod:`costmodel.timing.gemm`), each over the figure there [1]: ``start`` the fixed time of a kernel,
     ``step_latency`` the least time of one element of k, ``operand_rate`` the rate at which operands come from L2,
     ``result_rate`` the rate at which a unit writes a finished tile, ``stream_rate`` that at which operands come from
-    DRAM, ``split_start`` the fixed time of a split. ``splits`` says whether the library has kernels that split k;
-    ``by_rows`` lists tiles by the most rows of A that they are taken for, in rising order, where a library chooses by
-    the rows alone.
+    DRAM, ``split_start`` the fixed time of a split. ``tile_start`` is what each tile waits for its first operands, as
+    far as no other block of its unit works meanwhile [clock cycles]. ``splits`` says whether the library has kernels
+    that split k; ``by_rows`` lists tiles by the most rows of A that they are taken for, in rising order, where a
+    library chooses by the rows alone.
     """
 
     tiles: Tiles
@@ -66,6 +68,7 @@ class ProductKernels:
     result_rate: float = 1.0
     stream_rate: float = 1.0
     split_start: float = 1.0
+    tile_start: float = 0.0
     splits: bool = True
     by_rows: tuple[tuple[float, Tiles], ...] = ()
 
@@ -95,10 +98,12 @@ class ConvolutionKernels:
     """Kernels of fp32 convolutions on FMA lanes: tiles (output positions, output channels) of implicit GEMM, those of
     the batched products of non-fused Winograd, and the algorithms that the library offers. ``converts_layout`` says
     whether its kernels for matrix units want channels last, so that NCHW operands are converted around them;
-    ``keeps_taps`` whether a unit's cache serves all but the first tap of a filter's row that reads a pixel."""
+    ``keeps_taps`` whether a unit's cache serves all but the first tap of a filter's row that reads a pixel.
+    ``matrix_products`` are its kernels on matrix units, where they are not those of the generation's products."""
 
     tiles: Tiles
     winograd_tiles: Tiles
+    matrix_products: ProductKernels | None = None
     converts_layout: bool = True
     keeps_taps: bool = True
     algorithms: tuple[str, ...] = ("implicit_gemm", "winograd", "winograd_nonfused", "fft")
@@ -161,11 +166,10 @@ WGMMA = ProductKernels(
     operand_rate=1.88,
     result_rate=1.97,
 )
-#: Products on CDNA's matrix cores: rocBLAS's (Tensile) and the implicit GEMM of MIOpen, whose xdlops kernels are built
-#: alike. Fitted to 1,500 public rows each of MIOpen's forward convolutions in fp32, fp16 and bf16 on an MI100 and to
-#: NeuSight's fp32 linear: 0.70 of the peak; 11,000 cycles (7 µs) a kernel; 23 cycles an element of k, for blocks that
-#: neither load past the registers nor are many to a unit. Two blocks a unit hide the writing of results; k is not split
-#: (1024 x 1024 x 32768 runs at the 16 TFLOP/s of 64 tiles on 120 units).
+#: Implicit GEMM of MIOpen on CDNA's matrix cores (xdlops kernels). Fitted to 1,500 public rows each of its forward
+#: convolutions in fp32, fp16 and bf16 on an MI100: 0.70 of the peak; 11,000 cycles (7 µs) a kernel; 23 cycles an
+#: element of k, for blocks that neither load past the registers nor are many to a unit. Two blocks a unit hide the
+#: writing of results; k is not split.
 XDLOPS_TILES: Tiles = (*CUBLAS_MATRIX_TILES, (64, 16), (16, 64))
 XDLOPS = ProductKernels(
     tiles=XDLOPS_TILES,
@@ -176,6 +180,19 @@ XDLOPS = ProductKernels(
     step_latency=3.44,
     result_rate=10.0,
     splits=False,
+)
+#: Products of rocBLAS (Tensile) on the same cores, built alike: k is not split (1024 x 1024 x 32768 runs at the 16
+#: TFLOP/s of 64 tiles on 120 units). Fitted to NeuSight's fp32 linear and bmm on an MI100. Batched products behave as
+#: with one tile, whatever their sizes. Some with two sides of 196 to 512 elements run at a third of the rate of others;
+#: which ones follows no rule of sizes that was found (rocBLAS takes the kernel of the nearest sizes it was tuned for).
+ROCBLAS_XDLOPS = replace(
+    XDLOPS,
+    batched_tiles=((64, 64),),
+    efficiency=0.72,
+    batched_efficiency=0.60,
+    start=2.0,
+    operand_rate=1.2,
+    tile_start=600.0,
 )
 #: float8 products of cuBLASLt on Hopper. Ratios fitted to 1,954 public rows of TensorRT-LLM on an H100 SXM, whose
 #: activations are quantized per tensor first; half the bytes halve the latency of an element of k. ``start`` holds also
@@ -204,7 +221,7 @@ FP8_WGMMA_CUTLASS = replace(
     kernels=replace(
         WGMMA,
         efficiency=0.64,
-        batched_efficiency=0.64,
+        batched_efficiency=0.60,
         step_latency=0.206,
         operand_rate=1.8,
         stream_rate=0.9,
@@ -300,6 +317,7 @@ CUDNN = ConvolutionKernels(tiles=CUDNN_SIMT_TILES, winograd_tiles=((128, 128),))
 MIOPEN = ConvolutionKernels(
     tiles=CUDNN_SIMT_TILES,
     winograd_tiles=((128, 128),),
+    matrix_products=XDLOPS,
     algorithms=("implicit_gemm", "winograd"),
     converts_layout=False,
     keeps_taps=False,

@@ -79,6 +79,9 @@ class GemmConstants:
     simt_feed: float = 4.6
     #: Toll of address translation on rows far apart, over the loop time [1]; Pascal only.
     row_toll: float = 1.5
+    #: Toll on rows that all fall on one channel of memory, over the loop time [1], where a generation has it: rows of
+    #: 256 KiB multiply at a third of the rate on an MI100 (9 to 11 of 30 TFLOP/s), rows of 128 KiB at 0.75 of it.
+    channel_toll: float = 2.0
 
 
 GEMM = GemmConstants()
@@ -232,7 +235,7 @@ def _tiles(
                 columns=columns,
                 multiply=multiply,
                 feed=feed,
-                epilogue=epilogue if engine.matrix else 0.0,
+                epilogue=(epilogue if engine.matrix else 0.0) + kernels.tile_start,
                 slowest=max(kernels.step_latency * constants.k_latency_cycles, feed / constants.l2_unit_burst),
                 has_half_rows=(rows // 2, columns) in shapes,
                 has_half_columns=(rows, columns // 2) in shapes,
@@ -353,9 +356,14 @@ def _join(one: float, other: float, power: float) -> float:
 
 def _row_toll(k: int, engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> float:
     """How rows ``k`` elements apart stretch the loop; both operands of a linear layer have such rows."""
-    if hw.row_reach_bytes is None:
-        return 1.0
-    return 1 + constants.row_toll / (1 + (hw.row_reach_bytes / (k * engine.element_bytes)) ** 3)
+    pitch = k * engine.element_bytes
+    toll = 1.0
+    if hw.row_reach_bytes is not None:
+        toll += constants.row_toll / (1 + (hw.row_reach_bytes / pitch) ** 3)
+    if hw.channel_period_bytes is not None:
+        shared = math.gcd(int(pitch), hw.channel_period_bytes) / hw.channel_period_bytes
+        toll += constants.channel_toll * shared**2
+    return toll
 
 
 def _vector_product(

@@ -49,8 +49,8 @@ class GemmMachine:
 
     ``l2_bytes`` is what one unit sees: the capacity over the copies of a line that L2 holds. ``multicast`` is the
     number of units that share one read of an operand. ``row_reach_bytes`` is the row pitch at which address translation
-    has taken half of its toll. ``engines`` are found by the dtype of the operands, those of narrow formats by the name
-    of their kernels.
+    has taken half of its toll, ``channel_period_bytes`` one at which all rows fall on one channel of memory.
+    ``engines`` are found by the dtype of the operands, those of narrow formats by the name of their kernels.
     """
 
     unit_count: int
@@ -62,6 +62,7 @@ class GemmMachine:
     engines: Mapping[str, GemmEngine]
     multicast: int = 1
     row_reach_bytes: float | None = None
+    channel_period_bytes: int | None = None
 
     def engine(self, dtype: str) -> GemmEngine:
         """The engine of a dtype; raises :class:`ProfileError` naming those there are."""
@@ -81,10 +82,16 @@ class GemmMachine:
         return self.dram_bytes_per_s * min(1.0, self.dram_fraction * share)
 
     @classmethod
-    def from_profile(cls, profile: HardwareProfile, constants: ClockConstants = CLOCK) -> GemmMachine:
+    def from_profile(
+        cls,
+        profile: HardwareProfile,
+        constants: ClockConstants = CLOCK,
+        matrix_products: ProductKernels | None = None,
+    ) -> GemmMachine:
         """The machine of a hardware profile; its generation fills in where the profile is silent.
 
-        Raises :class:`ProfileError` for a machine that is no GPU.
+        ``matrix_products`` are the kernels on matrix units; None: those of the generation's products. Raises
+        :class:`ProfileError` for a machine that is no GPU.
         """
         generation, clock = profile.gpu, Clock.of(profile, constants)
         l2 = profile.find_memory_level("l2")
@@ -95,9 +102,10 @@ class GemmMachine:
             dram_fraction=profile.achievable_dram_fraction,
             l2_bytes=(l2.capacity_bytes if l2 and l2.capacity_bytes else 0.0) / generation.l2_copies,
             l2_bytes_per_s=_l2_rate(profile),
-            engines=_engines(profile, clock),
+            engines=_engines(profile, clock, matrix_products or generation.matrix_products),
             multicast=generation.multicast,
             row_reach_bytes=generation.row_reach_bytes,
+            channel_period_bytes=generation.channel_period_bytes,
         )
 
 
@@ -110,7 +118,7 @@ def _l2_rate(profile: HardwareProfile) -> float:
     return profile.gpu.l2_bytes_per_clock * profile.unit_count * profile.clock_hz
 
 
-def _engines(profile: HardwareProfile, clock: Clock) -> dict[str, GemmEngine]:
+def _engines(profile: HardwareProfile, clock: Clock, products: ProductKernels) -> dict[str, GemmEngine]:
     """For each dtype its matrix engine, or else its FMA lanes."""
     found = {}
     for dtype, size in ELEMENT_BYTES.items():
@@ -124,7 +132,7 @@ def _engines(profile: HardwareProfile, clock: Clock) -> dict[str, GemmEngine]:
             clock_hz=clock.long_product_hz(peak),
             matrix=matrix is not None,
             element_bytes=size,
-            kernels=profile.gpu.matrix_products if matrix else profile.gpu.simt_products,
+            kernels=products if matrix else profile.gpu.simt_products,
         )
     for record in profile.gpu.quantized_products:
         base = found.get(record.multiplies)

@@ -43,6 +43,9 @@ class GpuModel:
         self.hardware, self.constants = hardware, constants
         self.machine = GpuMachine.from_profile(hardware, constants.clock)
         self.products = GemmMachine.from_profile(hardware, constants.clock)
+        own = self.machine.convolutions.matrix_products
+        #: The same with the kernels of its library of convolutions.
+        self.implicit = GemmMachine.from_profile(hardware, constants.clock, own) if own else self.products
         self.clock = Clock.of(hardware, constants.clock)
         self.attention = {kernels.name: kernels for kernels in hardware.gpu.attention}
         self.power = Power(hardware, constants.power)
@@ -160,7 +163,7 @@ def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:
         product.k,
         product.batch,
         dtype=kernel.algorithm if kernel.algorithm in model.products.engines else kernel.dtype,
-        hw=model.products,
+        hw=model.implicit if isinstance(kernel.shape, Convolution) else model.products,
         traffic_bytes=kernel.bytes,
         row_reuse=row_reuse(kernel, model),
         constants=constants,

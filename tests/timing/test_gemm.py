@@ -153,6 +153,33 @@ def test_shared_reads_of_a_cluster_speed_up_products_that_l2_feeds() -> None:
     assert shared.seconds < alone.seconds < gemm_time(8192, 8192, 8192, hw=BIG).seconds * 4
 
 
+def test_rows_on_one_channel_multiply_slower_and_their_neighbours_do_not() -> None:
+    """Rows 2**16 fp32 elements apart are 256 KiB apart; with 64 more they are not."""
+    period = dataclasses.replace(BIG, channel_period_bytes=2**18)
+
+    def slower(k: int) -> float:
+        one, other = (gemm_time(4096, 4096, k, dtype="fp32", hw=hw).compute_s for hw in (period, BIG))
+        return one / other
+
+    assert 2.5 < slower(2**16) <= 3.0
+    assert 1.2 < slower(2**15) < slower(2**16)
+    assert slower(2**16 + 64) == pytest.approx(1.0, abs=0.01)
+    assert slower(2**10) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_tile_that_waits_for_its_operands_waits_once_a_round() -> None:
+    engine = BIG.engine("fp32")
+    plain = dataclasses.replace(engine.kernels, batched_tiles=((64, 64),))
+    rounds = 5
+
+    def seconds(tile_start: float) -> float:
+        kernels = dataclasses.replace(plain, tile_start=tile_start)
+        machine = dataclasses.replace(BIG, engines={"fp32": dataclasses.replace(engine, kernels=kernels)})
+        return gemm_time(64, 64, 64, rounds * BIG.unit_count, dtype="fp32", hw=machine).compute_s
+
+    assert seconds(1000.0) - seconds(0.0) == pytest.approx(rounds * 1000 / engine.clock_hz)
+
+
 def test_tiles_are_symmetric() -> None:
     """The transposed product is as fast only because every tile has its transpose."""
     for tiles in (CUBLAS_MATRIX_TILES, CUBLAS_SIMT_TILES):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.hardware import load, names
+from costmodel.hardware import HardwareProfile, load, names
 from costmodel.kernels import Kernel
 from costmodel.kernels.shapes import Attention, Convolution, Depthwise, Planes, Pooling, Product, Rows, Window
 from costmodel.timing import KernelSeconds
@@ -175,3 +176,22 @@ def test_taps_of_a_filters_row_share_what_the_unit_has_loaded(stride: int, reuse
     machine = GemmMachine.from_profile(A100)
     expected = gemm_time(*geometry, dtype="fp16", hw=machine, traffic_bytes=2e6, row_reuse=reuse).seconds
     assert gpu_kernel_time(kernel, A100).seconds() == pytest.approx(expected)
+
+
+def test_a_library_of_convolutions_may_have_kernels_of_its_own() -> None:
+    """Slower kernels of products leave convolutions as they are, where their library has others."""
+    machine = load("mi100")
+    slow = dataclasses.replace(machine.gpu.matrix_products, efficiency=0.4)
+    slower = dataclasses.replace(machine, generation=dataclasses.replace(machine.gpu, matrix_products=slow))
+    product = Product(m=32 * 28 * 28, n=256, k=256 * 9, item_bytes=2)
+    kernel = Kernel(
+        op="aten.conv2d", algorithm="implicit_gemm", engine="matrix", dtype="fp16", shape=Convolution(product),
+        matrix_flops=2 * product.macs, bytes_read=10**7,
+    )  # fmt: skip
+    alike = dataclasses.replace(kernel, op="aten.mm", algorithm="gemm", shape=product)
+
+    def seconds(kernel: Kernel, hw: HardwareProfile) -> float:
+        return gpu_kernel_time(kernel, hw).compute_s
+
+    assert seconds(kernel, slower) == seconds(kernel, machine)
+    assert seconds(alike, slower) > 1.5 * seconds(alike, machine)

@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import MIOPEN, XDLOPS
+from costmodel.devices.libraries import MIOPEN, ROCBLAS_XDLOPS
 
 GENERATION = GpuGeneration(
     name="cdna1",
@@ -14,10 +14,12 @@ GENERATION = GpuGeneration(
     process="n7",
     dram="HBM",
     l2_bytes_per_clock=35.0,
-    matrix_products=XDLOPS,
+    # NeuSight's fp32 linear on an MI100: rows of 65,536 elements; rows of 50,272 are no slower than short ones.
+    channel_period_bytes=256 * 1024,
+    matrix_products=ROCBLAS_XDLOPS,
     convolutions=MIOPEN,
     assumptions=(
-        "rocBLAS's batched products run as its single ones and MIOpen's Winograd as implicit GEMM, on matrix cores",
+        "rocBLAS's fp16 and bf16 products have the tiles of its fp32 ones; MIOpen's Winograd runs as implicit GEMM",
         "L2 is fed as on NVIDIA's GPUs with HBM",
     ),
 )

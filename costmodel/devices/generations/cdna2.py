@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import MIOPEN, XDLOPS
+from costmodel.devices.libraries import MIOPEN, ROCBLAS_XDLOPS
 
 GENERATION = GpuGeneration(
     name="cdna2",
@@ -14,7 +14,7 @@ GENERATION = GpuGeneration(
     process="n7",
     dram="HBM",
     l2_bytes_per_clock=35.0,
-    matrix_products=XDLOPS,
+    matrix_products=ROCBLAS_XDLOPS,
     convolutions=MIOPEN,
     assumptions=(
         "rocBLAS's and MIOpen's kernels are those of CDNA 1",

@@ -2,7 +2,8 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import MIOPEN, XDLOPS
+from costmodel.devices.generations.cdna2 import GENERATION as CDNA2
+from costmodel.devices.libraries import MIOPEN, ROCBLAS_XDLOPS
 
 GENERATION = GpuGeneration(
     name="cdna3",
@@ -14,10 +15,7 @@ GENERATION = GpuGeneration(
     process="4n",
     dram="HBM",
     l2_bytes_per_clock=35.0,
-    matrix_products=XDLOPS,
+    matrix_products=ROCBLAS_XDLOPS,
     convolutions=MIOPEN,
-    assumptions=(
-        "rocBLAS's and MIOpen's kernels are those of CDNA 1",
-        "L2 is fed as on NVIDIA's GPUs with HBM",
-    ),
+    assumptions=CDNA2.assumptions,
 )

@@ -19,7 +19,11 @@ GENERATION = GpuGeneration(
     # bmm (not transposed) on a P100. Its bmm (row-major) shows one kernel for all shapes; cuBLAS, which counts columns
     # first, calls it 128x64.
     simt_products=ProductKernels(
-        tiles=CUBLAS_SIMT_TILES, batched_tiles=((64, 128),), efficiency=0.78, batched_efficiency=1.0
+        tiles=CUBLAS_SIMT_TILES,
+        batched_tiles=((64, 128),),
+        efficiency=0.78,
+        batched_efficiency=1.0,
+        tile_start=1000.0,
     ),
     convolutions=CUDNN_BEFORE_AMPERE,
 )

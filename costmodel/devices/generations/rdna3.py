@@ -2,6 +2,7 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
+from costmodel.devices.generations.rdna1 import GENERATION as RDNA1
 
 GENERATION = GpuGeneration(
     name="rdna3",
@@ -13,8 +14,5 @@ GENERATION = GpuGeneration(
     process="4n",
     dram="GDDR",
     l2_bytes_per_clock=15.0,
-    assumptions=(
-        "tiles, efficiencies and convolution algorithms are cuBLAS's and cuDNN's, not yet rocBLAS's and MIOpen's",
-        "L2 is fed as on NVIDIA's GPUs with GDDR",
-    ),
+    assumptions=RDNA1.assumptions,
 )

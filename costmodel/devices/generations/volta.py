@@ -20,6 +20,7 @@ GENERATION = GpuGeneration(
         batched_tiles=((128, 128), (128, 64), (64, 128), (64, 64)),
         efficiency=1.0,
         batched_efficiency=1.0,
+        tile_start=500.0,
     ),
     convolutions=CUDNN_BEFORE_AMPERE,
 )
