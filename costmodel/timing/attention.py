@@ -24,7 +24,7 @@ from costmodel.timing.timeline import KernelSeconds
 __all__ = ["EXPONENTIALS_PER_CLOCK", "OVERLAP", "AttentionMachine", "attention_time", "parts_of"]
 
 #: Exponentials a clock of one unit: the rate of its special function units (CUDA C++ Programming Guide, "Throughput of
-#: Native Arithmetic Instructions"), the same from compute capability 7.0 to 9.0.
+#: Native Arithmetic Instructions"), the same on Volta to Hopper.
 EXPONENTIALS_PER_CLOCK = 16
 #: Exponent of the sum of compute and DRAM time [1]; set, as fitted for products.
 OVERLAP = 3.0
