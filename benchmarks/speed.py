@@ -4,8 +4,9 @@
 
 Each figure is the median of interleaved repetitions on the same machine, so that only ratios are compared; that of a
 re-evaluation, whose aim is in ms, is time of the process.
-Then: re-evaluating a traced model at another batch and machine, and a whole cached command against
-``python -c "import torch"``. The last lines hold each against its aim; exit status 1 if one is missed.
+Then: a training step with Adam against FlopCounterMode around forward and backward; re-evaluating a traced model at
+another batch and machine, and a whole cached command against ``python -c "import torch"``. The last lines hold each
+against its aim; exit status 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -71,6 +72,29 @@ def model_times(name: str, repeats: int) -> dict[str, float]:
     return interleaved(functions, repeats)
 
 
+def training_times(name: str, repeats: int) -> dict[str, float]:
+    """The same for a training step: forward, backward and optimizer, against a count of forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import costmodel
+    from costmodel.sources import resolve
+    from costmodel.trace.forward import meta_copy
+
+    loaded = resolve(name)
+    args, _ = loaded.inputs({"batch": 2})
+    module = meta_copy(loaded.module, trains=True).train()
+
+    def counted() -> None:
+        with FlopCounterMode(display=False):
+            module(*args).sum().backward()
+        module.zero_grad()
+
+    def analyzed() -> None:
+        costmodel.analyze(loaded.module, args, hw="a100", phase="training", optimizer="adam").totals  # noqa: B018
+
+    return interleaved({"FlopCounterMode": counted, "analyze": analyzed}, repeats)
+
+
 def reevaluation(name: str, repeats: int) -> float:
     """Median seconds of this process for a batch that is new, and a machine that is not the last one's."""
     import costmodel
@@ -111,7 +135,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
-    analyzed, again = [], []
+    analyzed, trained, again = [], [], []
     for name in arguments.models:
         times = model_times(name, arguments.repeats)
         ours = times["analyze"]
@@ -121,6 +145,11 @@ def main() -> int:
         analyzed.append(ours / times["FlopCounterMode"])
         print(f"{name}: analyze {ours:.3f} s = {ratios}", flush=True)
     for name in arguments.models:
+        times = training_times(name, arguments.repeats)
+        trained.append(times["analyze"] / times["FlopCounterMode"])
+        counter = f"{trained[-1]:.2f} x FlopCounterMode ({times['FlopCounterMode']:.3f} s)"
+        print(f"{name}, training: analyze {times['analyze']:.3f} s = {counter}", flush=True)
+    for name in arguments.models:
         again.append(1e3 * reevaluation(name, 40))
         print(f"{name}: another batch and machine in {again[-1]:.2f} ms", flush=True)
     commands = whole_command(arguments.repeats)
@@ -129,6 +158,7 @@ def main() -> int:
     cached = commands[CACHED_COMMAND] / commands["import torch"]
     reached = [
         held("analyze, of FlopCounterMode, at most", max(analyzed), 1.5),
+        held("a training step, of FlopCounterMode's, at most", max(trained), 4.0),
         held("re-evaluation in ms, at most", max(again), 1.0),
         held("a cached command, of import torch, at most", cached, 0.2),
     ]
