@@ -34,6 +34,8 @@ class FakeRow(Quantities):
     algorithm: str = ""
     inputs: str = ""
     outputs: str = ""
+    phase: str = "forward"
+    forward: str = ""
     intensity: float | None = None
 
 
@@ -131,8 +133,9 @@ class FakeAnalysis:
         if by == "op":
             return list(self.operators)
         groups: dict[str, list[FakeRow]] = {}
+        keys = {"module": lambda row: row.module.split(".")[0], "phase": lambda row: row.phase}
         for row in self.operators:
-            groups.setdefault(row.module.split(".")[0] if by == "module" else row.op, []).append(row)
+            groups.setdefault(keys.get(by, lambda row: row.op)(row), []).append(row)
         return [_merged(name, rows) for name, rows in groups.items()]
 
 
