@@ -1,7 +1,7 @@
 """The rulebook: every rule, and :func:`findings`, which asks them all.
 
 The sheets: ``rules_run`` (host, starts, precision, branches), ``rules_memory`` (traffic without arithmetic),
-``rules_convolution`` (how FLOPs of convolutions differ).
+``rules_convolution`` (how FLOPs of convolutions differ), ``rules_training`` (backward, normalizations, optimizer).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from costmodel.analysis import Analysis
-from costmodel.explain import rules_convolution, rules_memory, rules_run
+from costmodel.explain import rules_convolution, rules_memory, rules_run, rules_training
 from costmodel.explain.case import LEAST_EFFECT, Case
 from costmodel.explain.rule import RULES, Finding, ranked
 
 __all__ = ["SHEETS", "findings"]
 
-SHEETS = (rules_run, rules_memory, rules_convolution)
+SHEETS = (rules_run, rules_memory, rules_convolution, rules_training)
 
 
 def findings(analysis: Analysis, *, channels_last: Callable[[], Analysis | None] | None = None) -> tuple[Finding, ...]:

@@ -63,7 +63,7 @@ def _fused(case: Case) -> dict[str, Any]:
 @rule("batch_norm_unfolded")
 def batch_norm(case: Case) -> Iterator[Finding]:
     """At inference a batch normalization is a scale and a shift that the convolution before it could do."""
-    convolution_of = foldable_norms(case)
+    convolution_of = {} if case.analysis.bound.gradients else foldable_norms(case)
     if case.analysis.engine.fuses_pointwise or not convolution_of:
         return
     seconds = {node: case.device_s.get(node, 0.0) for node in convolution_of}

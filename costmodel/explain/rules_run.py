@@ -36,11 +36,18 @@ def launch_bound(case: Case) -> Iterator[Finding]:
         nodes=case.names(nodes),
         seconds_at_stake=waited,
         message=f"the host issues {count:,} operators in {format_seconds(case.latency_s)}, the device works for "
-        f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}{busy_from}",
+        f"{format_seconds(busy)} of it and waits for {format_seconds(waited)}{_where_it_waits(case)}{busy_from}",
         evidence={"operators": count, "device_busy_s": busy, "batch_that_fills": batch or "not found"},
         change=change,
         saving_s=saving,
     )
+
+
+def _where_it_waits(case: Case) -> str:
+    """In which part of a step with several the device waits: Python forward, autograd's thread, the optimizer."""
+    waits = {phase.value: causes.get("host", 0.0) for phase, causes in case.split.by_phase.items()}
+    told = [f"{format_seconds(seconds)} {name}" for name, seconds in waits.items() if seconds > 0]
+    return f" ({', '.join(told)})" if len(waits) > 1 else ""
 
 
 def _quicker_mode(case: Case) -> tuple[str, float | None]:
@@ -232,9 +239,16 @@ def casts(case: Case) -> Iterator[Finding]:
         message=f"autocast copies {count:,} tensors into another dtype in every step, {case.of_step(stake)}"
         f" without a FLOP, most for {listed(case.names(nodes))}",
         evidence={"casts": count},
-        change=f"model.to({target}) holds the weights in the lower precision",
-        saving_s=case.saving_s(dtype=target),
+        **_converted(case, target),
     )
+
+
+def _converted(case: Case, target: str) -> dict[str, Any]:
+    """Change and saving of a model that is converted as a whole, which is no advice for one in training."""
+    if case.analysis.bound.gradients:
+        return {}
+    change = f"model.to({target}) holds the weights in the lower precision"
+    return {"change": change, "saving_s": case.saving_s(dtype=target)}
 
 
 @rule("tf32_off")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from costmodel.analysis import Analysis
 from costmodel.devices import ByFamily
+from costmodel.execution import NodePhase
 from costmodel.explain.causes import CAUSES, cause_of
 from costmodel.explain.chains import fusible_share
 from costmodel.explain.ladder import Rung, device_rungs, differences, parts_rungs, units_rung
@@ -102,6 +103,16 @@ class Split:
         for part in self.parts:
             causes = found.setdefault(part.node, {})
             causes[part.cause] = causes.get(part.cause, 0.0) + part.seconds
+        return found
+
+    @cached_property
+    def by_phase(self) -> dict[NodePhase, dict[str, float]]:
+        """The same for each part of the step, in the order in which they begin; together they are the latency."""
+        found: dict[NodePhase, dict[str, float]] = {}
+        for node in sorted(self.by_node):
+            causes = found.setdefault(self.analysis.bound.nodes[node].phase, {})
+            for cause, seconds in self.by_node[node].items():
+                causes[cause] = causes.get(cause, 0.0) + seconds
         return found
 
     def device_s(self, position: int) -> float:

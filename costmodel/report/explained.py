@@ -81,6 +81,8 @@ def _split_table(split: Any, measured: Any) -> Table:
             }
         )
     rows = [{**row, "share": row["seconds"] / whole if whole else 0.0} for row in rows if _shows(row["seconds"], whole)]
+    phases = [phase.value for phase in split.by_phase] if len(split.by_phase) > 1 else []
+    rows = [{**row, **_seconds_by_phase(split, row["cause"])} for row in rows]
     footer = list(_sums(split, measured, whole))
     seconds = [row["seconds"] for row in (*rows, *footer)]
     columns = (
@@ -88,9 +90,19 @@ def _split_table(split: Any, measured: Any) -> Table:
         text_column("label", "from FLOPs to time", importance=99),
         quantity_column("seconds", "time", "s", seconds, least=100.0, importance=98),
         share_column("share", "share", importance=90),
-        text_column("nodes", "most in", shortest=20, importance=50),
+        *(quantity_column(f"{name}_s", name, "s", seconds, least=100.0, importance=80) for name in phases),
+        text_column("nodes", "most in", shortest=34 if phases else 20, importance=50),
     )
     return Table(columns=columns, rows=tuple(rows), footer=tuple(footer))
+
+
+def _seconds_by_phase(split: Any, cause: str | None) -> Row:
+    """Seconds of a cause (None: of all) in each part of the step."""
+    key = "flops" if cause == "flops_alone" else cause
+    return {
+        f"{phase.value}_s": sum(causes.values()) if key is None else causes.get(key, 0.0)
+        for phase, causes in split.by_phase.items()
+    }
 
 
 def _shows(seconds: float, whole: float) -> bool:
@@ -100,7 +112,7 @@ def _shows(seconds: float, whole: float) -> bool:
 
 def _sums(split: Any, measured: Any, whole: float) -> Iterator[Row]:
     """The lines under the rule: what is predicted, what is not explained, what was measured."""
-    lines = [("predicted", split.latency_s, "")]
+    lines: list[tuple[str, float, str]] = [("predicted", split.latency_s, "")]
     if measured is not None:
         slow, fast = ([gap for gap in measured.nodes if sign * gap.unexplained_s > 0] for sign in (1, -1))
         lines += [
@@ -111,7 +123,8 @@ def _sums(split: Any, measured: Any, whole: float) -> Iterator[Row]:
             ("measured", measured.run.latency_s, ""),
         ]
     for label, seconds, nodes in lines:
-        yield {"label": label, "seconds": seconds, "share": seconds / whole if whole else 0.0, "nodes": nodes}
+        row: Row = {"label": label, "seconds": seconds, "share": seconds / whole if whole else 0.0, "nodes": nodes}
+        yield {**row, **(_seconds_by_phase(split, None) if label == "predicted" else {})}
 
 
 def _largest(split: Any, found: Any) -> str:
@@ -194,6 +207,7 @@ def parts_table(split: Any) -> Table:
             "name": nodes[node].name,
             "op": nodes[node].op,
             "module": nodes[node].module,
+            "phase": nodes[node].phase.value,
             "cause": cause,
             "seconds": seconds,
         }
@@ -201,7 +215,7 @@ def parts_table(split: Any) -> Table:
         for cause, seconds in causes.items()
     )
     columns: tuple[Column, ...] = (
-        *(text_column(key, key) for key in ("name", "op", "module", "cause")),
+        *(text_column(key, key) for key in ("name", "op", "module", "phase", "cause")),
         quantity_column("seconds", "time", "s", [row["seconds"] for row in rows]),
     )
     return Table(columns=columns, rows=rows)
@@ -236,6 +250,7 @@ def _cause_json(split: Any, found: Any) -> dict[str, Any]:
         "label": found.label,
         "seconds": found.seconds,
         "share": found.share,
+        "by_phase": {phase.value: causes.get(found.cause, 0.0) for phase, causes in split.by_phase.items()},
         "nodes": named,
     }
 

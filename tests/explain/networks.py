@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import costmodel
 from costmodel.analysis import Analysis
@@ -108,6 +109,19 @@ class ReadsBack(nn.Module):
         return x
 
 
+class Checkpointed(nn.Module):
+    """Two blocks whose inside is not kept for the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(normed(64) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
 def convs(*channels: int, kernel: int = 3, **options) -> nn.Sequential:
     """Convolutions one after the other, maps kept."""
     dilation = options.get("dilation", 1)
@@ -150,6 +164,7 @@ NETWORKS = {
     "reads the device": lambda: (ReadsBack(True), image(256, 28, 8)),
     "reads the host": lambda: (ReadsBack(False), image(256, 28, 8)),
     "small convs": lambda: (convs(*[32] * 21, bias=False), image(32, 14)),
+    "checkpointed": lambda: (Checkpointed(), image(batch=32)),
     "normed": lambda: (nn.Sequential(normed(64), normed(64)), image(batch=32)),
     "depthwise 3x3": lambda: (separable(3), image(batch=32)),
     "depthwise 7x7": lambda: (separable(7), image(batch=32)),

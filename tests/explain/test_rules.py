@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import costmodel
-from costmodel.explain import RULES, findings
+from costmodel.explain import RULES, findings, split
 from costmodel.explain.case import Case
 from costmodel.explain.rule import rule
 from costmodel.explain.rules_convolution import padding_share
@@ -20,7 +20,7 @@ from costmodel.kernels.shapes import Window
 from costmodel.traces import Trace
 from tests.explain.networks import analysis
 
-CPU, V100 = {"hw": "epyc-milan-2c"}, {"hw": "v100"}
+CPU, V100, TRAINING = {"hw": "epyc-milan-2c"}, {"hw": "v100"}, {"phase": "training"}
 
 #: Rule -> (network and conditions where it speaks, where it is silent).
 CASES = {
@@ -48,6 +48,10 @@ CASES = {
     "tiles_and_waves": (("3x3 on 7x7", {"batch": 16}), ("layers", {})),
     "pointwise_against_window": (("1x1 and 3x3", {}), ("1x1", {})),
     "padding_multiplied": (("3x3 on 7x7", {}), ("3x3", {})),
+    "backward_is_not_twice": (("layer", TRAINING), ("layers", TRAINING)),
+    "normalization_in_training": (("normed", TRAINING), ("3x3 of 256", TRAINING)),
+    "optimizer_traffic": (("layer", TRAINING), ("3x3 of 256", TRAINING)),
+    "recomputed": (("checkpointed", TRAINING), ("normed", TRAINING)),
     "dilation": (("3x3 dilated", V100), ("3x3 dilated", {})),
 }
 
@@ -243,3 +247,37 @@ def test_findings_run_the_model_nowhere(monkeypatch):
     asked.clear()
     assert any(finding.rule == "launch_bound" for finding in findings(now))
     assert not asked
+
+
+def test_what_parts_the_backward_pass_from_its_flops_is_told_with_its_causes():
+    """Seconds and FLOPs of both passes are the rows' own; what it says is apart is their difference."""
+    now = analysis("layer", **TRAINING)
+    (finding,) = said("backward_is_not_twice", "layer", TRAINING)
+    rows = {row.name: row for row in now.rows("phase")}
+    ratio = rows["backward"].flops / rows["forward"].flops
+    apart = rows["backward"].latency_s - ratio * rows["forward"].latency_s
+    assert finding.seconds_at_stake == pytest.approx(abs(apart))
+    assert finding.is_gain == (apart < 0)
+    assert finding.evidence["flop_ratio"] == ratio
+
+
+def test_the_split_of_a_training_step_adds_up_by_phase():
+    for name in ("normed", "checkpointed", "layer"):
+        parts = split(analysis(name, **TRAINING))
+        rows = {row.name: row.latency_s for row in analysis(name, **TRAINING).rows("phase")}
+        assert {phase.value: sum(causes.values()) for phase, causes in parts.by_phase.items()} == pytest.approx(rows)
+        assert sum(rows.values()) == pytest.approx(parts.latency_s)
+
+
+def test_a_fused_optimizer_is_advised_until_it_is_there():
+    (finding,) = said("optimizer_traffic", "layer", {**TRAINING, "optimizer": "adam"})
+    fused = {**TRAINING, "optimizer": "adam", "fused_optimizer": True}
+    saved = analysis("layer", **TRAINING, optimizer="adam").latency - analysis("layer", **fused).latency
+    assert finding.saving_s == pytest.approx(saved) and saved > 0
+    (again,) = said("optimizer_traffic", "layer", fused)
+    assert again.change == ""
+
+
+def test_training_is_not_told_to_fold_norms_or_to_convert_its_weights():
+    assert said("batch_norm_unfolded", "normed", TRAINING) == []
+    assert all(not f.change for f in said("casts", "3x3", {**TRAINING, "dtype": "amp_fp16"}))
