@@ -11,14 +11,18 @@ from costmodel.report.escape import for_html
 __all__ = ["html_fragment", "render_html"]
 
 _CSS = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
+:root { color-scheme: light dark; --soft: light-dark(#59636e, #98a3b0); --line: light-dark(#8a929b, #4a5563); }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em;
+  color: light-dark(#1f2328, #e3e8ee); background: light-dark(#ffffff, #12161c); }
+tbody tr:hover { background: light-dark(#eef3fb, #222b37); } figure { margin: 1em 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 th, td { padding: .15em .7em; text-align: left; vertical-align: top; }
 th.right, td.right { text-align: right; }
-thead th { border-bottom: 1px solid #888; } tfoot tr:first-child td { border-top: 1px solid #888; }
-dl { display: grid; grid-template-columns: max-content auto; gap: .1em 1.2em; } dt { color: #666; } dd { margin: 0; }
+thead th { border-bottom: 1px solid var(--line); } tfoot tr:first-child td { border-top: 1px solid var(--line); }
+dl { display: grid; grid-template-columns: max-content auto; gap: .1em 1.2em; }
+dt { color: var(--soft); } dd { margin: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.unit { font-weight: normal; color: #666; } img { max-width: 100%; }
+.unit { font-weight: normal; color: var(--soft); } img { max-width: 100%; }
 """
 
 

@@ -16,7 +16,7 @@ from costmodel.report.memory import memory_blocks, memory_facts
 from costmodel.report.rows import rows_table, sum_remarks, word
 from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
 
-__all__ = ["analysis_document", "conditions", "coverage_sentence", "machines_document"]
+__all__ = ["analysis_document", "conditions", "coverage_sentence", "machines_document", "summary_facts"]
 
 PREDICTED = (
     "times are predicted, nothing was run: a kernel takes what its arithmetic and its memory traffic need on this "
@@ -40,15 +40,8 @@ def analysis_document(
     Raises InputError for a grouping or a column that does not exist.
     """
     table = rows_table(analysis, by=by, top=top, columns=columns)
-    operators = list(analysis.rows(by="op"))
-    facts = (
-        _latency(analysis),
-        *_phases(analysis),
-        *_energy(analysis),
-        *_where_time_goes(analysis, operators),
-        *_totals(analysis),
-    )
-    blocks: list[Block] = [Paragraph(conditions(analysis)), *memory_blocks(analysis), KeyValues(facts)]
+    facts = KeyValues(summary_facts(analysis))
+    blocks: list[Block] = [Paragraph(conditions(analysis)), *memory_blocks(analysis), facts]
     blocks += _findings(analysis)
     blocks += _closed_forms(analysis)
     blocks.append(table)
@@ -57,6 +50,18 @@ def analysis_document(
     blocks.append(Paragraph(coverage_sentence(analysis.coverage)))
     blocks.append(Notes((PREDICTED, *analysis.conventions), title="Conventions"))
     return Document(f"{analysis.model.name} on {analysis.hardware.title}", tuple(blocks))
+
+
+def summary_facts(analysis: Any) -> tuple[tuple[str, str], ...]:
+    """The totals, and where the time goes, as labels and values."""
+    operators = list(analysis.rows(by="op"))
+    return (
+        _latency(analysis),
+        *_phases(analysis),
+        *_energy(analysis),
+        *_where_time_goes(analysis, operators),
+        *_totals(analysis),
+    )
 
 
 def machines_document(analyses: Sequence[Any]) -> Document:

@@ -53,5 +53,5 @@ def test_names_stay_text():
 
 
 def test_the_page_fetches_nothing(fake):
-    text = render(fake.realistic(), "html")
+    text = render(analysis_document(fake.realistic()), "html")
     assert "http" not in text and "<script" not in text and "@import" not in text
