@@ -186,6 +186,18 @@ def test_holistic_trace_analysis_breaks_it_down_as_we_do(net, tmp_path, monkeypa
     assert kernels.set_index("name")["sum (us)"]["elementwise_relu"] == pytest.approx(relu, rel=1e-3)
 
 
+def test_a_training_step_runs_its_backward_pass_on_a_thread_of_its_own():
+    there = costmodel.analyze(Net(), torch.empty(4, 3, 32, 32), hw="a100", phase="training")
+    nodes = there.bound.nodes
+    backward = [event for event in events_of(there, "cpu_op") if event["args"]["phase"] == "backward"]
+    assert len(backward) == sum(node.phase.value == "backward" for node in nodes)
+    assert {event["tid"] for event in backward} == {2}
+    arrows = [event for event in events_of(there, "fwdbwd") if event["ph"] == "f"]
+    assert len(arrows) == sum(node.forward is not None for node in nodes)
+    kernels = events_of(there, "kernel")
+    assert max(kernel["ts"] + kernel["dur"] for kernel in kernels) == pytest.approx(1e6 * there.latency, rel=1e-3)
+
+
 def test_what_is_written_is_a_profile_that_the_reader_takes_for_one_marked_step(net, tmp_path):
     path = tmp_path / "step.json"
     path.write_text(render(net, "perfetto"))

@@ -62,7 +62,8 @@ def _page(analysis: Any, found: Split, *, in_detail: bool) -> str:
 {_tiles(analysis)}
 <h2>Where the time goes</h2>
 <div id="bounds"></div><br>
-<div id="kinds"></div>
+<div id="kinds"></div><br>
+<div id="phases"></div>
 {_findings(analysis)}
 <h2>From FLOPs to time</h2>
 <div class="charts">
@@ -195,6 +196,7 @@ def _operators(analysis: Any, kinds: dict[str, int], in_detail: bool) -> list[di
             "op": row.op.removeprefix("aten."),
             "module": visible(row.module),
             "kind": kinds[row.name],
+            "phase": row.phase,
             "flops": row.flops,
             "macs": row.macs,
             "params": row.params,
@@ -247,6 +249,9 @@ def _dots(analysis: Any, kinds: dict[str, int]) -> Iterator[dict[str, Any]]:
 def _lanes(analysis: Any, kinds: dict[str, int], in_detail: bool) -> Iterator[dict[str, Any]]:
     """Modules, the device and the host, each as blocks (start, end, kind, label, lines of its tooltip)."""
     rows = analysis.kernels
+    phases = list(module_spans([(row.phase, row.start_s, row.end_s) for row in rows]))
+    if len({phase for phase, _, _ in phases}) > 1:
+        yield {"name": "phases", "blocks": [[_short(start), _short(end), -1, phase] for phase, start, end in phases]}
     spans = list(module_spans([(row.module, row.start_s, row.end_s) for row in rows]))
     for level in range(_LEVELS):
         found = [span for span in spans if span[0].count(".") == level]

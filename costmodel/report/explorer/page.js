@@ -93,6 +93,11 @@
     return [...found].sort((a, b) => b[1] - a[1]);
   };
   shares("bounds", sums("bound").map(([bound, seconds]) => [`${bound}-bound`, seconds, boundColours[bound]]));
+  if (new Set(data.ops.map((op) => op.phase)).size > 1) {
+    const order = ["forward", "backward", "optimizer"];
+    const paint = (phase) => ["var(--bar)", "var(--more)", "var(--less)"][order.indexOf(phase)] || "var(--soft)";
+    shares("phases", sums("phase").sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0])).map(([phase, seconds]) => [phase, seconds, paint(phase)]));
+  }
   shares("kinds", sums("kind").map(([kind, seconds]) => [data.kinds[kind], seconds, colour(kind)]));
 
   // -- from FLOPs to time --------------------------------------------------------------------

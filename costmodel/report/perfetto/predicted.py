@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from costmodel.execution import NodePhase
 from costmodel.report.perfetto.calls import HostCall, calls_of, tensor_arguments
 from costmodel.report.perfetto.events import Events, Place, Track
 from costmodel.report.text import module_spans
@@ -14,6 +15,8 @@ __all__ = ["MAIN_THREAD", "STREAM", "add_prediction"]
 
 #: Threads and streams, numbered as PyTorch's profiler shows them: stream 7 is CUDA's default stream.
 MAIN_THREAD, STREAM = 1, 7
+#: Where autograd runs the backward pass.
+_AUTOGRAD_THREAD = 2
 _MODULES_STREAM = 8
 
 #: Time of one launch on the host, as a span [s]: what CUDA's runtime call takes; shorter where its operator is.
@@ -41,7 +44,9 @@ class _Tracks:
         self.host, self.device = Track(place.host, MAIN_THREAD), Track(place.device, STREAM)
         self.on_device = bool(analysis.hardware.family.issues_ahead)
         self.first_id = self.number = place.first_id
-        self.by_module: list[tuple[str, float, float]] = []
+        self.autograd = Track(place.host, _AUTOGRAD_THREAD)
+        self.by_module: dict[Track, list[tuple[str, float, float]]] = {}
+        self.calls: dict[int, HostCall] = {}
         self.host_end_s = 0.0
 
     def name(self, label: str) -> None:
@@ -50,6 +55,8 @@ class _Tracks:
         order = 100 * self.host.process
         events.process(self.host.process, f"{analysis.name} on {analysis.hardware.title}", f"{label} host", order)
         events.track(self.host, f"{label}: host {analysis.host.name}" if self.on_device else f"{label}: CPU", 1)
+        if any(node.phase is NodePhase.BACKWARD for node in analysis.bound.nodes):
+            events.track(self.autograd, f"{label}: autograd", 2)
         if self.on_device:
             events.process(self.device.process, analysis.hardware.title, f"{label} device", order + 1)
             events.track(self.device, f"{label}: stream {STREAM}", 1)
@@ -57,13 +64,14 @@ class _Tracks:
 
     def step(self) -> None:
         """The whole step, as the profiler marks it, and the host that waits for its end."""
-        self._span("user_annotation", "ProfilerStep#0", 0.0, self.analysis.latency, {})
+        self.events.span("user_annotation", "ProfilerStep#0", self.host, 0.0, self.analysis.latency, {})
 
     def call(self, call: HostCall) -> None:
         """One call on the host with its launches."""
         graph, number = self.analysis.bound, self.number
         self.number += 1
         node = graph.nodes[call.node]
+        track = self.autograd if node.phase is NodePhase.BACKWARD else self.host
         dims, types = tensor_arguments(graph, call.node)
         about: dict[str, Any] = {"External id": number, "Record function id": 0, "Ev Idx": number - self.first_id}
         about |= {"Input Dims": dims, "Input type": types, "node": node.name, "module": node.module}
@@ -71,28 +79,34 @@ class _Tracks:
         end_s = call.end_s if call.waits_s is None else max(call.end_s, call.waits_s)
         if not self.on_device:
             about |= self._work(call.launches)
-        self._span("cpu_op", call.name, call.start_s, end_s, about)
+        self.events.span("cpu_op", call.name, track, call.start_s, end_s, about)
+        self.calls[call.node] = call
+        if node.forward in self.calls:
+            ahead = self.calls[node.forward]
+            self.events.arrow(number, self.host, ahead.start_s, track, call.start_s, "fwdbwd")
         if not self.analysis.engine.captures:
-            self.by_module.append((node.module, call.start_s, end_s))
+            self.by_module.setdefault(track, []).append((node.module, call.start_s, end_s))
         if call.waits_s is not None:
-            self._runtime("cudaStreamSynchronize", call.end_s, end_s, number, number)
+            self._runtime("cudaStreamSynchronize", track, call.end_s, end_s, number, number)
         if self.on_device:
-            self._launches(call, number)
+            self._launches(call, track, number)
         elif len(call.launches) > 1:
-            self._stages(call)
+            self._stages(call, track)
         self.host_end_s = max(self.host_end_s, end_s)
 
     def modules(self) -> None:
         """Modules around what they run: on the host as the profiler's Python functions, on the device as annotations.
         After the last launch the host waits for the device."""
         if not self.analysis.engine.captures:
-            for path, start_s, end_s in module_spans(self.by_module):
-                self._span("python_function", f"nn.Module: {path}", start_s, end_s, {"module": path})
+            for track, parts in self.by_module.items():
+                for path, start_s, end_s in module_spans(parts):
+                    about = {"module": path}
+                    self.events.span("python_function", f"nn.Module: {path}", track, start_s, end_s, about)
         if not self.on_device:
             return
         end_s = self.analysis.latency
         if end_s > self.host_end_s:
-            self._runtime("cudaDeviceSynchronize", self.host_end_s, end_s, self.number, self.number)
+            self._runtime("cudaDeviceSynchronize", self.host, self.host_end_s, end_s, self.number, self.number)
         rows = self.analysis.kernels
         track = Track(self.device.process, _MODULES_STREAM)
         for path, start_s, end_s in module_spans([(row.module, row.start_s, row.end_s) for row in rows]):
@@ -110,31 +124,31 @@ class _Tracks:
                 begun_s = row.end_s - row.latency_s
                 events.counter(device, "power", "W", begun_s, round(row.energy_j / row.latency_s, 1))
 
-    def _launches(self, call: HostCall, external: int) -> None:
+    def _launches(self, call: HostCall, host: Track, external: int) -> None:
         """Runtime calls inside the operator, their kernels, and the arrows between."""
         captured = self.analysis.engine.captures
         count = len(call.launches)
         width = min(_LAUNCH_S, (call.end_s - call.start_s) / (count + 1)) if count else 0.0
         correlation = self.number
         if captured and count:
-            self._runtime("cudaGraphLaunch", call.start_s, call.end_s, external, correlation)
+            self._runtime("cudaGraphLaunch", host, call.start_s, call.end_s, external, correlation)
         for place, position in enumerate(call.launches):
             row, arrow = self.analysis.kernels[position], self.number
             self.number += 1
             begin = call.start_s if captured else call.end_s - width * (count - place)
             if not captured:  # each has a call of its own
                 correlation = arrow
-                self._runtime("cudaLaunchKernel", begin, begin + width, external, correlation)
+                self._runtime("cudaLaunchKernel", host, begin, begin + width, external, correlation)
             stream = {"device": self.device.process, "context": 1, "stream": STREAM, "correlation": correlation}
             about = {"External id": external, "queued": 0, **stream, **self._work((position,))}
             self.events.span("kernel", kernel_name(row), self.device, row.start_s, row.end_s, about)
-            self.events.arrow(arrow, self.host, begin, self.device, row.start_s)
+            self.events.arrow(arrow, host, begin, self.device, row.start_s)
 
-    def _stages(self, call: HostCall) -> None:
+    def _stages(self, call: HostCall, track: Track) -> None:
         """What an operator of a CPU does in turn: reorders around a kernel, say."""
         for position in call.launches:
             row = self.analysis.kernels[position]
-            self._span("user_annotation", row.algorithm, row.start_s, row.end_s, self._work((position,)))
+            self.events.span("user_annotation", row.algorithm, track, row.start_s, row.end_s, self._work((position,)))
 
     def _work(self, positions: Sequence[int]) -> dict[str, Any]:
         """What launches do and what bounds them, with units in the keys."""
@@ -162,12 +176,9 @@ class _Tracks:
             about["measured_us of the node"] = round(self.measured_us[longest.name], 3)
         return about
 
-    def _runtime(self, name: str, start_s: float, end_s: float, external: int, correlation: int) -> None:
+    def _runtime(self, name: str, host: Track, start_s: float, end_s: float, external: int, correlation: int) -> None:
         about = {"External id": external, "cbid": 211, "correlation": correlation}
-        self._span("cuda_runtime", name, start_s, end_s, about)
-
-    def _span(self, category: str, name: str, start_s: float, end_s: float, arguments: Mapping[str, Any]) -> None:
-        self.events.span(category, name, self.host, start_s, end_s, arguments)
+        self.events.span("cuda_runtime", name, host, start_s, end_s, about)
 
 
 def kernel_name(row: Any) -> str:
