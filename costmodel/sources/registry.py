@@ -101,7 +101,16 @@ class Source:
 _SOURCES: dict[str, Source] = {}
 
 #: Modules that register a source, in the order in which a bare name is looked for.
-_ROOMS = ("from_timm", "from_torchvision", "from_zoo", "huggingface", "exported", "factory")
+_ROOMS = (
+    "from_timm",
+    "from_torchvision",
+    "from_zoo",
+    "huggingface",
+    "exported",
+    "onnx_file",
+    "saved_weights",
+    "factory",
+)
 
 
 def source(

@@ -15,8 +15,8 @@ from costmodel.sources.registry import Options, Source, all_sources
 __all__ = ["KnownModel", "full_name", "known_models", "resolve"]
 
 FORMS = (
-    "NAME, timm:NAME, torchvision:NAME, zoo:NAME, hf:MODEL_TYPE, hf:config.json, file.py:factory or model.pt2; "
-    "NAME(width=64) builds it with arguments"
+    "NAME, timm:NAME, torchvision:NAME, zoo:NAME, hf:MODEL_TYPE, hf:config.json, file.py:factory, model.pt2 or "
+    "model.onnx; NAME(width=64) builds it with arguments"
 )
 
 
