@@ -13,8 +13,8 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.kernels.shapes import Product
 from costmodel.memory.allocator import Allocator, ExactBytes
-from costmodel.memory.caching import CachingAllocator, rounded
-from costmodel.memory.liveness import lifetimes, occupancy, scratch
+from costmodel.memory.caching import Block, CachingAllocator, rounded
+from costmodel.memory.liveness import Lifetime, lifetimes, occupancy, scratch
 from costmodel.memory.machine import Range, blas_workspace_bytes, context_bytes, usable_bytes
 from costmodel.memory.moment import Moment, moment_of
 from costmodel.memory.verdict import Verdict, verdict_of
@@ -91,12 +91,11 @@ class Footprint:
             return self.peak_bytes, self.peak_launch
         now, most, when = 0, 0, None
         nbytes = self.plan.storage_bytes
-        beside = scratch(self.plan)
-        for index, (allocated, freed) in enumerate(lifetimes(self.plan, self.graph)):
+        for index, ((allocated, freed), beside) in enumerate(zip(self._lifetimes, self._scratch, strict=True)):
             for storage in allocated:
                 if nbytes[storage]:
                     now += rounded(nbytes[storage])
-            here = now + sum(map(rounded, beside[index])) if beside[index] else now
+            here = now + sum(map(rounded, beside)) if beside else now
             if here > most:
                 most, when = here, index
             for storage in freed:
@@ -144,28 +143,37 @@ class Footprint:
 
     def _step(self, memory: CachingAllocator) -> None:
         """Let a step take its blocks and give them all back."""
-        nbytes, blocks = self.plan.storage_bytes, {}
-        beside = scratch(self.plan)
-        copies: list = []
-        for index, (allocated, freed) in enumerate(lifetimes(self.plan, self.graph)):
+        nbytes = self.plan.storage_bytes
+        blocks: dict[int, Block] = {}
+        beside: list[Block] = []
+        wanted: tuple[int, ...] = ()
+        for index, ((allocated, freed), sizes) in enumerate(zip(self._lifetimes, self._scratch, strict=True)):
+            if sizes[: len(wanted)] != wanted or self._begins_operator(index):
+                while beside:
+                    memory.give_back(beside.pop())
+                wanted = ()
             for storage in allocated:
                 if nbytes[storage]:
                     blocks[storage] = memory.take(nbytes[storage])
-            if len(beside[index]) > len(copies):
-                copies += [memory.take(size) for size in beside[index][len(copies) :]]
-            if copies and (
-                index + 1 == len(beside)
-                or len(beside[index + 1]) < len(copies)
-                or self.plan.launches[index + 1].nodes != self.plan.launches[index].nodes
-            ):
-                for block in copies:
-                    memory.give_back(block)
-                copies = []
+            beside += [memory.take(size) for size in sizes[len(wanted) :]]
+            wanted = sizes
             for storage in freed:
                 if storage in blocks:
                     memory.give_back(blocks.pop(storage))
-        for block in blocks.values():
+        for block in (*beside, *blocks.values()):
             memory.give_back(block)
+
+    def _begins_operator(self, index: int) -> bool:
+        launches = self.plan.launches
+        return index > 0 and launches[index].nodes != launches[index - 1].nodes
+
+    @cached_property
+    def _lifetimes(self) -> list[Lifetime]:
+        return lifetimes(self.plan, self.graph)
+
+    @cached_property
+    def _scratch(self) -> list[tuple[int, ...]]:
+        return scratch(self.plan)
 
     # -- the process -----------------------------------------------------------------------------
 

@@ -74,13 +74,26 @@ def occupancy(plan: KernelPlan, graph: OpGraph, allocator: Allocator) -> list[fl
 
 
 def scratch(plan: KernelPlan) -> list[tuple[int, ...]]:
-    """For each launch the sizes [B] of what its operator's kernels take besides: all that the operator started so far
-    has taken lives until the last of its kernels has run."""
+    """For each launch the sizes [B] of what kernels take besides: a copy of an operand that the operator makes lives
+    until its last kernel has run, what a library takes until its call is over (the gradients of a convolution are two).
+    """
     found: list[tuple[int, ...]] = []
     for _, launches in groupby(plan.launches, key=lambda launch: launch.nodes):
-        taken: tuple[int, ...] = ()
+        copies: tuple[int, ...] = ()
+        of_call: tuple[int, ...] = ()
+        converting = True
         for launch in launches:
-            nbytes = plan.kernels[launch.kernel].scratch_bytes
-            taken = (*taken, nbytes) if nbytes else taken
-            found.append(taken)
+            kernel = plan.kernels[launch.kernel]
+            if kernel.algorithm == _ENTRY and not converting:
+                of_call = ()
+            converting = kernel.algorithm == _ENTRY
+            if kernel.scratch_bytes and kernel.algorithm == "contiguous_copy":
+                copies = (*copies, kernel.scratch_bytes)
+            elif kernel.scratch_bytes:
+                of_call = (*of_call, kernel.scratch_bytes)
+            found.append((*copies, *of_call))
     return found
+
+
+#: The kernel with which a library's call begins where it works in another layout than its operands.
+_ENTRY = "nchw_to_nhwc"

@@ -61,7 +61,7 @@ _CONTEXT_PER_UNIT = 3.9 * _MIB
 _LAZY = Range(40 * _MIB, 150 * _MIB, 350 * _MIB)
 #: All kernels of all libraries, loaded when the context is made (before CUDA 11.7): what is left of the nvidia-smi
 #: peaks of timm's training steps on an A100.
-_EAGER = Range(900 * _MIB, 1200 * _MIB, 1500 * _MIB)
+_EAGER = Range(1100 * _MIB, 1300 * _MIB, 1500 * _MIB)
 #: A process that has imported torch (CPU build, 2.x): its resident memory before the first tensor.
 _CPU_PROCESS = Range(150 * _MIB, 250 * _MIB, 600 * _MIB)
 

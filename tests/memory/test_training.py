@@ -111,3 +111,16 @@ def test_the_peak_of_a_step_is_that_of_torchs_timeline(optimizer):
     found = costmodel.analyze(model, image, hw="xeon-6148", phase="training", optimizer=optimizer)
     measured = measured_peak(model.train(), (image,), OPTIMIZERS[optimizer])
     assert found.memory.peak_bytes == pytest.approx(measured, rel=0.05)
+
+
+def test_the_columns_of_a_large_convolution_lie_in_the_workspace_of_its_weights_gradient():
+    """64 to 64 channels, 3x3 on 56x56: 64 * 9 columns of 56 * 56 pixels, 4 B each, for each of 4 images."""
+    layers = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1))
+    step = {"hw": "a100", "phase": "training", "optimizer": "none"}
+    found = costmodel.analyze(layers, torch.empty(4, 3, 56, 56), **step)
+    columns = 4 * 64 * 9 * 56 * 56 * 4
+    assert max(kernel.scratch_bytes for kernel in found.plan.kernels) == columns
+    assert found.memory.moment.by_kind["scratch"] >= columns
+    assert found.memory.allocated_bytes >= found.memory.peak_bytes + columns // 2
+    last = costmodel.analyze(layers, torch.empty(4, 3, 56, 56), layout="nhwc", **step)
+    assert max(kernel.scratch_bytes for kernel in last.plan.kernels) < columns
