@@ -13,7 +13,7 @@ from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
 from costmodel.errors import TraceError
 from costmodel.execution import Phase, Variant
-from costmodel.sources.arguments import canonical, parse_request
+from costmodel.sources.arguments import located, parse_request
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ def load_trace(
     that the model leaves open are open, whether or not another path is taken at some of them.
     ``use_cache="only"`` never traces and raises TraceError where no entry serves.
     """
-    request, sizes = canonical(request), dict(sizes or {})
+    sizes, place = dict(sizes or {}), located(request)
     options: dict[str, Any] = {"symbols": sorted(symbols), **variant.words}
     if assume:
         options["assume"] = dict(assume)
@@ -73,7 +73,7 @@ def load_trace(
     untried: dict[str, CachedTrace] = {}
     if use_cache:
         for parts in _by_device(device, options, specific, {**specific, "batch": batch}):
-            entry = cache.read(cache.key(request, parts))
+            entry = cache.read(cache.key(place, parts))
             if entry is None or (input_shape is not None and "sizes" not in parts):
                 continue
             if entry.graph.device not in ("", device):
@@ -82,7 +82,7 @@ def load_trace(
                 general = next((other.graph for other in untried.values()), None)
                 return replace(entry, graph=replace(entry.graph, general=general)) if general else entry
             if entry.graph.serves(batch, sizes, verified=False):
-                untried[cache.key(request, parts)] = entry
+                untried[cache.key(place, parts)] = entry
     if use_cache == "only":
         raise TraceError(f"the cache has no trace of {request} in {variant.layout}")
     loaded = _loaded(request, sizes, input_shape, batch, variant.phase)
@@ -98,11 +98,11 @@ def load_trace(
         parts = options if not sizes and not input_shape else specific
         if entry.graph.general is not None:
             *_, open_parts = _by_device(entry.graph.device, parts)
-            cache.write(cache.key(request, open_parts), replace(entry, graph=entry.graph.general), _files(request))
+            cache.write(cache.key(place, open_parts), replace(entry, graph=entry.graph.general), _files(request))
         if untried or "batch" not in entry.graph.symbols:
             parts = {**specific, "batch": batch}
         *_, parts = _by_device(entry.graph.device, parts)
-        cache.write(cache.key(request, parts), entry, _files(request))
+        cache.write(cache.key(place, parts), entry, _files(request))
     return entry
 
 

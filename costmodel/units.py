@@ -40,6 +40,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "Hz": {f"{p}Hz": f for p, f in _LARGE.items()},
     "s": {f"{p}s": f for p, f in {"": 1.0, "u": 1e-6, **_SMALL}.items()},
     "W": {f"{p}W": f for p, f in {"m": 1e-3, **_LARGE}.items()},
+    "J": {f"{p}J": f for p, f in {"m": 1e-3, **_LARGE}.items()},
 }
 
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*")

@@ -17,7 +17,9 @@ PACKAGE = Path(__file__).parents[1] / "costmodel"
 FLOORS = (
     {"__main__"},
     {"__init__", "cli"},
-    {"studies", "sweeps"},
+    {"pytest_plugin"},
+    {"testing"},
+    {"studies", "sweeps", "budgets"},
     {"api"},
     {"presented"},
     {"report"},

@@ -14,12 +14,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel import __version__
-from costmodel.cli import analyze, calibrate, compare, explain, formula, hw, measure, models, report, sweep, validate
+from costmodel.cli import (
+    analyze,
+    calibrate,
+    check,
+    compare,
+    explain,
+    formula,
+    hw,
+    measure,
+    models,
+    report,
+    sweep,
+    validate,
+)
 from costmodel.errors import CacheWarning, CostmodelError
 
 __all__ = ["main"]
 
-_VERBS = (analyze, calibrate, compare, explain, formula, hw, measure, models, report, sweep, validate)
+_VERBS = (analyze, calibrate, check, compare, explain, formula, hw, measure, models, report, sweep, validate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

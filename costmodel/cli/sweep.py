@@ -41,11 +41,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--batch", metavar="N[,N..N]", help="samples a step, such as 1,2,4..256 (default: 1)")
     parser.add_argument("--image-size", metavar="S[,S...]", help="pixels, such as 160,192..288 or 224x320")
     parser.add_argument("--seq-len", metavar="L[,L...]", help="tokens, such as 128..1024")
-    for name, known, default in (
-        ("dtype", DTYPES, "fp32"),
-        ("mode", engine_names(), "eager"),
-        ("layout", LAYOUTS, "nchw"),
-    ):
+    parser.add_argument(
+        "--dtype",
+        type=common.words,
+        metavar="WORD[,WORD...]",
+        help=f"of {', '.join(DTYPES)} (default: the model's own)",
+    )
+    for name, known, default in (("mode", engine_names(), "eager"), ("layout", LAYOUTS, "nchw")):
         parser.add_argument(f"--{name}", type=common.words, default=(default,), metavar="WORD[,WORD...]",
                             help=f"of {', '.join(known)} (default: {default})")  # fmt: skip
     parser.add_argument(

@@ -17,7 +17,7 @@ from typing import Any
 
 from costmodel.errors import InputError, librarian
 
-__all__ = ["Request", "alternatives", "canonical", "parse_request"]
+__all__ = ["Request", "alternatives", "canonical", "located", "parse_request"]
 
 _EXAMPLE = "Write them as in timm:vit_small_patch16_224(embed_dim=448,depth=10)."
 _LITERALS = "Values are literals: numbers, 'texts', True, None, and lists, tuples and dictionaries of them."
@@ -74,6 +74,18 @@ def canonical(request: str) -> str:
     """
     parsed = parse_request(request)
     return str(Request(parsed.name, dict(sorted(parsed.arguments.items())), parsed.rest))
+
+
+def located(request: str) -> str:
+    """:func:`canonical`, and for code or a file of the user's own the whole path: ``net.py:make`` is another network in
+    another directory."""
+    name = parse_request(request).name
+    path, _, attribute = name.removeprefix("hf:").rpartition(":")
+    places = (name.removeprefix("hf:"), path, f"{path.replace('.', '/')}.py", f"{path.replace('.', '/')}/__init__.py")
+    for place in places:
+        if place and Path(place).expanduser().exists():
+            return f"{Path(place).expanduser().resolve()}:{attribute} {canonical(request)}"
+    return canonical(request)
 
 
 def alternatives(request: str) -> list[str]:

@@ -27,7 +27,7 @@ def sweep(
     batch: int | str | Sequence[int] | None = None,
     image_size: int | str | Sequence[int | tuple[int, int]] | None = None,
     seq_len: int | str | Sequence[int] | None = None,
-    dtype: str | Sequence[str] = "fp32",
+    dtype: str | Sequence[str] | None = None,
     mode: str | Sequence[str] = "eager",
     layout: str | Sequence[str] = "nchw",
     phase: str | Sequence[str] = "inference",
@@ -43,8 +43,8 @@ def sweep(
 
     ``models`` are requests; braces in one are alternatives, ``timm:vit_small_patch16_224(depth={8,10,12})``, and
     ``timm:resnet*`` is every model of such a name. ``hw`` may be "all". Numbers may be texts, ``"1,2,4..256"``. Sizes
-    default to each model's own, the batch to 1. ``others`` are further words of :func:`costmodel.analyze` that all
-    points share (``host``, ``power_limit``, ``inputs_on``, ``assume``, ``use_cache``).
+    and dtypes default to each model's own, the batch to 1. ``others`` are further words of :func:`costmodel.analyze`
+    that all points share (``host``, ``power_limit``, ``inputs_on``, ``assume``, ``use_cache``).
 
     A point that fails is a row with its ``reason``. ``jobs`` processes or the workers of a Dask scheduler (its address)
     give the same rows. ``resume`` names the file that the rows are for: those that are finished are kept beside it, in
@@ -69,7 +69,7 @@ def sweep(
         batch=_numbers(batch, "batch"),
         image_size=_images(image_size),
         seq_len=_numbers(seq_len, "seq_len"),
-        dtype=_words(dtype),
+        dtype=(None,) if dtype is None else _words(dtype),
         mode=_words(mode),
         layout=_words(layout),
         phase=_words(phase),

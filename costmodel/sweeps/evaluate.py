@@ -80,6 +80,7 @@ def _record(point: Point, analysis: Analysis) -> Record:
     return {
         **_coordinates(point),
         **_sizes(analysis),
+        "dtype": str(analysis.execution.precision),
         "batch": batch,
         **{key: _plain(getattr(totals, key)) for key in _FROM_TOTALS},
         "throughput_per_s": batch / seconds if seconds else None,

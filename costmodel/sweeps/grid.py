@@ -25,15 +25,15 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One model under one set of conditions. ``batch``, ``image_size`` (height, width) and ``seq_len`` None: the
-    model's own."""
+    """One model under one set of conditions. ``batch``, ``image_size`` (height, width), ``seq_len`` and ``dtype``
+    None: the model's own."""
 
     model: str
     hw: str
     batch: int | None
     image_size: tuple[int, int] | None
     seq_len: int | None
-    dtype: str
+    dtype: str | None
     mode: str
     layout: str
     phase: str
@@ -57,7 +57,7 @@ class Grid:
     batch: tuple[int | None, ...] = (None,)
     image_size: tuple[tuple[int, int] | None, ...] = (None,)
     seq_len: tuple[int | None, ...] = (None,)
-    dtype: tuple[str, ...] = ("fp32",)
+    dtype: tuple[str | None, ...] = (None,)
     mode: tuple[str, ...] = ("eager",)
     layout: tuple[str, ...] = ("nchw",)
     phase: tuple[str, ...] = ("inference",)
@@ -70,8 +70,8 @@ class Grid:
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:
                 raise InputError(f"the {name} {twice} is asked for twice")
-        for word in self.dtype:
-            chosen("dtype", word, DTYPES)
+        for dtype in filter(None, self.dtype):
+            chosen("dtype", dtype, DTYPES)
         for word in self.layout:
             chosen("layout", word, LAYOUTS)
         for word in self.mode:

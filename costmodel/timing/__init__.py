@@ -9,7 +9,7 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.families import KERNEL_TIME, STEP_TIMELINE
-from costmodel.timing.interval import Drawn, HostLatencies, drawn, step_interval
+from costmodel.timing.interval import Drawn, HostLatencies, at_confidence, drawn, step_interval
 from costmodel.timing.roofline import Estimate, estimate_kernel
 from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
 
@@ -23,6 +23,7 @@ __all__ = [
     "KernelSeconds",
     "Slot",
     "Timeline",
+    "at_confidence",
     "drawn",
     "estimate_kernel",
     "step_interval",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import NamedTuple
 
 from costmodel.kernels import Kernel, KernelPlan
 from costmodel.timing.timeline import Slot, Timeline
 
-__all__ = ["COVERAGE_SIGMAS", "Drawn", "HostLatencies", "drawn", "step_interval"]
+__all__ = ["COVERAGE_SIGMAS", "Drawn", "HostLatencies", "at_confidence", "drawn", "step_interval"]
 
 #: Half the width of an interval that holds 90 % of a normal distribution, in standard deviations.
 COVERAGE_SIGMAS = 1.645
@@ -57,6 +58,20 @@ def step_interval(
     if hosts is None or not hosts.assumed:
         return low, high
     return low * hosts.quickest / hosts.assumed, high * hosts.slowest / hosts.assumed
+
+
+def at_confidence(low: float, predicted: float, high: float, confidence: float) -> float:
+    """The value that a measurement stays below with the probability ``confidence`` [1], where (low, high) holds nine of
+    ten around ``predicted``: its error is taken to be log-normal, with a width of its own on each side.
+
+    >>> at_confidence(4.0, 5.0, 8.0, 0.5), round(at_confidence(4.0, 5.0, 8.0, 0.95), 3)
+    (5.0, 8.0)
+    """
+    if not (0 < low <= predicted <= high):
+        return high if confidence > 0.5 else low if confidence < 0.5 else predicted
+    sigmas = NormalDist().inv_cdf(confidence) / COVERAGE_SIGMAS
+    end = high if sigmas >= 0 else low
+    return float(predicted * (end / predicted) ** abs(sigmas)) if sigmas else predicted
 
 
 def drawn(timeline: Timeline, interval: tuple[float, float], limit_w: float | None) -> Drawn | None:

@@ -135,6 +135,18 @@ def test_the_cache_knows_arguments_and_not_how_they_are_written(net, tmp_path, m
     assert canonical("a(c=1, b='x')") == canonical("a( b = 'x',c=1)") == "a(b='x',c=1)"
 
 
+def test_the_same_words_in_another_directory_are_another_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("COSTMODEL_CACHE_DIR", str(tmp_path / "traces"))
+    for name, width in (("here", 4), ("there", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.py").write_text(NET.replace("width=8", f"width={width}"))
+    counts = []
+    for name in ("here", "there", "here"):
+        monkeypatch.chdir(tmp_path / name)
+        counts.append(load_trace("net.py:strict").graph.param_count)
+    assert counts == [20, 72, 20]
+
+
 def test_a_changed_file_makes_the_trace_anew(net, tmp_path, monkeypatch):
     monkeypatch.setenv("COSTMODEL_CACHE_DIR", str(tmp_path / "traces"))
     assert load_trace(f"{net}:make(width=4,depth=1)").graph.param_count == 20
