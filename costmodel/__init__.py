@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from costmodel.version import VERSION
+
 if TYPE_CHECKING:
     from costmodel import formulas
     from costmodel.api import analyze, compare
@@ -27,7 +29,7 @@ __all__ = [
     "compare", "formulas", "sweep",
 ]  # fmt: skip
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 #: Where each public name lives. They are imported when first asked for, so that a part does not pay for the whole.
 _HOMES = {

@@ -34,7 +34,7 @@ FLOORS = (
     {"hardware", "formulas", "nodes", "graph", "graph_json", "sources", "zoo"},
     {"cost", "tensor", "domain", "devices", "execution", "onnx_reader"},
     {"units", "symbols"},
-    {"errors"},
+    {"errors", "version"},
 )
 LEVEL = {room: level for level, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 

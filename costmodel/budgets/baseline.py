@@ -13,6 +13,7 @@ from costmodel.analysis import Analysis
 from costmodel.budgets.layers import LAYER_KEYS, Layer, layers_of
 from costmodel.budgets.quantities import QUANTITIES, REGRESSIONS
 from costmodel.errors import InputError, librarian
+from costmodel.version import VERSION
 
 __all__ = ["Baseline", "Entry", "entry_of", "read_baseline"]
 
@@ -88,11 +89,9 @@ class Baseline:
 
     def to_json(self) -> str:
         """The text of the file: a line for each layer, so that a change shows as such in a diff."""
-        from costmodel import __version__
-
         head = {
             "schema_version": SCHEMA_VERSION,
-            "costmodel": __version__,
+            "costmodel": VERSION,
             "layer": ["name", "op", "outputs", *LAYER_KEYS],
         }
         lines = json.dumps(head, indent=1)[:-2] + ',\n "entries": ['

@@ -11,6 +11,7 @@ from costmodel.budgets.baseline import Baseline, Entry
 from costmodel.budgets.layers import Growth, grown_by, layers_of
 from costmodel.budgets.quantities import QUANTITIES, REGRESSIONS, BudgetQuantity
 from costmodel.errors import InputError, librarian
+from costmodel.version import VERSION
 
 __all__ = ["Held", "Verdict", "hold", "parse_allowance"]
 
@@ -106,10 +107,8 @@ def hold(
         before = baseline.find(entry)
         allowed = {**dict.fromkeys(REGRESSIONS, DEFAULT_ALLOWANCE), **(allowance or {})}
         held += [_regression(name, before, entry, allowed[name]) for name in REGRESSIONS if name in before.totals]
-        from costmodel import __version__
-
-        if baseline.version != __version__:
-            written = f"{baseline.path} was written by costmodel {baseline.version}, this is {__version__}"
+        if baseline.version != VERSION:
+            written = f"{baseline.path} was written by costmodel {baseline.version}, this is {VERSION}"
             notes.append(f"{written}: times may differ by that alone")
     said = ", ".join(f"{name} {value}" for name, value in entry.conditions.items())
     return Verdict(model=entry.model, hw=entry.hw, said=said, held=tuple(held), notes=tuple(notes))
