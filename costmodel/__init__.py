@@ -15,13 +15,12 @@ from costmodel.version import VERSION
 if TYPE_CHECKING:
     from costmodel import formulas
     from costmodel.api import analyze, compare
-    from costmodel.comparison import Comparison
     from costmodel.cost import Cost
     from costmodel.errors import CostmodelError
     from costmodel.execution import Execution
     from costmodel.explain import Finding
     from costmodel.hardware import HardwareProfile
-    from costmodel.presented import Analysis
+    from costmodel.presented import Analysis, Comparison
     from costmodel.sweeps import Sweep, sweep
 
 __all__ = [
@@ -38,7 +37,7 @@ _HOMES = {
     "CostmodelError": "costmodel.errors",
     "Execution": "costmodel.execution",
     "HardwareProfile": "costmodel.hardware",
-    "Comparison": "costmodel.comparison",
+    "Comparison": "costmodel.presented",
     "Finding": "costmodel.explain",
     "Sweep": "costmodel.sweeps",
     "analyze": "costmodel.api",

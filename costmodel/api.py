@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from costmodel.cache import CachedTrace
-from costmodel.comparison import Comparison
 from costmodel.engines import engine_of
 from costmodel.errors import InputError
 from costmodel.executed import ExecutedTraces
@@ -17,7 +16,7 @@ from costmodel.execution.precision import word_of_dtype
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
-from costmodel.presented import Analysis
+from costmodel.presented import Analysis, Comparison
 from costmodel.symbols import checked_size
 from costmodel.traced import ModuleTraces, NamedTraces, Progress
 

@@ -18,7 +18,7 @@ from costmodel.errors import InputError
 from costmodel.explain import CAUSES, Split, split
 from costmodel.graph import OpGraph
 
-__all__ = ["HEAD", "Apart", "Comparison", "Contender", "StageRow", "stages_of"]
+__all__ = ["HEAD", "Apart", "Comparison", "Contender", "Fact", "StageRow", "stages_of"]
 
 HEAD = "head"
 #: Batches at which the winner is looked for; where it differs between two, also at the power of two between them.
@@ -27,7 +27,11 @@ BATCHES = (1, 4, 16, 64, 256)
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One model on one machine, with ratios to the first model on the same machine."""
+    """One model on one machine, with ratios to the first model on the same machine.
+
+    ``batch`` samples a step; MACs and activations (elements out of convolutions and matrix products) are of one sample.
+    ``rank_macs`` and ``rank_latency`` are places from 1, by MACs and by time a sample on this machine.
+    """
 
     model: str
     machine: str
@@ -36,6 +40,18 @@ class Contender:
     flops_ratio: float
     latency_s: float
     latency_ratio: float
+    batch: int
+    macs_per_sample: int
+    activations_per_sample: int
+    latency_low_s: float
+    latency_high_s: float
+    rank_macs: int
+    rank_latency: int
+
+    @property
+    def moved(self) -> int:
+        """Places that it gains by time over its place by MACs; negative where it loses."""
+        return self.rank_macs - self.rank_latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,24 @@ class Apart:
         return "FLOPs alone" if self.cause == "flops" else CAUSES[self.cause].label
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One cause of what FLOPs do not say, over all models and machines.
+
+    ``effects`` are (model, machine, seconds more than the first model there, share of the longer of the two times), the
+    largest share first; ``weight`` is the sum of the shares' sizes over that of all causes [1].
+    """
+
+    cause: str
+    effects: tuple[tuple[str, str, float, float], ...]
+    weight: float
+
+    @property
+    def label(self) -> str:
+        """What a page calls the cause."""
+        return CAUSES[self.cause].label
+
+
 class Comparison:
     """``analyses[m][h]``: the m-th model on the h-th machine. The first model is what others are held against.
 
@@ -101,11 +135,33 @@ class Comparison:
 
     def _contender(self, model: int, machine: int) -> Contender:
         totals, first = self.analyses[model][machine].totals, self.analyses[0][machine].totals
+        batch = self.analyses[model][machine].execution.batch
         return Contender(
-            self.models[model], self.machines[machine], totals.params,
-            totals.flops, _ratio(totals.flops, first.flops) or 0.0,
-            totals.latency_s, _ratio(totals.latency_s, first.latency_s) or 0.0,
-        )  # fmt: skip
+            model=self.models[model],
+            machine=self.machines[machine],
+            params=totals.params,
+            flops=totals.flops,
+            flops_ratio=_ratio(totals.flops, first.flops) or 0.0,
+            latency_s=totals.latency_s,
+            latency_ratio=_ratio(totals.latency_s, first.latency_s) or 0.0,
+            batch=batch,
+            macs_per_sample=totals.macs // batch,
+            activations_per_sample=totals.activations // batch,
+            latency_low_s=totals.latency_low_s,
+            latency_high_s=totals.latency_high_s,
+            rank_macs=self._ranks_by_macs[model],
+            rank_latency=self._ranks_by_latency[machine][model],
+        )
+
+    @cached_property
+    def _ranks_by_macs(self) -> list[int]:
+        return _ranks([row[0].totals.macs / row[0].execution.batch for row in self.analyses])
+
+    @cached_property
+    def _ranks_by_latency(self) -> list[list[int]]:
+        """By machine, then model."""
+        columns = zip(*self.analyses, strict=True)
+        return [_ranks([a.latency / a.execution.batch for a in column]) for column in columns]
 
     @cached_property
     def fastest(self) -> dict[str, str]:
@@ -171,6 +227,24 @@ class Comparison:
 
     # -- why -----------------------------------------------------------------------------------
 
+    @cached_property
+    def facts(self) -> tuple[Fact, ...]:
+        """The causes that part times from FLOPs, over all models and machines, the weightiest first."""
+        effects: dict[str, list[tuple[str, str, float, float]]] = {}
+        for m, model in enumerate(self.models[1:], start=1):
+            for h, machine in enumerate(self.machines):
+                longer = max(self.analyses[0][h].latency, self.analyses[m][h].latency) or 1.0
+                for apart in self.apart(model, machine):
+                    if apart.cause != "flops":
+                        effect = (model, machine, apart.seconds, apart.seconds / longer)
+                        effects.setdefault(apart.cause, []).append(effect)
+        sizes = {cause: math.fsum(abs(share) for *_, share in found) for cause, found in effects.items()}
+        whole = math.fsum(sizes.values()) or 1.0
+        return tuple(
+            Fact(cause, tuple(sorted(effects[cause], key=lambda effect: -abs(effect[3]))), sizes[cause] / whole)
+            for cause in sorted(sizes, key=lambda cause: (-sizes[cause], cause))
+        )
+
     def apart(self, model: str, machine: str) -> tuple[Apart, ...]:
         """Why a model's latency differs from the first's, the largest difference first; they add up to it.
 
@@ -198,6 +272,16 @@ def _nodes(found: Split, cause: str) -> tuple[tuple[str, float], ...]:
     share = next((c for c in found.causes if c.cause == cause), None)
     nodes = found.analysis.bound.nodes
     return tuple((nodes[node].name, seconds) for node, seconds in share.nodes[:3]) if share else ()
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """The place of each, from 1 for the least; equal ones share a place.
+
+    >>> _ranks([3.0, 1.0, 3.0, 2.0])
+    [3, 1, 3, 2]
+    """
+    ordered = sorted(values)
+    return [ordered.index(value) + 1 for value in values]
 
 
 def _ratio(value: float, reference: float) -> float | None:

@@ -20,6 +20,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     common.add_execution(parser)
     common.add_phase(parser)
     common.add_run(parser)
+    parser.add_argument(
+        "--details", action="store_true", help="stages, causes in seconds for every model and machine, and conventions"
+    )
     common.add_output(parser)
     parser.set_defaults(run=run)
 
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     common.clear_progress()
     page = Page(
-        document=lambda: compared_document(found),
+        document=lambda: compared_document(found, details=arguments.details),
         data=lambda: compared_json(found),
         table=lambda: Document("models", (contenders_table(found),)),
     )

@@ -14,6 +14,7 @@ _CSS = """
 :root { color-scheme: light dark; --soft: light-dark(#59636e, #98a3b0); --line: light-dark(#8a929b, #4a5563); }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em;
   color: light-dark(#1f2328, #e3e8ee); background: light-dark(#ffffff, #12161c); }
+h1 { font-size: 1.6em; } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; }
 tbody tr:hover { background: light-dark(#eef3fb, #222b37); } figure { margin: 1em 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 th, td { padding: .15em .7em; text-align: left; vertical-align: top; }

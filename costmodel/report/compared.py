@@ -9,10 +9,10 @@ from typing import Any
 from costmodel.execution import Phase
 from costmodel.report.as_json import execution_json
 from costmodel.report.columns import number_column, quantity_column, text_column
-from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Row, Table
+from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
+from costmodel.report.matrix import fact_sentences, machine_labels, matrix_table, signed
 from costmodel.report.summary import PREDICTED
 from costmodel.report.text import shorten
-from costmodel.units import format_seconds
 
 __all__ = ["compared_document", "compared_json", "contenders_table"]
 
@@ -26,25 +26,36 @@ STAGES = (
     "a stage is all that runs on maps of one size, with 'head' behind the last map; a top-level module where there "
     "are no maps"
 )
+#: Where the rest is.
+SHORT = "--details adds stages, causes in seconds for every model and machine, winners by batch, and conventions"
 PARTS = (
     "the causes of a column add up to the difference in time (see the split of `costmodel explain`); FLOPs alone are "
     "at the peak that most of a model's own run at"
 )
 
 
-def compared_document(comparison: Any) -> Document:
-    """The page: who wins where, the ratios, the stages, and the causes of the differences in seconds."""
+def compared_document(comparison: Any, *, details: bool = False) -> Document:
+    """The page: every model on every machine, and the three causes that part times from FLOPs most.
+
+    ``details`` adds stages, the causes of every model on every machine in seconds, winners by batch, and conventions.
+    """
     first = comparison.models[0]
-    blocks: list[Block] = [KeyValues(tuple(_facts(comparison))), _networks_table(comparison)]
-    blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
-    blocks += _causes_tables(comparison)
-    blocks.append(Notes(tuple(_sentences(comparison)), title="Why"))
-    conventions = _conventions(comparison)
-    blocks.append(Notes((PREDICTED, STAGES, PARTS, *conventions), title="Conventions"))
-    return Document(f"{', '.join(comparison.models[1:])} against {first}", tuple(blocks))
+    blocks: list[Block] = [KeyValues(tuple(_facts(comparison, details))), matrix_table(comparison)]
+    blocks.append(Notes(tuple(fact_sentences(comparison)), title="What FLOPs do not say"))
+    if details:
+        blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
+        blocks += _causes_tables(comparison)
+        blocks.append(Notes(tuple(_sentences(comparison)), title="Why"))
+        conventions = _conventions(comparison)
+        blocks.append(Notes((PREDICTED, STAGES, PARTS, *conventions), title="Conventions"))
+    else:
+        blocks.append(Paragraph(SHORT))
+    others = len(comparison.models) - 1
+    against = ", ".join(comparison.models[1:]) if others <= _NAMED else f"{others} models"
+    return Document(f"{against} against {first}", tuple(blocks))
 
 
-def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
+def _facts(comparison: Any, details: bool) -> Iterator[tuple[str, str]]:
     execution = comparison.analyses[0][0].execution
     inputs = {"×".join(map(str, row[0].model.inputs[0].shape)) for row in comparison.analyses if row[0].model.inputs}
     words = [word for word in execution.words.values() if word != Phase.INFERENCE.value]
@@ -66,12 +77,8 @@ def _facts(comparison: Any) -> Iterator[tuple[str, str]]:
             "fastest",
             "the winner changes: " + ", ".join(f"{model} on {short[name]}" for name, model in winners.items()),
         )
-    order = {name: _order(comparison, h) for h, name in enumerate(comparison.machines)}
-    by_flops = sorted(flops, key=lambda name: flops[name])
-    for name, by_time in order.items():
-        if by_time != by_flops:
-            yield f"order on {short[name]}", f"{' < '.join(by_time)} by time; {' < '.join(by_flops)} by FLOPs"
-    yield from _by_batch(comparison, short)
+    if details:
+        yield from _by_batch(comparison, short)
 
 
 def _by_batch(comparison: Any, short: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -81,41 +88,6 @@ def _by_batch(comparison: Any, short: Mapping[str, str]) -> Iterator[tuple[str, 
         if len(winners) > 1:
             said = ", ".join(f"{model} from batch {batch}" for batch, model in winners)
             yield f"fastest on {short[name]}", f"changes with the batch: {said}"
-
-
-def machine_labels(comparison: Any) -> dict[str, str]:
-    """The shortest name that each machine goes by."""
-    machines = [analysis.hardware for analysis in comparison.analyses[0]]
-    return {machine.name: min((machine.name, *machine.aliases), key=len) for machine in machines}
-
-
-def _order(comparison: Any, machine: int) -> list[str]:
-    """Models by their time on a machine, the fastest first."""
-    times = {row[machine].name: row[machine].latency for row in comparison.analyses}
-    return sorted(times, key=lambda name: times[name])
-
-
-def _networks_table(comparison: Any) -> Table:
-    """A line a model: FLOPs and, for each machine, time, with their ratios to the first model's."""
-    rows: dict[str, dict[str, Any]] = {}
-    for found in comparison.contenders:
-        row = rows.setdefault(
-            found.model,
-            {"model": found.model, "params": found.params, "flops": found.flops, "flops_ratio": found.flops_ratio},
-        )
-        row[f"latency_s_{found.machine}"] = found.latency_s
-        row[f"latency_ratio_{found.machine}"] = found.latency_ratio
-    values = list(rows.values())
-    columns: list[Column] = [
-        text_column("model", "model", shortest=14, importance=99),
-        quantity_column("params", "params", "", [row["params"] for row in values], importance=20),
-        quantity_column("flops", "FLOPs", "FLOP", [row["flops"] for row in values], importance=80),
-        number_column("flops_ratio", "FLOPs", "×", decimals=2, importance=97),
-    ]
-    for machine, label in machine_labels(comparison).items():
-        columns.append(_seconds_column(values, f"latency_s_{machine}", label, importance=90))
-        columns.append(number_column(f"latency_ratio_{machine}", "time", "×", decimals=2, importance=96))
-    return Table(columns=tuple(columns), rows=tuple(values), title=f"Ratios are to {comparison.models[0]}")
 
 
 def _seconds_column(rows: list[Any], key: str, heading: str, **options: Any) -> Column:
@@ -207,22 +179,18 @@ def _sentences(comparison: Any) -> Iterator[str]:
         named = "; ".join(_cause_phrase(found.model, cause) for cause in apart[:_NAMED])
         yield (
             f"{found.model} on {short[found.machine]}: {found.flops_ratio:.2f} times the FLOPs, "
-            f"{found.latency_ratio:.2f} times the time ({_signed(sum(a.seconds for a in apart))}): {named}"
+            f"{found.latency_ratio:.2f} times the time ({signed(sum(a.seconds for a in apart))}): {named}"
         )
 
 
 def _cause_phrase(model: str, apart: Any) -> str:
     """Seconds, the cause, and where it is largest: in ``model`` unless said otherwise."""
     if not apart.nodes:
-        return f"{_signed(apart.seconds)} {apart.label}"
+        return f"{signed(apart.seconds)} {apart.label}"
     gain = "a gain in " if apart.nodes[0][1] < 0 else ""
     whose = "" if apart.of == model else f"{apart.of}'s "
     named = ", ".join(name for name, _ in apart.nodes[:2])
-    return f"{_signed(apart.seconds)} {apart.label} ({gain}{whose}{named})"
-
-
-def _signed(seconds: float) -> str:
-    return f"{'+' if seconds >= 0 else '−'}{format_seconds(abs(seconds))}"
+    return f"{signed(apart.seconds)} {apart.label} ({gain}{whose}{named})"
 
 
 def _conventions(comparison: Any) -> list[str]:

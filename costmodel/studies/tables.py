@@ -168,7 +168,7 @@ def networks_table(analyses: Mapping[str, Analysis], splits: Mapping[str, Split]
 
 def by_stage(analyses: Sequence[Analysis]) -> tuple[Block, ...]:
     """What ``costmodel compare`` says of the stages of networks, the first the reference, and why they part."""
-    page = compared_document(Comparison([[analysis] for analysis in analyses]))
+    page = compared_document(Comparison([[analysis] for analysis in analyses]), details=True)
     stages = [block for block in page.blocks if isinstance(block, Table) and block.title.startswith("Stages")]
     why = [block for block in page.blocks if isinstance(block, Notes) and block.title == "Why"]
     return (*stages, *why)

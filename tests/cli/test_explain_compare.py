@@ -76,10 +76,14 @@ def test_explain_refuses_a_measurement_of_another_model(measured, capsys):
 
 
 def test_compare_prints_networks_stages_and_causes(capsys):
-    assert main(["compare", SERIES, PARALLEL, "--hw", "a100,t4", "--batch", "8"]) == 0
+    asked = ["compare", SERIES, PARALLEL, "--hw", "a100,t4", "--batch", "8"]
+    assert main(asked) == 0
+    short = capsys.readouterr().out
+    assert "What FLOPs do not say" in short and "56x56" not in short
+    assert main([*asked, "--details"]) == 0
     text = capsys.readouterr().out
     assert "56x56" in text and "Why" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, [*short.splitlines(), *text.splitlines()])) <= 100
 
 
 @pytest.mark.parametrize(
