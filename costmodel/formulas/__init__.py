@@ -13,6 +13,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     contraction,
     convolution,
     einsum,
+    experts,
     factorization,
     movement,
     multi_tensor,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from costmodel.formulas.experts import expected_experts
 from costmodel.kernels.algorithm import algorithm_of, engine_for
 from costmodel.kernels.operator import (
     LINEAR,
@@ -203,6 +204,20 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     if not fused:
         nbytes: int = out.nbytes  # type: ignore[assignment]
         yield Kernel(op=operator.op, algorithm="bias", vector_flops=out.numel, bytes_read=nbytes, bytes_written=nbytes)  # type: ignore[arg-type]
+
+
+@rule("grouped_mm")
+def _grouped_product(operator: Operator) -> Iterator[Kernel]:
+    """A product for each expert that is met, all in one kernel, its rows spread evenly over them.
+
+    How many are met is what the formula expects: the bytes of weights that it counts, over those of one expert.
+    """
+    x, out = operator.input, operator.out
+    weight, chosen = operator.arguments["weight"], operator.arguments["chosen"]
+    met = expected_experts(weight.shape[-3], chosen, x.shape[0] // chosen)
+    rows = -(-x.shape[0] // met)
+    shape = Product(rows, out.shape[-1], x.shape[-1], met, weight.itemsize)
+    yield contraction(operator, "batched_gemm", shape=shape)
 
 
 def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from costmodel.sources.registry import Options, source
 from costmodel.sources.signatures import check_arguments
 from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
+from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
 from costmodel.sources.transformers_masks import assume_plain_input
 
 __all__: list[str] = []
@@ -73,7 +74,11 @@ def load(request: str, options: Options) -> LoadedModel:
         config = _config(transformers, values, request)
     notes = _resize(config, options)
     chosen = _chosen_class(transformers, config, request, named, options.phase)
-    model, attention = _build(config, request, chosen, values.get("attn_implementation") or "sdpa", options.phase)
+    asked = {
+        "attn_implementation": values.get("attn_implementation") or "sdpa",
+        "experts_implementation": _experts(values.get("experts_implementation"), options.phase),
+    }
+    model, attention = _build(config, request, chosen, asked, options.phase)
     inputs, sizes = _inputs(model, config, options)
     longest = _longest(config.get_text_config())
     name = request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem
@@ -94,7 +99,8 @@ def load(request: str, options: Options) -> LoadedModel:
 def _notes(model: Any, attention: str, phase: Phase) -> list[str]:
     notes = [f"{type(model).__name__}, attn_implementation={attention}, use_cache={phase.generates}"]
     if any(hasattr(part, "num_experts") or hasattr(part, "gate_up_proj") for part in model.modules()):
-        notes.append("experts_implementation=batched_mm: every token's expert weights are gathered")
+        way = getattr(model.config.get_text_config(), "_experts_implementation", None)
+        notes += [NOTES[way]] if way in NOTES else []
     return notes
 
 
@@ -150,7 +156,8 @@ _NOT_OF_THE_MODEL = frozenset(
 def _check(config: Any, given: Mapping[str, Any], owner: str) -> None:
     """Raise InputError for values that a configuration does not have, those of its parts included: configurations
     of transformers keep whatever they are given."""
-    known = {"attn_implementation": "sdpa", **dict.fromkeys(getattr(config, "attribute_map", {})), **config.to_dict()}
+    ways = {"attn_implementation": "sdpa", "experts_implementation": GROUPED}
+    known = {**ways, **dict.fromkeys(getattr(config, "attribute_map", {})), **config.to_dict()}
     taken = {name: value for name, value in known.items() if name not in _NOT_OF_THE_MODEL and name[0] != "_"}
     check_arguments(owner, given, taken)
     for name, value in given.items():
@@ -183,34 +190,42 @@ def _resize(config: Any, options: Options) -> list[str]:
     return [f"built with image_size={height}x{width}"]
 
 
-def _build(config: Any, request: str, chosen: Any, asked: str, phase: Phase) -> tuple[Any, str]:
+def _build(config: Any, request: str, chosen: Any, ways: Mapping[str, str], phase: Phase) -> tuple[Any, str]:
     """(model, attention implementation): the one that the configuration names, else scaled_dot_product_attention
     where the model supports it."""
-    build = partial(chosen._from_config if hasattr(chosen, "_from_config") else chosen.from_config, **_experts())
+    build = chosen._from_config if hasattr(chosen, "_from_config") else chosen.from_config
     for part in [config, *(getattr(config, name) for name in config.sub_configs if hasattr(config, name))]:
         if hasattr(part, "use_cache"):
             part.use_cache = phase.generates
+    asked = {name: way for name, way in ways.items() if way}
     try:
         with building():
-            return build(config, attn_implementation=asked), asked
+            return build(config, **asked), asked["attn_implementation"]
     except Exception as error:
         if "scaled_dot_product_attention" not in str(error):
             raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
     try:
         with building():
-            return build(config, attn_implementation="eager"), "eager"
+            return build(config, **{**asked, "attn_implementation": "eager"}), "eager"
     except Exception as error:
         raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
 
 
-def _experts() -> dict[str, str]:
-    """Mixtures of experts as batched products of each token's own experts: the one way whose shapes do not depend
-    on the routing and that runs on meta tensors of every dtype. It gathers each token's expert weights, so its
-    bytes are those of ``experts_implementation="batched_mm"``, above those of a grouped product."""
+def _experts(asked: str | None, phase: Phase) -> str:
+    """How experts are run, "" for transformers' own choice: grouped products where a model knows them. A training
+    step gathers the weights of each token's experts, since the grouped product on meta has no gradient.
+
+    Raises InputError for a way whose shapes depend on the routing, or that there is not.
+    """
     from transformers import PreTrainedModel
 
-    known = hasattr(PreTrainedModel, "_can_set_experts_implementation")
-    return {"experts_implementation": "batched_mm"} if known else {}
+    if not hasattr(PreTrainedModel, "_can_set_experts_implementation") or not register_grouped_experts():
+        return ""
+    if asked is not None and asked not in NOTES:
+        why = "loops over the experts that tokens were sent to, which depends on values" if asked == "eager" else ""
+        raise InputError(librarian(f"experts_implementation={asked!r} {why or 'is not known'}", there_is=tuple(NOTES)))
+    usual = "" if phase is not Phase.TRAINING else BATCHED  # transformers itself takes grouped products where it can
+    return "" if asked == GROUPED else asked or usual
 
 
 def _named_class(request: str) -> tuple[str, str]:
