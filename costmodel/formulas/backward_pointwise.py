@@ -31,8 +31,6 @@ BACKWARD_EXPRESSIONS: dict[str, str] = {
     "g * (s := 1 / (1 + exp(-x))) * (1 + x * (1 - s))": "silu_backward",
     "g * ((t := tanh(log1p(exp(x)))) + x / (1 + exp(-x)) * (1 - t * t))": "mish_backward",
     "select(c, g * scale, 0)": "native_dropout_backward",
-    "select(c, g, 0)": "fake_quantize_per_tensor_affine_cachemask_backward"
-    " fake_quantize_per_channel_affine_cachemask_backward",
     # losses: g is the gradient of the loss, one number where it was summed or averaged; x the input, y the target
     "norm * (x - y) * g": "mse_loss_backward",
     "select((z := x - y) <= -delta, -(s := (t := norm * g) * delta), select(z >= delta, s, z * t))":

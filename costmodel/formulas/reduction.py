@@ -163,6 +163,7 @@ _LOSSES: dict[str, int] = {
     "l1_loss": 2,  # |x - y|
     "smooth_l1_loss": 7,  # d = |x - y|; d < beta; 0.5*d*d/beta: 3; d - 0.5*beta: 1
     "huber_loss": 7,  # d = |x - y|; d < delta; 0.5*d*d: 2; delta*(d - 0.5*delta): 2
+    "soft_margin_loss": 4,  # log1p(exp(-y * x)): negate, multiply, exp, log1p
     "binary_cross_entropy": 8,  # -(y log x + (1-y) log(1-x)): 2 log, 2 mul, 2 sub, add, neg
 }
 

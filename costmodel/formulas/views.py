@@ -19,7 +19,7 @@ VIEWS = aten(
     split_with_sizes chunk tensor_split hsplit vsplit dsplit unbind unfold unsafe_split unsafe_split_with_sizes
     unsafe_chunk diagonal linalg_diagonal as_strided slice_inverse alias detach lift_fresh lift positive real
     imag view_as_real view_as_complex conj _conj _neg_view _fw_primal _make_dual values indices _values _indices
-    crow_indices col_indices ccol_indices row_indices
+    crow_indices col_indices ccol_indices row_indices _sparse_coo_tensor_with_dims_and_tensors
     """
 )
 

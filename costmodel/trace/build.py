@@ -16,7 +16,7 @@ from costmodel.symbols import Dim, bind, is_symbolic, product
 from costmodel.tensor import Role, TensorSpec
 from costmodel.trace.lift import Fingerprint, SizeLift
 from costmodel.trace.raw import RawNode, RawTrace, TensorIndex
-from costmodel.trace.shapes import output_dims
+from costmodel.trace.shapes import output_dims, output_strides
 
 __all__ = ["GraphBuilder", "same_structure"]
 
@@ -144,8 +144,12 @@ class GraphBuilder:
     def _call(self, position: int, node: RawNode) -> int:
         alike = [run.nodes[position] for run in self.runs]
         arguments = tuple((name, self._argument([n.arguments.get(name) for n in alike])) for name in node.arguments)
-        hints = self._output_hints(node.op, arguments) if self._hinted else {}
-        self._operand_strides = list(self._strides_of_operands(alike)) if self._hinted else []
+        hints: dict[int, Dim] = {}
+        if self._hinted:
+            named = self._plain(arguments)
+            hints = dict(output_dims(node.op, named))
+            by_rule = ((stride, self._evaluate(stride)) for stride in output_strides(node.op, named))
+            self._operand_strides = [*by_rule, *self._strides_of_operands(alike)]
         outputs = tuple(SpecRef(self._spec(t.index, hints if i == 0 else None)) for i, t in enumerate(node.outputs))
         return self.calls.setdefault(Call(node.op, arguments, outputs), len(self.calls))
 
@@ -156,7 +160,8 @@ class GraphBuilder:
             for axis, stride in enumerate(strides or ()):
                 yield stride, tuple(run.tensors[operand.index].strides[axis] for run in self.runs)
 
-    def _output_hints(self, op: str, arguments: tuple[tuple[str, Any], ...]) -> dict[int, Dim]:
+    def _plain(self, arguments: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+        """Arguments by name, with specs and expressions in place of what refers to them."""
         specs = list(self.specs)
 
         def plain(value: Any) -> Any:
@@ -166,7 +171,7 @@ class GraphBuilder:
                 return value.dim
             return [plain(v) for v in value] if isinstance(value, tuple) else value
 
-        return dict(output_dims(op, {name: plain(value) for name, value in arguments}))
+        return {name: plain(value) for name, value in arguments}
 
     def _argument(self, seen: list[Any]) -> Any:
         value = seen[0]

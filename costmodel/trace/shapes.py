@@ -12,7 +12,7 @@ from typing import Any
 from costmodel.symbols import Dim, ceil_div, floor_div
 from costmodel.tensor import TensorSpec
 
-__all__ = ["output_dims", "window_dim"]
+__all__ = ["output_dims", "output_strides", "window_dim"]
 
 
 def window_dim(size: Dim, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False) -> Dim:
@@ -111,3 +111,15 @@ def output_dims(op: str, arguments: Mapping[str, Any]) -> Iterator[tuple[int, Di
         for i in range(len(pads) // 2):
             axis = len(shape) - 1 - i
             yield axis, shape[axis] + pads[2 * i] + pads[2 * i + 1]
+
+
+def output_strides(op: str, arguments: Mapping[str, Any]) -> Iterator[Dim]:
+    """Strides that the operator's rule gives to results that are not dense.
+
+    Memory-efficient attention pads the rows of its mask's gradient to a multiple of 16 elements
+    (``_efficient_attention_backward``, aten/src/ATen/native/transformers/cuda/attention_backward.cu).
+    """
+    if op == "aten._scaled_dot_product_efficient_attention_backward" and arguments["attn_bias"] is not None:
+        heads, queries, _ = arguments["query"].shape[-3:]
+        row = 16 * ceil_div(arguments["key"].shape[-2], 16)
+        yield from (row, row * queries, row * queries * heads)

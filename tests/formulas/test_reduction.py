@@ -256,6 +256,10 @@ LOSSES: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any]]] = {
     "mse_loss": (lambda x, y: counting.power(x - y, 2), torch.nn.functional.mse_loss),
     "smooth_l1_loss": (lambda x, y: smooth_l1(x, y, 1.0), torch.nn.functional.smooth_l1_loss),
     "huber_loss": (lambda x, y: huber(x, y, 1.0), torch.nn.functional.huber_loss),
+    "soft_margin_loss": (
+        lambda x, y: counting.log1p(counting.exp(-y * x)),
+        torch.nn.functional.soft_margin_loss,
+    ),
     "l1_loss": (lambda x, y: abs(x - y), torch.nn.functional.l1_loss),
     "binary_cross_entropy": (cross_entropy, torch.nn.functional.binary_cross_entropy),
 }

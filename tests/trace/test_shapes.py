@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from costmodel.symbols import bind, symbol
 from costmodel.tensor import TensorSpec, f32
-from costmodel.trace.shapes import output_dims, window_dim
+from costmodel.trace.shapes import output_dims, output_strides, window_dim
 
 
 @given(
@@ -62,3 +62,22 @@ def test_a_gradient_is_as_large_as_its_operand():
     assert dict(output_dims("aten.max_pool2d_with_indices_backward", {"grad_output": g, "input": x})) == dict(
         enumerate(x.shape)
     )
+
+
+@pytest.mark.parametrize("length", [16, 17, 31, 100])
+def test_the_gradient_of_a_mask_lies_in_padded_rows(length):
+    def meta(*shape):
+        return torch.empty(shape, device="meta")
+
+    x, mask, state = meta(2, 4, length, 8), meta(2, 4, length, length), meta(2)
+    saved = (x, meta(2, 4, length), state, state)
+    gradient = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+        x, x, x, x, mask, *saved, 0.0, [True, True, True, True]
+    )[3]
+    n = symbol("n")
+    q = TensorSpec((2, 4, n, 8))
+    by_rule = output_strides(
+        "aten._scaled_dot_product_efficient_attention_backward",
+        {"query": q, "key": q, "attn_bias": TensorSpec((2, 4, n, n))},
+    )
+    assert [bind(stride, {"n": length}) for stride in by_rule] == [*reversed(gradient.stride()[:-1])]
