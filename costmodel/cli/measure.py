@@ -26,6 +26,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--hw", metavar="NAME", help="a machine, or the path of a profile: its predictions beside")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to run (default: cpu)")
     common.add_execution(parser)
+    common.add_phase(parser)
     parser.add_argument("--threads", type=common.positive, metavar="N", help="CPU threads (default: torch's own)")
     parser.add_argument("--cache", choices=("warm", "cold"), default="warm", help="evict caches before each call: cold")
     parser.add_argument("--repeats", type=common.positive, default=20, metavar="N", help="timed calls (default: 20)")
@@ -33,7 +34,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--halve-batch", action="store_true", help="halve the batch until the model fits in memory")
     parser.add_argument("--from-trace", metavar="FILE", help="read torch.profiler's Chrome trace in place of a run")
     parser.add_argument("--keep-trace", metavar="FILE", help="keep the profiler's trace of this run")
-    parser.add_argument("--by", choices=("op", "module", "type"), default="op", help="rows of the table (default: op)")
+    parser.add_argument(
+        "--by", choices=("op", "module", "type", "phase"), default="op", help="rows of the table (default: op)"
+    )
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that took longest (default: 20; 0: all)")
     common.add_output(parser, STEP_FORMATS)
     parser.set_defaults(run=run)
@@ -73,7 +76,11 @@ class _Run(NamedTuple):
 def _execution(arguments: argparse.Namespace) -> Execution:
     from costmodel.execution import Execution
 
-    return Execution.of(batch=arguments.batch or 1, dtype=arguments.dtype, layout=arguments.layout, mode=arguments.mode)
+    names = ("dtype", "layout", "mode", "phase", "optimizer", "weight_decay", "grad_scaler")
+    words = {name: getattr(arguments, name) for name in names}
+    fused = {"fused_optimizer": True} if arguments.fused_optimizer else {}
+    common.trained(arguments)
+    return Execution.of(batch=arguments.batch or 1, **words, **fused)
 
 
 def _imported(arguments: argparse.Namespace, hardware: Any) -> _Run:
@@ -147,27 +154,38 @@ def _graph(
         batch=execution.batch,
         sizes=sizes,
         input_shape=arguments.input_shape,
-        variant=Variant.of(execution, "cpu"),
+        variant=Variant.of(execution, _device_kind(arguments, execution, hardware)),
         use_cache=not arguments.no_cache,
         checked=True,
         progress=common.progress(arguments.model),
     )
     common.clear_progress()
-    return _bound(traced, execution, sizes, hardware)
+    return _bound(traced, execution, sizes, hardware, arguments.device)
+
+
+def _device_kind(arguments: argparse.Namespace, execution: Execution, hardware: Any) -> str:
+    """The kind of device whose operators a step of training shows; a forward pass has the same ones everywhere."""
+    if execution.phase.value != "training":
+        return "cpu"
+    kind: str = hardware.family.torch_device if hardware else arguments.device.partition(":")[0]
+    return kind
 
 
 def _bound(
-    traced: Any, execution: Execution, sizes: dict[str, int], hardware: Any
+    traced: Any, execution: Execution, sizes: dict[str, int], hardware: Any, device: str
 ) -> tuple[OpGraph, Analysis | None, dict[str, int]]:
     from dataclasses import replace
 
     from costmodel.analysis import Analysis
+    from costmodel.devices.family import CPU, CUDA
+    from costmodel.optimizer import with_optimizer
 
     symbols = traced.graph.symbols
     opened = {name: value for name, value in sizes.items() if name in symbols}
     if hardware is None:
         batch = {"batch": execution.batch} if "batch" in symbols else {}
-        return traced.graph.bind({**batch, **opened}), None, sizes
+        graph = with_optimizer(traced.graph, execution, CPU if device == "cpu" else CUDA)
+        return graph.bind({**batch, **opened}), None, sizes
     analysis = Analysis(
         name=traced.name,
         source=traced.source,
@@ -189,6 +207,7 @@ def _write(measurement: Measurement, graph: OpGraph, analysis: Analysis | None, 
             works_of(analysis) if analysis else work_of_graph(graph),
             hardware=analysis.hardware if analysis else None,
             predicted_s=analysis.latency if analysis else None,
+            predicted_peak_bytes=analysis.memory.peak_bytes if analysis else None,
             by=arguments.by,
             top=top,
         ),

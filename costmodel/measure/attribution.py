@@ -72,7 +72,10 @@ def attribute(recording: Recording, graph: OpGraph, *, strict: bool = False) -> 
 
     ``strict`` raises InputError where the recording is of another model or other sizes, naming nodes that differ.
     """
-    vocabulary, tokens = Vocabulary.of({node.op for node in graph.nodes}), graph_tokens(graph)
+    vocabulary, tokens = (
+        Vocabulary.of({node.op for node in graph.nodes}, trains=bool(graph.gradients)),
+        graph_tokens(graph),
+    )
     known: dict[tuple[Token, ...], list[tuple[int, int]]] = {}
     placed = []
     for step in _split(recording, vocabulary, tokens):

@@ -45,15 +45,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The operators that a graph has, by name (``aten.conv2d``) and by class."""
+    """The operators that a graph has, by name (``aten.conv2d``) and by class, and whether it is a training step's."""
 
     ops: frozenset[str]
     kinds: frozenset[str]
+    trains: bool = False
 
     @classmethod
-    def of(cls, ops: Collection[str]) -> Vocabulary:
-        """That of a graph's operators."""
-        return cls(frozenset(ops), frozenset(map(class_of, ops)))
+    def of(cls, ops: Collection[str], *, trains: bool = False) -> Vocabulary:
+        """That of a graph's operators; ``trains``: it has a backward pass."""
+        return cls(frozenset(ops), frozenset(map(class_of, ops)), trains)
 
     def knows(self, event: Event) -> bool:
         """Whether the graph has this operator by name, or a fused kernel may stand for its operators."""
@@ -65,12 +66,13 @@ class Vocabulary:
 
 
 def items_of(events: Sequence[Event], vocabulary: Vocabulary, on_device: bool) -> list[Item]:
-    """The pieces of a step, in program order. Raises InputError for a recording of training."""
+    """The pieces of a step, in program order. Raises InputError for a backward pass that the graph does not have."""
     found: list[Item] = []
     maker = _Maker(vocabulary, on_device)
     for event in events:
-        if event.name.startswith("autograd::engine"):
-            raise InputError("this trace recorded a backward pass: record the model's forward pass alone, in eval mode")
+        if event.name.startswith("autograd::engine") and not vocabulary.trains:
+            alone = "record the model's forward pass alone, in eval mode"
+            raise InputError(f"this trace recorded a backward pass: say --phase training, or {alone}")
         found += maker.items(event)
     return found
 

@@ -16,7 +16,7 @@ __all__ = ["CSV_COLUMNS", "Measurement", "NodeMeasurement", "node_measurements"]
 #: One row of measured whole models: the columns that `costmodel validate` reads, then those that it keeps.
 CSV_COLUMNS = (
     "model", "device", "phase", "dtype", "layout", "mode", "torch", "batch", "image_size", "latency_ms", "height",
-    "width", "seq_len", "latency_spread", "repeats", "threads", "cache",
+    "width", "seq_len", "latency_spread", "repeats", "threads", "cache", "optimizer", "peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -32,6 +32,7 @@ class NodeMeasurement:
     op: str
     module: str
     measured_us: float
+    phase: str = "forward"
     host_us: float = 0.0
     kernels: tuple[tuple[str, float], ...] = ()
     runs_in: str = ""
@@ -46,6 +47,8 @@ class Measurement:
     ``latency_spread``  interquartile range over the median; None where there was one step.
     ``step_us``         a step as profiled; ``nodes`` and ``unattributed`` (name, µs) are parts of it.
     ``page_faults``     of a call, on the host: memory that came from the system anew; None where not counted.
+    ``peak_memory_bytes``  the most that torch's allocator had handed out in a call, with what lay there before; None
+                        where it was not asked.
     ``torch``, ``threads``  as far as they are known: "" and None in a trace from elsewhere.
     """
 
@@ -64,6 +67,7 @@ class Measurement:
     cache: str = "warm"
     on_device: bool = False
     page_faults: float | None = None
+    peak_memory_bytes: int | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -101,8 +105,9 @@ class Measurement:
             "repeats": self.repeats,
             "threads": self.threads,
             "cache": self.cache,
+            "peak_memory_bytes": self.peak_memory_bytes,
         }
-        return {column: values[column] for column in CSV_COLUMNS}
+        return {column: values.get(column) for column in CSV_COLUMNS}
 
     def json(self, predicted_us: Sequence[float] | None = None) -> dict[str, Any]:
         """Plain dicts and lists. ``predicted_us`` are the predictions of the nodes, where there are any."""
@@ -118,6 +123,7 @@ class Measurement:
             "repeats": self.repeats,
             "profiled_step_us": self.step_us,
             "page_faults": self.page_faults,
+            "peak_memory_bytes": self.peak_memory_bytes,
             "nodes": [_node_json(node, us) for node, us in zip(self.nodes, predicted, strict=True)],
             "unattributed": [{"name": name, "us": us} for name, us in self.unattributed],
             "notes": list(self.notes),
@@ -140,6 +146,7 @@ def _node_json(node: NodeMeasurement, predicted_us: float | None) -> dict[str, A
         "name": node.name,
         "op": node.op,
         "module": node.module,
+        "phase": node.phase,
         "measured_us": node.measured_us,
         "predicted_us": predicted_us,
         "kernels": [{"name": name, "us": us} for name, us in node.kernels],
@@ -154,6 +161,7 @@ def node_measurements(attribution: Attribution, graph: OpGraph) -> tuple[NodeMea
             name=node.name,
             op=node.op,
             module=node.module,
+            phase=node.phase.value,
             measured_us=time.us,
             host_us=time.host_us,
             kernels=tuple(time.kernels),

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from costmodel.measure.events import STEP, Recording, read_trace
 
-__all__ = ["record_steps"]
+__all__ = ["record_steps", "silent_stderr"]
 
 
 def record_steps(
@@ -34,7 +34,7 @@ def record_steps(
         activities.append(ProfilerActivity.CUDA)
     with tempfile.TemporaryDirectory() as folder:
         path = keep or Path(folder) / "trace.json"
-        with _silent_stderr():
+        with silent_stderr():
             with profile(activities=activities, record_shapes=True, acc_events=True) as profiler:
                 for number in range(steps + 1):
                     if before is not None:
@@ -48,7 +48,7 @@ def record_steps(
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """The profiler's C++ library writes remarks to file descriptor 2; they are not for the user."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -24,6 +24,7 @@ from costmodel.measure.latency import (
 )
 from costmodel.measure.machine_cpu import cpu_facts
 from costmodel.measure.measurement import Measurement, node_measurements
+from costmodel.measure.memory import peak_memory_bytes
 from costmodel.measure.profiling import record_steps
 from costmodel.measure.running import OutOfMemory, Runnable, prepare
 
@@ -42,6 +43,7 @@ class Timed:
     recording: Recording
     threads: int
     cache: str
+    peak_memory_bytes: int
 
 
 def fitting(
@@ -91,12 +93,14 @@ def time_and_profile(
         progress("profiling")
         flush = cache_flush(runnable.device, cache)
         recording = record_steps(runnable.call, device=runnable.device, steps=steps, before=flush, keep=keep)
+        peak = peak_memory_bytes(runnable.call, runnable.held(), runnable.device)
     return Timed(
         runnable=runnable,
         latency=latency,
         recording=recording,
         threads=in_force,
         cache=cache,
+        peak_memory_bytes=peak,
         page_faults=faults / (latency.warm_up_calls + len(latency.samples_s)),
     )
 
@@ -104,7 +108,7 @@ def time_and_profile(
 def place(timed: Timed, graph: OpGraph, *, model: str, device: str) -> Measurement:
     """Put what was timed on the nodes of ``graph``, bound to the sizes of the run. ``device`` names the machine."""
     attribution = attribute(timed.recording, graph)
-    notes = list(timed.runnable.notes)
+    notes = [*timed.runnable.notes, *timed.runnable.said()]
     if not timed.latency.stable:
         notes.append(f"the latency had not settled after {timed.latency.warm_up_calls} calls")
     return Measurement(
@@ -123,6 +127,7 @@ def place(timed: Timed, graph: OpGraph, *, model: str, device: str) -> Measureme
         cache=timed.cache,
         on_device=timed.recording.on_device,
         page_faults=timed.page_faults,
+        peak_memory_bytes=timed.peak_memory_bytes,
         notes=tuple(notes),
     )
 

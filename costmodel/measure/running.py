@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, ModelError, librarian
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Phase
 from costmodel.execution.precision import torch_dtype
 from costmodel.measure.latency import check_device
+from costmodel.measure.stepping import TrainingStep
 from costmodel.sources import real_weights, resolve
 from costmodel.sources.building import reason
 
@@ -28,7 +29,9 @@ class OutOfMemory(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runnable:
-    """A model on its device with its inputs. ``call()`` is one forward pass in the conditions of ``execution``."""
+    """A model on its device with its inputs. ``call()`` is one forward pass, or one step of training, in the
+    conditions of ``execution``; ``held()`` are the tensors that lie in memory when it begins, and ``said()`` is what
+    is known only once it has run."""
 
     name: str
     device: str
@@ -36,6 +39,8 @@ class Runnable:
     call: Callable[[], object]
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    held: Callable[[], Iterable[torch.Tensor]] = tuple
+    said: Callable[[], Iterable[str]] = tuple
 
     def check(self) -> None:
         """Run once, so that what fails fails here. Raises OutOfMemory, or ModelError where the forward pass fails."""
@@ -71,7 +76,9 @@ def prepare(
     """
     check_device(device)
     torch.manual_seed(seed)
-    with out_of_memory(request, execution.batch), torch.inference_mode():
+    trains = execution.phase is Phase.TRAINING
+    engine_of(execution.engine).check(execution)
+    with out_of_memory(request, execution.batch), torch.no_grad() if trains else torch.inference_mode():
         with real_weights():
             loaded = resolve(request, image_size=image_size, input_shape=input_shape, seq_len=seq_len)
         module = _placed(loaded.module.eval(), device, execution)
@@ -79,11 +86,15 @@ def prepare(
         args, kwargs = pytree.tree_map(
             lambda leaf: _real(leaf, device, execution, _token_limit(module)), loaded.inputs(sizes)
         )
+    if trains:
+        step = TrainingStep(module, args, kwargs, device, execution, _around(device, execution), loaded.loss)
     return Runnable(
         name=loaded.name,
         device=device,
         execution=execution,
-        call=_forward(module, args, kwargs, device, execution),
+        call=step if trains else _forward(module, args, kwargs, device, execution),
+        held=step.held if trains else lambda: _held(module, (args, kwargs)),
+        said=(lambda: step.notes) if trains else tuple,
         sizes={name: value for name, value in loaded.sizes.items() if name != "batch"},
         notes=tuple(loaded.notes),
     )
@@ -144,17 +155,33 @@ def _forward(module: nn.Module, args: Any, kwargs: Any, device: str, execution: 
     options = engine_of(execution.engine).compile_options
     function: Any = module if options is None else torch.compile(module, **options)
 
+    around = _around(device, execution)
+
     def call() -> object:
-        with ExitStack() as conditions:
-            conditions.enter_context(torch.inference_mode())
-            if execution.precision.autocast:
-                kind = device.partition(":")[0]
-                conditions.enter_context(torch.autocast(kind, dtype=_dtype(execution.precision.autocast)))
-            if execution.precision.products == "tf32":
-                conditions.enter_context(_tf32())
+        with torch.inference_mode(), around():
             return function(*args, **kwargs)
 
     return call
+
+
+def _around(device: str, execution: Execution) -> Callable[[], AbstractContextManager[object]]:
+    """What the dtype policy of a run wraps a forward pass in."""
+
+    def contexts() -> AbstractContextManager[object]:
+        conditions = ExitStack()
+        if execution.precision.autocast:
+            kind = device.partition(":")[0]
+            conditions.enter_context(torch.autocast(kind, dtype=_dtype(execution.precision.autocast)))
+        if execution.precision.products == "tf32":
+            conditions.enter_context(_tf32())
+        return conditions
+
+    return contexts
+
+
+def _held(module: nn.Module, inputs: Any) -> Iterator[torch.Tensor]:
+    yield from (*module.parameters(), *module.buffers())
+    yield from (leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typing import Any
 
 from costmodel.execution import Optimizer
 
-__all__ = ["COUNTER", "Line", "counts_steps", "for_each", "for_lists", "fused"]
+__all__ = ["COUNTER", "MOMENTUM", "Line", "counts_steps", "for_each", "for_lists", "fused"]
 
 #: Number of steps of each parameter: a tensor of one element.
 COUNTER = "step"
 
 #: torch's defaults, and 0.9 and 1e-4 where they are asked for but have none: costs depend on which of them are 1 or 0.
-_LR, _MOMENTUM, _BETA1, _BETA2, _EPS = 1e-3, 0.9, 0.9, 0.999, 1e-8
+_LR, MOMENTUM, _BETA1, _BETA2, _EPS = 1e-3, 0.9, 0.9, 0.999, 1e-8
 _DECAY = {"adamw": 1e-2}
 _OTHER_DECAY = 1e-4
 
@@ -79,12 +79,12 @@ def _sgd(optimizer: Optimizer, lists: bool) -> list[Line]:
         found.append(Line("add", {"input": grad, "other": "param"}, {"alpha": decay}, makes="decayed"))
         grad = "decayed"
     if optimizer.states:
-        found.append(Line("mul", {"input": "momentum_buffer"}, {factor: _MOMENTUM}))
+        found.append(Line("mul", {"input": "momentum_buffer"}, {factor: MOMENTUM}))
         found.append(Line("add", {"input": "momentum_buffer", "other": grad}, {"alpha": 1}))
         if optimizer.algorithm == "nesterov":
             ahead = "" if lists else "ahead"
             corrected = {"input": grad, "other": "momentum_buffer"}
-            found.append(Line("add", corrected, {"alpha": _MOMENTUM}, makes=ahead))
+            found.append(Line("add", corrected, {"alpha": MOMENTUM}, makes=ahead))
             grad = ahead or grad
         else:
             grad = "momentum_buffer"
@@ -133,6 +133,6 @@ def fused(optimizer: Optimizer) -> tuple[str, dict[str, str], dict[str, Any]]:
         lists |= {"max_exp_avg_sqs": "", "state_steps": COUNTER}
         return f"fused_{optimizer.algorithm}", lists, {**numbers, **flags}
     lists = {"input": "param", "grads": "grad", "momentum_buffer_list": "momentum_buffer" if optimizer.states else ""}
-    numbers = {"weight_decay": _decay(optimizer), "momentum": _MOMENTUM if optimizer.states else 0.0, "lr": _LR}
+    numbers = {"weight_decay": _decay(optimizer), "momentum": MOMENTUM if optimizer.states else 0.0, "lr": _LR}
     flags = {"nesterov": optimizer.algorithm == "nesterov", "maximize": False, "is_first_step": False}
     return "fused_sgd", lists, {**numbers, "dampening": 0.0, **flags}

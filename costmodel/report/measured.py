@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Table
-from costmodel.units import format_percent, format_quantity, format_seconds
+from costmodel.units import format_bytes, format_percent, format_quantity, format_seconds
 
 if TYPE_CHECKING:
     from costmodel.analysis import Analysis
@@ -84,18 +84,20 @@ def measured_document(
     *,
     hardware: HardwareProfile | None = None,
     predicted_s: float | None = None,
+    predicted_peak_bytes: int | None = None,
     by: str = "op",
     top: int | None = None,
 ) -> Document:
-    """The page of one measurement. ``works`` are the nodes' in program order; ``predicted_s`` is the whole step's.
+    """The page of one measurement. ``works`` are the nodes' in program order; ``predicted_s`` is the whole step's, and
+    ``predicted_peak_bytes`` its memory.
 
-    ``by`` is ``op``, ``module`` or ``type``; ``top`` keeps the longest rows (None or 0: all, in program order).
+    ``by`` is ``op``, ``module``, ``type`` or ``phase``; ``top`` keeps the longest rows (None or 0: all, in order).
     """
     rows = _rows(measurement, works, hardware, by)
     shown = sorted(rows, key=lambda row: -row["measured_s"])[:top] if top else rows
     blocks: list[Block] = [
         Paragraph(_conditions(measurement)),
-        KeyValues(_facts(measurement, predicted_s)),
+        KeyValues((*_facts(measurement, predicted_s), *_memory(measurement, predicted_peak_bytes))),
         Table(
             columns=_columns(rows, by, predicted_s is not None),
             rows=tuple(shown),
@@ -122,7 +124,7 @@ def _conditions(measurement: Measurement) -> str:
     if measurement.image_size is not None:
         size = measurement.image_size
         parts = [f"batch {run.batch}", f"{size}x{size}"]
-    parts += [str(run.precision), run.layout, run.engine]
+    parts += [word for word in run.words.values() if word != "inference"]
     if measurement.threads:
         parts.append(f"{measurement.threads} thread" + "s" * (measurement.threads > 1))
     parts.append(f"{measurement.cache} cache")
@@ -147,6 +149,15 @@ def _facts(measurement: Measurement, predicted_s: float | None) -> tuple[tuple[s
             ("a profiled step", f"{format_seconds(m.step_us * 1e-6)}: {format_seconds(outside * 1e-6)} of it {what}")
         )
     return tuple(facts)
+
+
+def _memory(measurement: Measurement, predicted: int | None) -> tuple[tuple[str, str], ...]:
+    """The most memory that torch's allocator had handed out, and what was predicted of it."""
+    peak = measurement.peak_memory_bytes
+    if not peak:
+        return ()
+    beside = f"; predicted {format_bytes(predicted)}, {predicted / peak:.2f} times that" if predicted else ""
+    return (("peak memory", f"{format_bytes(peak)}{beside}"),)
 
 
 def _remarks(measurement: Measurement) -> list[str]:
@@ -180,7 +191,7 @@ def _rows(
     ]
     if by == "op":
         return rows
-    key = "module" if by == "module" else "op"
+    key = by if by in ("module", "phase") else "op"
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row[key] or "(model)", []).append(row)
@@ -193,6 +204,7 @@ def _row(node: NodeMeasurement, work: Work, hardware: HardwareProfile | None, on
         "name": node.name,
         "op": node.op.removeprefix("aten."),
         "module": node.module,
+        "phase": node.phase,
         "measured_s": measured_s,
         "predicted_s": work.predicted_s,
         "bound": work.bound,
@@ -257,7 +269,7 @@ def _rate(node: NodeMeasurement, work: Work, hardware: HardwareProfile | None) -
 
 def _columns(rows: Sequence[dict[str, Any]], by: str, predicted: bool) -> tuple[Column, ...]:
     times = [row[key] for row in rows for key in ("measured_s", "predicted_s") if row.get(key) is not None]
-    heading = {"op": "node", "module": "module", "type": "operator"}[by]
+    heading = {"op": "node", "module": "module", "type": "operator", "phase": "phase"}[by]
     columns = [text_column("name", heading, importance=100, shortest=16)]
     if by == "op":
         columns.append(text_column("op", "operator", importance=30, shortest=8))
@@ -294,5 +306,5 @@ def _total(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _title(by: str, shown: int, whole: int) -> str:
-    what = {"op": "nodes", "module": "modules", "type": "operators"}[by]
+    what = {"op": "nodes", "module": "modules", "type": "operators", "phase": "phases"}[by]
     return f"The {shown} {what} that took longest, of {whole}" if shown < whole else f"All {whole} {what}"

@@ -9,7 +9,7 @@ calls that one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from costmodel.errors import TraceError
 from costmodel.execution import NodePhase
 from costmodel.trace.as_on_device import AsOnDevice
+from costmodel.trace.loss import loss_of
 from costmodel.trace.raw import RawNode, RawTrace, indices_in
 from costmodel.trace.recorder import Recorder, Where
 from costmodel.trace.schema import Schema
@@ -33,15 +34,12 @@ _ACCUMULATES = "torch::autograd::AccumulateGrad"
 _KEEPING = frozenset({"aten.new_empty_strided", "aten.clone", "aten.copy"})
 #: Operators whose heads PyTorch pads to the width that they take.
 _PADDED = frozenset({"aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_flash_attention_backward"})
-#: Entries of a result that are no output of the model: what a language model keeps for its next call.
-_CACHES = frozenset({"past_key_values", "cache_params", "state", "mems"})
 
 
 class StepRecorder(Recorder):
     """A recorder of a whole step. :meth:`step` takes the result of the forward pass and runs the rest.
 
-    The loss is ``own_loss`` of the result; without one, that which the model puts out; of a single two-dimensional
-    output the cross entropy against class indices; else the sum of all floating-point outputs. A note says which.
+    The loss is that of :func:`~costmodel.trace.loss.loss_of`; a note says which.
     """
 
     own_loss: Callable[[Any], torch.Tensor] | None = None
@@ -103,7 +101,7 @@ class StepRecorder(Recorder):
         """
         leaves = pytree.tree_leaves(result)
         self._put_out = [self.lookup(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        loss, note = self._loss(result)
+        loss, note = loss_of(result, self.own_loss, self._target)
         self.note(note)
         if not loss.requires_grad:
             raise TraceError("no output depends on a parameter that takes a gradient, so nothing is trained")
@@ -116,29 +114,12 @@ class StepRecorder(Recorder):
             self.modules.pop()
         return loss
 
-    def _loss(self, result: Any) -> tuple[torch.Tensor, str]:
-        """The loss, and a sentence that says which."""
-        if self.own_loss is not None:
-            name, found = getattr(self.own_loss, "__name__", type(self.own_loss).__name__), self.own_loss(result)
-            if not isinstance(found, torch.Tensor) or found.numel() != 1:
-                raise TraceError(f"the loss {name} gives no scalar tensor")
-            return found, f"trained on the loss {name}"
-        outputs = list(_floating_outputs(result))
-        if not outputs:
-            raise TraceError("the model puts out no floating-point tensor to make a loss of")
-        if len(outputs) == 1 and outputs[0].dim() == 0:
-            return outputs[0], "trained on the loss that the model itself puts out"
-        if len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1:
-            logits = outputs[0]
-            with _disable_current_modes():  # not a call of the model's
-                target = torch.empty(logits.shape[0], dtype=torch.int64, device="meta")
-            self.trace.inputs.append(self.add(target, "input", "target"))
-            return nn.functional.cross_entropy(logits, target), "trained on the cross entropy of its output"
-        total = outputs[0].sum()
-        for other in outputs[1:]:
-            total = total + other.sum()
-        several = f"of its {len(outputs)} floating-point outputs" if len(outputs) > 1 else "of its output's elements"
-        return total, f"trained on the sum {several}, as it has no loss of its own"
+    def _target(self, logits: torch.Tensor) -> torch.Tensor:
+        """Class indices for logits: an input of the step that no forward pass takes."""
+        with _disable_current_modes():  # not a call of the model's
+            target = torch.empty(logits.shape[0], dtype=torch.int64, device="meta")
+        self.trace.inputs.append(self.add(target, "input", "target"))
+        return target
 
     def finish(self, module: nn.Module) -> None:
         """Name the gradients, and let accumulations of gradients be made in place where autograd makes them so.
@@ -172,18 +153,6 @@ def _may_be_taken_over(gradient: torch.Tensor, variable: torch.Tensor) -> bool:
     (``torch/csrc/autograd/utils/grad_layout_contract.h``)."""
     pairs = zip(gradient.stride(), variable.stride(), gradient.shape, strict=True)
     return all(mine == its for mine, its, size in pairs if size != 1)
-
-
-def _floating_outputs(result: Any) -> Iterator[torch.Tensor]:
-    """The model's own loss where it puts one out, else its floating-point outputs."""
-    if isinstance(result, Mapping):
-        if isinstance(own := result.get("loss"), torch.Tensor):
-            yield own
-            return
-        result = {name: value for name, value in result.items() if name not in _CACHES}
-    for leaf in pytree.tree_leaves(result):
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-            yield leaf
 
 
 def accumulate_in_place(trace: RawTrace) -> None:

@@ -85,6 +85,7 @@ def test_json_has_every_node_with_its_kernels_and_what_has_no_node() -> None:
         "name": "conv1",
         "op": "aten.conv2d",
         "module": "conv1",
+        "phase": "forward",
         "measured_us": 60.0,
         "predicted_us": 30.0,
         "kernels": [{"name": "aten::mkldnn_convolution", "us": 50.0}, {"name": "aten::conv2d", "us": 10.0}],
