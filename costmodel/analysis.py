@@ -16,7 +16,7 @@ from costmodel.cost import Cost
 from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
-from costmodel.execution import Execution, Variant
+from costmodel.execution import Execution, Phase, Variant
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
@@ -343,12 +343,16 @@ class Analysis:
         said = (*CONVENTIONS, *(f"assumed: {answer}" for answer in self.assumed))
         said += self.dtype_notes
         calibration = self.hardware.calibration
+        beyond = (
+            "not modelled: loading of data, compilation and tuning before the first step, other work on the machine"
+        )
+        beyond += ", several cards and what they exchange" if self.execution.phase is Phase.TRAINING else ""
         if calibration is None or not calibration.unrest:
-            return said
+            return (*said, beyond)
         wider = (
             f"intervals: wider, since timings scattered by {calibration.spread:.0%} when this machine was calibrated"
         )
-        return (*said, wider)
+        return (*said, wider, beyond)
 
     # -- elsewhere -----------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ __all__ = ["CachedTrace", "cache_dir", "imported_files", "key", "read", "write"]
 #: Raised whenever traces or the layout of the file change, so that older entries are not read.
 FORMAT = 4
 
-_VERSIONED = ("costmodel", "torch", "timm", "torchvision", "transformers")
+#: Names in a key -> the distributions whose versions they stand for.
+_VERSIONED = {"costmodel": "torch-costmodel"} | {n: n for n in ("torch", "timm", "torchvision", "transformers")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def key(request: str, parts: Mapping[str, Any]) -> str:
     >>> key("resnet50", {"symbols": ["batch"]}) == key("resnet50", {"symbols": ["batch"]})
     True
     """
-    versions = {package: _version(package) for package in _VERSIONED}
+    versions = {name: _version(distribution) for name, distribution in _VERSIONED.items()}
     text = json.dumps([FORMAT, request, parts, versions], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

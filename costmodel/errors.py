@@ -21,6 +21,7 @@ __all__ = [
     "TraceError",
     "UnknownHardwareError",
     "UnknownModelError",
+    "in_columns",
     "librarian",
     "near_matches",
 ]
@@ -67,13 +68,34 @@ class CacheWarning(UserWarning):
 
 
 def near_matches(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
-    """Known names that resemble ``name``, best first.
+    """Known names that begin as ``name`` does, the shortest first, then those that resemble it, best first.
 
     >>> near_matches("resnet5O", ["resnet50", "vgg16", "resnet152"], limit=1)
     ['resnet50']
+    >>> near_matches("vit_small", ["davit_small", "vit_small_patch32_224", "vit_small_plus"], limit=3)
+    ['vit_small_plus', 'vit_small_patch32_224', 'davit_small']
     """
     folded = {candidate.lower(): candidate for candidate in known}
-    return [folded[hit] for hit in difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.6)]
+    asked = name.lower()
+    longer = sorted((n for n in folded if len(asked) > 2 and n.startswith(asked)), key=lambda n: (len(n), n))
+    alike = difflib.get_close_matches(asked, folded, n=limit, cutoff=0.6)
+    return [folded[hit] for hit in dict.fromkeys([*longer[:limit], *alike])][:limit]
+
+
+def in_columns(names: Sequence[str], width: int = 96, indent: str = "    ") -> str:
+    """Names in columns from top to bottom, as ``ls`` puts them, on lines of their own.
+
+    >>> print(in_columns(["a10", "a100", "h100", "t4", "v100"], width=17))
+    <BLANKLINE>
+        a10   t4
+        a100  v100
+        h100
+    """
+    each = max(map(len, names), default=0) + 2
+    columns = max(1, (width - len(indent) + 2) // each)
+    rows = -(-len(names) // columns)
+    lines = ("".join(f"{name:<{each}}" for name in names[row::rows]).rstrip() for row in range(rows))
+    return "".join(f"\n{indent}{line}" for line in lines)
 
 
 def librarian(asked: str, *, there_is: Sequence[str] | str = (), near: Sequence[str] = (), do: str = "") -> str:
@@ -88,7 +110,9 @@ def librarian(asked: str, *, there_is: Sequence[str] | str = (), near: Sequence[
     """
     lines = [asked]
     if there_is:
-        lines.append(f"  there are: {there_is if isinstance(there_is, str) else ', '.join(there_is)}")
+        lines.append(
+            f"  there are: {there_is if isinstance(there_is, str) else ', '.join(there_is)}".replace(": \n", ":\n")
+        )
     if near:
         lines.append(f"  did you mean {' or '.join(near)}?")
     if do:

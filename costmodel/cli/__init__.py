@@ -28,6 +28,8 @@ from costmodel.cli import (
     sweep,
     validate,
 )
+from costmodel.cli.completion import add_completion
+from costmodel.cli.parser import Parser, add_examples
 from costmodel.errors import CacheWarning, CostmodelError
 
 __all__ = ["main"]
@@ -56,14 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="costmodel",
         description="What a PyTorch model costs and how long it takes on a machine, before anything runs, and why.",
     )
     parser.add_argument("--version", action="version", version=f"costmodel {__version__}")
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs: Any = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for verb in _VERBS:
         verb.add(verbs)
+    add_completion(verbs, parser)
+    add_examples(verbs)
     return parser
 
 

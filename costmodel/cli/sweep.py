@@ -57,7 +57,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--power-limit", type=common.watts, metavar="W", help="what a board may draw, in W")
     parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
     parser.add_argument("--jobs", type=common.positive, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to run on (costmodel[dask])")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to run on (torch-costmodel[dask])"
+    )
     parser.add_argument("--where", metavar="CONDITION", help="keep rows such as 'latency_ms < 5 and fits'")
     parser.add_argument("--pareto", type=common.words, metavar="A,B", help="keep rows that none beats in A and B")
     parser.add_argument("--show", default="latency", metavar="COLUMN", help="quantity of the table (default: latency)")

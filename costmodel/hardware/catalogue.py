@@ -17,8 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from costmodel.errors import ProfileError, UnknownHardwareError, librarian, near_matches
+from costmodel.errors import ProfileError, UnknownHardwareError, in_columns, librarian, near_matches
 from costmodel.hardware.check import problems
+from costmodel.hardware.instances import instances
+from costmodel.hardware.local import this_machine
 from costmodel.hardware.profile import HardwareProfile
 from costmodel.hardware.read import parse_toml, read_profile, read_raw
 from costmodel.hardware.schema import Problem
@@ -134,13 +136,9 @@ def _find_by_alias(asked: str) -> Path:
     folded = {_fold(alias): name for alias, name in known.items()} | {_fold(name): name for name in files}
     name = None if re.search(r"[/\\]", asked) else folded.get(_fold(asked))  # a path must end in .toml
     if name is None:
-        of: dict[str, list[str]] = {owner: [] for owner in files}
-        for alias, owner in known.items():
-            of[owner].append(alias)
-        there_is = [f"{owner} ({', '.join(of[owner])})" if of[owner] else owner for owner in files]
         near = near_matches(asked, [*files, *known], limit=3)
         raise UnknownHardwareError(
-            librarian(f"no hardware profile is called {asked!r}", there_is=there_is, near=near, do=_do())
+            librarian(f"no hardware profile is called {asked!r}", there_is=in_columns(list(files)), near=near, do=_do())
         )
     return files[name]
 
@@ -152,7 +150,8 @@ def _do() -> str:
 
 
 def load(name_or_path: str | Path) -> HardwareProfile:
-    """One machine by name, alias or path of a TOML file.
+    """One machine by name, alias or path of a TOML file, by the name of a cloud's instance (one of its cards, as its
+    title then says), or ``local``: the GPU of this machine.
 
     Raises :class:`UnknownHardwareError` if there is none, and :class:`ProfileError` if its file is
     broken or contradicts itself.
@@ -160,7 +159,12 @@ def load(name_or_path: str | Path) -> HardwareProfile:
     >>> load("a100").name, load("a100").peak("matrix", "bf16").flop_per_s
     ('a100-sxm-80gb', 312000000000000.0)
     """
-    path = _find_again(str(name_or_path), os.environ.get(SEARCH_PATH_VARIABLE, ""))
+    asked = str(name_or_path)
+    if asked.lower() in ("local", "cpu"):
+        asked = this_machine(asked.lower())
+    if (instance := instances().get(asked.lower())) is not None:
+        return instance.described(load(instance.machine))
+    path = _find_again(asked, os.environ.get(SEARCH_PATH_VARIABLE, ""))
     try:
         return _load_as_of(path, path.stat().st_mtime_ns)
     except OSError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from costmodel.report.document import Block, Code, Column, Document, Figure, KeyValues, Notes, Paragraph, Table
@@ -22,18 +23,22 @@ _EXPRESSION_LINES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalStyle:
-    """Width in characters (at least 40), whether only ASCII may be used, and whether bold may."""
+    """Width in characters (at least 40), whether only ASCII may be used, and whether bold and colours may."""
 
     width: int = DEFAULT_WIDTH
     ascii_only: bool = False
     bold: bool = False
+    colour: bool = False
 
     @classmethod
     def of(cls, stream: TextIO) -> TerminalStyle:
-        """The style that suits ``stream``: a terminal's own width and bold titles, else 100 columns of plain text."""
+        """The style that suits ``stream``: a terminal's own width, bold titles and colours, else 100 columns of plain
+        text. ``NO_COLOR`` (https://no-color.org) and a dumb terminal have no colours.
+        """
         tty = bool(getattr(stream, "isatty", lambda: False)())
+        colour = tty and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") != "dumb"
         width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if tty else DEFAULT_WIDTH
-        return cls(width=width, ascii_only=not is_unicode(getattr(stream, "encoding", None)), bold=tty)
+        return cls(width=width, ascii_only=not is_unicode(getattr(stream, "encoding", None)), bold=tty, colour=colour)
 
     def clean(self, text: str) -> str:
         """``text`` on one line, every character one column wide."""
@@ -49,7 +54,7 @@ def render_terminal(document: Document, style: TerminalStyle | None = None) -> s
     """The text of ``document``, a newline at its end, no line longer than the style's width."""
     style = style or TerminalStyle()
     if style.width < MIN_WIDTH:
-        style = TerminalStyle(width=MIN_WIDTH, ascii_only=style.ascii_only, bold=style.bold)
+        style = replace(style, width=MIN_WIDTH)
     parts = [_titled(wrap_words(style.clean(document.title), style.width), style)]
     for block in document.blocks:
         parts.append(_RENDERERS[type(block)](block, style))
@@ -106,11 +111,37 @@ def _table(block: Table, style: TerminalStyle) -> list[str]:
     title = _titled(wrap_words(style.clean(block.title), style.width), style) if block.title else []
     columns, left_out = _fit(block, style)
     lines = _grid([text for _, text in columns], [column for column, _ in columns], len(block.footer))
+    if style.colour:
+        lines = _coloured(lines, columns)
     if left_out:
         names = ", ".join(style.clean(column.heading) for column in left_out)
         note = f"left out to fit {style.width} characters: {names} (--format markdown shows all)"
         lines += wrap_words(note, style.width)
     return [*title, *lines]
+
+
+#: What bounds a kernel -> its colour: busy arithmetic is what one wants to see.
+_COLOURS = {"compute": "\x1b[32m", "memory": "\x1b[33m", "launch": "\x1b[31m"}
+
+
+def _coloured(lines: list[str], columns: list[tuple[Column, list[str]]]) -> list[str]:
+    """``lines`` of a table with the words of its column ``bound`` in colours."""
+    place = next((i for i, (column, _) in enumerate(columns) if column.key == "bound"), None)
+    if place is None:
+        return lines
+    start = sum(width + len(_GAP) for width in _widths(columns[:place]))
+    end = start + _widths(columns[place : place + 1])[0]
+    found = []
+    for line in lines:
+        word = line[start:end].strip()
+        colour = _COLOURS.get(word)
+        found.append(
+            f"{line[:start]}{line[start:end].replace(word, f'{colour}{word}{_PLAIN}')}{line[end:]}" if colour else line
+        )
+    return found
+
+
+_PLAIN = "\x1b[0m"
 
 
 def _fit(table: Table, style: TerminalStyle) -> tuple[list[tuple[Column, list[str]]], list[Column]]:

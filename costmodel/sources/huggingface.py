@@ -34,7 +34,7 @@ _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_target_positions"
 
 def _transformers() -> Any:
     if find_spec("transformers") is None:
-        raise ModelError(librarian("hf: models need transformers", do="pip install 'costmodel[hf]'"))
+        raise ModelError(librarian("hf: models need transformers", do="pip install 'torch-costmodel[hf]'"))
     make_importable()  # its image models import torchvision
     make_torchaudio_importable()  # and it imports torchaudio itself
     with offline():

@@ -1,4 +1,4 @@
-"""Models saved as ONNX: ``model.onnx`` (extra ``costmodel[onnx]``).
+"""Models saved as ONNX: ``model.onnx`` (extra ``torch-costmodel[onnx]``).
 
 Only the graph is read: the shapes of weights, not their values, so that a file's external data need not be there.
 """
@@ -54,7 +54,7 @@ def _read(path: Path) -> Any:
     except ImportError:
         raise ModelError(
             f"reading {path.name} takes the library onnx, which is not installed\n"
-            "  it comes with the extra onnx: pip install 'costmodel[onnx]' from the project's folder"
+            "  it comes with the extra onnx: pip install 'torch-costmodel[onnx]' from the project's folder"
         ) from None
     try:
         model = onnx.load(str(path), load_external_data=False)

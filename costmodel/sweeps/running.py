@@ -81,7 +81,7 @@ def _on_dask(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Record]
         from distributed import Client
         from distributed import as_completed as as_done
     except ImportError as error:
-        raise InputError(librarian("--dask needs Dask", do="pip install 'costmodel[dask]'")) from error
+        raise InputError(librarian("--dask needs Dask", do="pip install 'torch-costmodel[dask]'")) from error
     try:
         client: Any = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

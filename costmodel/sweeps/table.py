@@ -128,7 +128,7 @@ class Sweep(Sequence[Record]):
             import pyarrow
             from pyarrow import parquet
         except ImportError as error:
-            do = "pip install 'costmodel[parquet]'\n--format csv and json need nothing more"
+            do = "pip install 'torch-costmodel[parquet]'\n--format csv and json need nothing more"
             raise OutputError(librarian("Parquet needs pyarrow, which is not installed", do=do)) from error
         from costmodel.report.output import check_writable, put_bytes
 
