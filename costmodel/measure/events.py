@@ -1,8 +1,9 @@
 """What torch.profiler saw, as trees of operators with the kernels that each launched, read from a Chrome trace.
 
 The same reader serves a trace that was recorded here and one that came from elsewhere. Operators (``cat`` "cpu_op")
-nest by time within a thread. A kernel belongs to the operator that launched it: its ``correlation`` leads to the
-runtime call (``cuda_runtime``, ``cuda_driver``) that lies inside that operator; without one, ``External id`` does.
+nest by time within a thread; a backward pass on a GPU has a thread of its own. A kernel belongs to the operator that
+launched it: its ``correlation`` leads to the runtime call (``cuda_runtime``, ``cuda_driver``) that lies inside that
+operator; without one, ``External id`` does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ __all__ = ["STEP", "DeviceKernel", "Event", "Recording", "Shapes", "Step", "read
 #: Name of the annotation around each step of a run that was recorded here.
 STEP = "costmodel::step"
 _STEP_PREFIXES = (STEP, "ProfilerStep#")  # the latter: torch.profiler's schedule and its step()
+
+#: What autograd calls each function of a backward pass.
+_ENGINE = "autograd::engine"
 
 _ON_DEVICE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 _LAUNCHES = frozenset({"cuda_runtime", "cuda_driver", "hip_runtime"})
@@ -114,7 +118,9 @@ def read_trace(path: str | Path) -> Recording:
             )
         )
     thread = _main_thread(operators)
-    forest = _forest([e for e in complete if e.get("cat") in {"cpu_op", *_LAUNCHES} and _thread(e) == thread])
+    forest = _Forest()
+    for one in (thread, *_autograd_threads(operators, thread)):
+        _plant(forest, [e for e in complete if e.get("cat") in {"cpu_op", *_LAUNCHES} and _thread(e) == one])
     orphans = _attach_kernels(forest, complete)
     roots = sorted([*forest.roots, *orphans], key=lambda event: event.start_us)
     marks = [e for e in complete if e.get("cat") in ("user_annotation", "cpu_op") and _is_mark(e, thread)]
@@ -142,11 +148,21 @@ def _thread(event: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _main_thread(operators: Iterable[Mapping[str, Any]]) -> tuple[Any, Any]:
-    """The thread that made most operator calls: the one that ran the model."""
+    """The thread that made most operator calls outside of a backward pass: the one that ran the model."""
     counts: dict[tuple[Any, Any], int] = {}
-    for event in operators:
-        counts[_thread(event)] = counts.get(_thread(event), 0) + 1
+    until: dict[tuple[Any, Any], float] = {}  # by thread, the end of the last function of autograd that began
+    for event in sorted(operators, key=lambda event: event["ts"]):
+        thread = _thread(event)
+        if str(event.get("name", "")).startswith(_ENGINE):
+            until[thread] = max(until.get(thread, 0.0), event["ts"] + event.get("dur", 0))
+        counts[thread] = counts.get(thread, 0) + (event["ts"] >= until.get(thread, 0.0))
     return max(counts, key=lambda thread: counts[thread])
+
+
+def _autograd_threads(operators: Iterable[Mapping[str, Any]], main: tuple[Any, Any]) -> list[tuple[Any, Any]]:
+    """Threads of autograd's own, one a device: the backward pass runs there while the main thread waits."""
+    engines = (_thread(event) for event in operators if str(event.get("name", "")).startswith(_ENGINE))
+    return [thread for thread in dict.fromkeys(engines) if thread != main]
 
 
 def _is_mark(event: Mapping[str, Any], thread: tuple[Any, Any]) -> bool:
@@ -162,9 +178,9 @@ class _Forest:
     by_external_id: dict[Any, Event] = field(default_factory=dict)
 
 
-def _forest(raw: list[Mapping[str, Any]]) -> _Forest:
-    """Nest operators by time; runtime calls only note in which operator they lie."""
-    forest, open_events = _Forest(), list[Event]()
+def _plant(forest: _Forest, raw: list[Mapping[str, Any]]) -> None:
+    """Nest operators of one thread by time; runtime calls only note in which operator they lie."""
+    open_events: list[Event] = []
     for item in sorted(raw, key=lambda e: (e["ts"], -e.get("dur", 0))):
         event = _event(item)
         while open_events and event.end_us > open_events[-1].end_us + _ROUNDING_US:
@@ -178,7 +194,6 @@ def _forest(raw: list[Mapping[str, Any]]) -> _Forest:
         (forest.roots if parent is None else parent.children).append(event)
         forest.by_external_id[arguments.get("External id")] = event
         open_events.append(event)
-    return forest
 
 
 def _event(item: Mapping[str, Any]) -> Event:

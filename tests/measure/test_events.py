@@ -112,3 +112,42 @@ def test_a_file_that_is_no_such_trace_is_refused_with_what_is_needed(tmp_path: P
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_trace(tmp_path / "none.json")
+
+
+def test_a_backward_pass_in_a_thread_of_its_own_is_part_of_the_step(tmp_path: Path) -> None:
+    """As on a GPU: Python's thread waits in the backward pass; a third thread (a data loader's) is not read."""
+
+    def function(name: str, ts: float, dur: float) -> dict[str, Any]:
+        return event("cpu_op", f"autograd::engine::evaluate_function: {name}", ts, dur, tid=2)
+
+    recording = read(
+        tmp_path,
+        event("user_annotation", "costmodel::step", 0, 100),
+        op("addmm", 1, 5),
+        op("sum", 10, 2),
+        function("SumBackward0", 20, 5),
+        event("cpu_op", "aten::expand", 21, 1, tid=2),
+        function("AddmmBackward0", 30, 20),
+        event("cpu_op", "aten::mm", 31, 4, tid=2),
+        event("cpu_op", "aten::mm", 36, 4, tid=2),
+        op("add_", 60, 3),
+        event("cpu_op", "aten::stack", 2, 1, tid=3),
+        event("cuda_runtime", "cudaLaunchKernel", 32, 1, tid=2, correlation=5),
+        event("kernel", "sgemm", 70, 9, tid=7, correlation=5),
+    )
+    (step,) = recording.steps
+    names = [inner.name for event in step.events for inner in event.walk() if inner.name.startswith("aten")]
+    assert names == ["aten::addmm", "aten::sum", "aten::expand", "aten::mm", "aten::mm", "aten::add_"]
+    assert sum(event.device_us for event in step.events) == 9
+
+
+def test_a_backward_pass_on_the_cpu_does_not_make_a_loaders_thread_the_models(tmp_path: Path) -> None:
+    recording = read(
+        tmp_path,
+        op("addmm", 1, 5),
+        op("relu", 7, 1),
+        event("cpu_op", "autograd::engine::evaluate_function: AddmmBackward0", 20, 20),
+        *[op("mm", 21 + i, 0.5) for i in range(9)],
+        event("cpu_op", "aten::stack", 3, 1, tid=3),
+    )
+    assert recording.steps[0].events[0].name == "aten::addmm"
