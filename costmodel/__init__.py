@@ -15,6 +15,7 @@ from costmodel.version import VERSION
 if TYPE_CHECKING:
     from costmodel import formulas
     from costmodel.api import analyze, compare
+    from costmodel.choices import Choice, choose
     from costmodel.cost import Cost
     from costmodel.errors import CostmodelError
     from costmodel.execution import Execution
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from costmodel.sweeps import Sweep, sweep
 
 __all__ = [
-    "Analysis", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "Sweep", "analyze",
-    "compare", "formulas", "sweep",
+    "Analysis", "Choice", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "Sweep",
+    "analyze", "choose", "compare", "formulas", "sweep",
 ]  # fmt: skip
 
 __version__ = VERSION
@@ -42,6 +43,8 @@ _HOMES = {
     "Sweep": "costmodel.sweeps",
     "analyze": "costmodel.api",
     "compare": "costmodel.api",
+    "Choice": "costmodel.choices",
+    "choose": "costmodel.choices",
     "sweep": "costmodel.sweeps",
 }
 

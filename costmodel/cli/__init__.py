@@ -18,6 +18,7 @@ from costmodel.cli import (
     analyze,
     calibrate,
     check,
+    choose,
     compare,
     explain,
     formula,
@@ -34,7 +35,7 @@ from costmodel.errors import CacheWarning, CostmodelError
 
 __all__ = ["main"]
 
-_VERBS = (analyze, calibrate, check, compare, explain, formula, hw, measure, models, report, sweep, validate)
+_VERBS = (analyze, calibrate, check, choose, compare, explain, formula, hw, measure, models, report, sweep, validate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     common.add_sizes(parser)
     parser.add_argument("--hw", type=common.words, default=(), metavar="NAME[,NAME...]", help="machines")
     common.add_execution(parser)
+    common.add_phase(parser)
     parser.add_argument(
         "--budget", action="append", default=[], metavar="NAME=LIMIT[,...]",
         help="latency=10ms, throughput=2000, flops=, macs=5G, params=30M, activations=, memory=8GiB, kernels=, energy=",
@@ -149,7 +150,11 @@ def _entries(arguments: argparse.Namespace, baseline: Baseline | None) -> Iterat
 def _said(arguments: argparse.Namespace) -> dict[str, Any]:
     """Conditions of the command line that are no defaults, as a file keeps them."""
     said = common.conditions(arguments)
-    kept = {name: value for name, value in said.items() if value not in (None, {}, ()) and value != _DEFAULTS.get(name)}
+    kept = {
+        name: value
+        for name, value in said.items()
+        if value not in (None, False, {}, ()) and value != _DEFAULTS.get(name)
+    }
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 

@@ -6,7 +6,7 @@ from costmodel.explain.causes import CAUSES, Cause
 from costmodel.explain.measured import MeasuredRun, MeasuredSplit, NodeGap, read_measured_run
 from costmodel.explain.rule import RULES, Finding
 from costmodel.explain.rules import findings
-from costmodel.explain.split import CauseShare, Part, Split, split
+from costmodel.explain.split import CauseShare, Part, Split, headline_peak, split
 
 __all__ = [
     "CAUSES",
@@ -20,6 +20,7 @@ __all__ = [
     "Part",
     "Split",
     "findings",
+    "headline_peak",
     "read_measured_run",
     "split",
 ]

@@ -27,7 +27,7 @@ from costmodel.kernels import Kernel
 from costmodel.timing import CONSTANTS
 from costmodel.timing.cpu import cpu_step_times
 
-__all__ = ["CauseShare", "Part", "Split", "split"]
+__all__ = ["CauseShare", "Part", "Split", "headline_peak", "split"]
 
 
 class Part(NamedTuple):
@@ -59,7 +59,7 @@ class Split:
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
-        self.peak = _headline(analysis)
+        self.peak = headline_peak(analysis)
         self._alone = _Alone(analysis, self.peak.flop_per_s)
         self.parts: tuple[Part, ...] = tuple(self._parts())
 
@@ -153,7 +153,7 @@ def _take_out_chain(causes: dict[str, float], cause: str, share: float) -> None:
         causes[cause] -= causes["unfused"]
 
 
-def _headline(analysis: Analysis) -> Peak:
+def headline_peak(analysis: Analysis) -> Peak:
     """The peak that most FLOPs of contractions run at; of the fp32 vector lanes where there are none."""
     work: dict[tuple[str, str, str], int] = {}
     for launch in analysis.plan.launches:
