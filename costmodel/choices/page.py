@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from costmodel.choices.choice import Choice
 from costmodel.report.as_json import SCHEMA_VERSION
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.summary import PREDICTED
 from costmodel.units import format_percent, format_seconds
+
+if TYPE_CHECKING:
+    from costmodel.choices.choice import Choice
 
 __all__ = ["choice_document", "choice_json", "options_table"]
 
