@@ -29,7 +29,7 @@ from cpu_models import FAMILIES, is_development
 
 from costmodel.analysis import Analysis
 from costmodel.errors import CostmodelError
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Variant
 from costmodel.hardware import HardwareProfile, load
 from costmodel.hardware.read import read_raw
 from costmodel.report import Document
@@ -184,7 +184,7 @@ def predict(model: str, condition: str, hardware: HardwareProfile) -> float:
     """Predicted seconds of one step."""
     _, batch, layout, edge = CONDITIONS[condition]
     sizes = {"height": edge, "width": edge} if edge else None
-    trace = load_trace(model, layout=layout, sizes=sizes)
+    trace = load_trace(model, variant=Variant(layout), sizes=sizes)
     execution = Execution.of(batch=batch, layout=layout)
     return Analysis(
         name=trace.name, source=trace.source, record=trace.graph, hardware=hardware, execution=execution

@@ -33,7 +33,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from costmodel.analysis import Analysis
-from costmodel.execution import Software
+from costmodel.execution import Software, Variant
 from costmodel.hardware import load
 from costmodel.host import HostCosts, HostProfile, captured, compiled, costs_of, operators
 from costmodel.traced import load_trace
@@ -124,9 +124,9 @@ def with_only(costs: HostCosts, name: str) -> HostCosts:
 def step_of(row: Any, file: str) -> Step:
     """The row's step, traced and lowered, with what each cost alone would make of its issue times."""
     options = {"train_mode": True} if is_in_train_mode(row) else {}
-    trace = load_trace(row.request, symbols=("batch",), sizes=dict(row.sizes), layout=row.layout, **options)
+    trace = load_trace(row.request, symbols=("batch",), sizes=dict(row.sizes), variant=Variant(row.layout), **options)
     if "batch" not in trace.graph.symbols:
-        trace = load_trace(row.request, batch=row.batch, sizes=dict(row.sizes), layout=row.layout, **options)
+        trace = load_trace(row.request, batch=row.batch, sizes=dict(row.sizes), variant=Variant(row.layout), **options)
     analysis = Analysis(name=trace.name, source=trace.source, record=trace.graph, hardware=load(row.device),
                         execution=execution_of(row, trace.graph.symbols))  # fmt: skip
     shipped = costs_of(analysis.execution.software)

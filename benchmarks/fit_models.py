@@ -27,7 +27,7 @@ import numpy as np
 
 from costmodel.analysis import Analysis
 from costmodel.errors import CostmodelError
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Variant
 from costmodel.hardware import load
 from costmodel.hardware.profile import ACHIEVABLE_DRAM_FRACTION
 from costmodel.timing import CONSTANTS, Constants, step_timeline
@@ -93,10 +93,10 @@ def analyses(rows: list[dict[str, str]], cached_only: bool) -> Iterator[tuple[di
                 continue
             sizes = {"height": size, "width": size}
             request = f"timm:{row['model']}"
-            trace = load_trace(request, symbols=("batch",), sizes=sizes, layout=row["layout"])
+            trace = load_trace(request, symbols=("batch",), sizes=sizes, variant=Variant(row["layout"]))
             if row["torch"] >= "2.9" and any("+reparameterized" in note for note in trace.graph.notes):
                 request += "+reparameterized"  # as timm's later files were made
-                trace = load_trace(request, symbols=("batch",), sizes=sizes, layout=row["layout"])
+                trace = load_trace(request, symbols=("batch",), sizes=sizes, variant=Variant(row["layout"]))
         except CostmodelError as error:
             print(f"left out: {row['model']}: {str(error).splitlines()[0]}")
             continue

@@ -2,8 +2,8 @@
 
     python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
 
-Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py`` and ``fit_models.py`` on the same folder
-and keeps what they print.
+Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py``, ``fit_cpu_clock.py``, ``fit_models.py``
+and ``fit_hosts.py`` on the same folder and keeps what they print.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 INTRODUCTION = """# Fitted constants, and what they are worth elsewhere
 
-The constants of the time model that no datasheet states were fitted to public measurements, by five scripts whose
+The constants of the time model that no datasheet states were fitted to public measurements, by the scripts whose
 output this page keeps (`python benchmarks/fitted_constants.py`). The constants that costmodel ships are those of its
 source (`costmodel/timing`). Each block gives the best fit to all devices of the block together (**shared**), to each
 device alone (**own**) and to all others but one (**left out**), and the error (median / 90th percentile, %) with each
@@ -42,8 +42,9 @@ FITS = (
     (
         "Kernels of libraries",
         "fit_libraries.py",
-        "Records of the generations: products of Hopper, of narrow formats, of CDNA and its convolutions. Own: ratios "
-        "fitted to these rows. Borrowed: the record that another generation has under the same name.",
+        "Records of the generations: products of Hopper, of narrow formats, of CDNA and its convolutions, fp32 "
+        "products on FMA lanes. Own: ratios fitted to these rows. Borrowed: the record that another generation has "
+        "under the same name.",
     ),
     (
         "Power and energy",
@@ -51,6 +52,11 @@ FITS = (
         "Whole models on RTX PRO 6000 Max-Q, RTX 3090 and 4090, fp32 products on T4 and L4, training steps under power "
         "limits on A40 and V100 (Zeus). Left out: constants without that board, from the same guesses; a board that "
         "alone of its process was measured at its limit is then predicted from guesses.",
+    ),
+    (
+        "The clock of a CPU that its power holds",
+        "fit_cpu_clock.py",
+        "timm's compiled models on a laptop's i7-12700H.",
     ),
     (
         "Whole models",

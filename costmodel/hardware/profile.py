@@ -36,8 +36,8 @@ ENGINES = ("matrix", "vector")
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp64", "fp8", "int8")
 KINDS = ("gpu", "cpu", "accelerator")
 #: Whom a board is sold to, which decides what its clock means: NVIDIA states for a GeForce the clock that every board
-#: reaches, for others the clock that they run at.
-BOARDS = ("geforce", "workstation", "data_center", "embedded")
+#: reaches, for others the clock that they run at; CPUs of laptops are held to their base power for long loads.
+BOARDS = ("geforce", "workstation", "data_center", "embedded", "laptop")
 
 
 def default_accumulate(engine: str, dtype: str) -> str:
@@ -216,6 +216,11 @@ class HardwareProfile:
                 "  choose a lower limit, or change [power] tdp in a copy of its profile"
             )
         return replace(self, power_cap_w=power_w)
+
+    @property
+    def clock_follows_power(self) -> bool:
+        """Whether a package of CPU cores is held to its base power for long, so that its clock goes with the load."""
+        return self.is_cpu and self.board == "laptop"
 
     @property
     def states_least_clock(self) -> bool:

@@ -28,6 +28,7 @@ from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.kernels.shapes import Loop, Pooling, Product, product_of
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.cpu_calibrated import calibrated_step_times
+from costmodel.timing.cpu_clock import at_package_clock
 from costmodel.timing.cpu_constants import COLD_S, ELEMENTS_PER_S, CpuConstants, of_measured_peak
 from costmodel.timing.timeline import KernelSeconds, Timeline
 
@@ -298,6 +299,7 @@ def cpu_step_times(
     for kernel in plan.kernels:
         found = _kernel_time(kernel, context)
         parts.append(found._replace(fixed_s=found.fixed_s * warm) if kernel.caller in _WARMS_UP else found)
+    parts = at_package_clock(parts, plan, hardware, c)
     return _issued([parts[launch.kernel] for launch in plan.launches], issued)
 
 

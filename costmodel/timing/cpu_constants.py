@@ -106,6 +106,13 @@ class CpuConstants:
     #: cache, from which an operator is wholly cold: round robins over tiny operators only, and over all (Milan).
     hot_share: float = 0.26
     cold_from: float = 2.0
+    #: Power of cores whose multiply-add pipes are full, beyond that of cores that work without them, over the latter
+    #: [1]; and the share of the peak at which a package draws its base power at its base clock, which vendors call a
+    #: complex load [1]. Fitted to timm's compiled models on an i7-12700H (``benchmarks/fit_cpu_clock.py``): at its base
+    #: clocks a step that uses 0.1 of the peak is predicted 1.3 times too slow, one that uses 0.55 at 0.9 of its time.
+    #: Errors fall from 11.1 / 32.0 to 7.3 / 16.3 %; to 8.3 / 16.8 % of families that the two were not fitted to.
+    multiply_add_power: float = 5.0
+    complex_load: float = 0.45
 
 
 CPU = CpuConstants()

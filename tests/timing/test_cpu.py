@@ -23,7 +23,9 @@ from costmodel.timing.cpu import (
     cpu_step_times,
     cpu_timeline,
 )
+from costmodel.timing.cpu_clock import at_package_clock, held_clock
 from costmodel.timing.cpu_constants import CPU
+from costmodel.timing.timeline import KernelSeconds
 
 CPUS = sorted(name for name in names() if load(name).is_cpu)
 I9 = load("i9-10940x")
@@ -202,3 +204,39 @@ BIG_CACHE = dataclasses.replace(
     I9, name="i9 with a large cache",
     memory=tuple(dataclasses.replace(x, capacity_bytes=1e12) if x.name == "l3" else x for x in I9.memory),
 )  # fmt: skip
+
+
+def test_a_laptop_runs_light_steps_above_its_base_clock_and_dense_ones_below() -> None:
+    """Power that the package may draw is one number: what multiplies less leaves room for a higher clock."""
+    laptop = load("i7-12700h")
+    held = dataclasses.replace(laptop, board="")  # at its base clocks
+    assert laptop.clock_follows_power
+    assert not held.clock_follows_power
+    dense, light = kernel("gemm", 10**11), kernel("fused_loop", 10**9)
+
+    def clock(*kernels: Kernel) -> float:
+        plan = KernelPlan(kernels=kernels, launches=tuple(Launch(i, (i,)) for i in range(len(kernels))))
+        graph = graph_of(len(kernels), 0)
+        slow, fast = (sum(part.compute_s for part in cpu_step_times(plan, graph, hw)) for hw in (held, laptop))
+        return slow / fast
+
+    assert clock(dense) < 1 < clock(light)
+    assert clock(dense) < clock(dense, light) < clock(light)
+    assert clock(light) < laptop.clock_hz / laptop.base_clock_hz  # never above one core's turbo
+
+
+def test_a_package_draws_the_same_at_every_use_of_its_pipes() -> None:
+    """Power at the clock that is held: (1 + b use) clock^3 is that of the complex load at the base clock."""
+    b, load_share = CPU.multiply_add_power, CPU.complex_load
+    for use in (0.0, 0.1, 0.45, 1.0):
+        assert (1 + b * use) * held_clock(use, CPU) ** 3 == pytest.approx(1 + b * load_share)
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_machines_that_are_not_held_to_their_power_keep_their_clock(name: str) -> None:
+    hw = load(name)
+    if hw.clock_follows_power:
+        assert hw.power_w is not None
+        return
+    part = [KernelSeconds(1.0, 0.5, 0.1)]
+    assert at_package_clock(part, plan_of(kernel("gemm", 10**9), 1), hw, CPU) is part
