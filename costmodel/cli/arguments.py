@@ -29,7 +29,7 @@ __all__ = [
     "words",
 ]
 
-FORMATS = ("table", "markdown", "json", "csv", "html")
+FORMATS = ("table", "markdown", "json", "csv", "html", "latex")
 
 
 def check_distinct(what: str, names: Sequence[str]) -> None:

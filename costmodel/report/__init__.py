@@ -16,7 +16,7 @@ from costmodel.report.output import check_writable, put
 __all__ = ["FORMATS", "STEP_FORMATS", "Document", "check_writable", "render", "write"]
 
 #: Formats of every report, and those that a step on a machine has besides: its timeline.
-FORMATS = ("table", "markdown", "json", "csv", "html")
+FORMATS = ("table", "markdown", "json", "csv", "html", "latex")
 STEP_FORMATS = (*FORMATS, "perfetto")
 
 
@@ -112,6 +112,10 @@ def _text(documents: list[Document], format: str, style: Any) -> str:
         from costmodel.report.as_csv import render_csv
 
         return render_csv(documents)
+    if format == "latex":
+        from costmodel.report.as_latex import render_latex
+
+        return render_latex(documents)
     if format == "markdown":
         from costmodel.report.as_markdown import render_markdown
 

@@ -16,6 +16,7 @@ from costmodel.report.document import Block, Code, Document, KeyValues, Notes, P
 from costmodel.report.kernel_table import kernel_record
 from costmodel.report.memory import memory_json
 from costmodel.report.rows import known, record, word
+from costmodel.report.summary import per_sample
 from costmodel.rows import QUANTITIES
 
 __all__ = [
@@ -71,6 +72,7 @@ def analysis_json(analysis: Any, *, by: str = "op") -> dict[str, Any]:
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
         "execution": execution_json(analysis),
         "totals": {key: known(getattr(analysis.totals, key)) for key in _TOTALS},
+        "per_sample": per_sample(analysis),
         "memory": memory_json(analysis),
         "bounds": {word(bound): share for bound, share in analysis.bounds.items()},
         "closed_forms": dict(analysis.closed_forms or {}),

@@ -13,7 +13,7 @@ from typing import Any
 
 from costmodel.report.text import plain
 
-__all__ = ["for_csv", "for_html", "for_markdown", "for_terminal", "markdown_target", "visible"]
+__all__ = ["for_csv", "for_html", "for_latex", "for_markdown", "for_terminal", "markdown_target", "visible"]
 
 #: Signs that mean something to markdown wherever they stand, an underscore only at a word's edge, and
 #: ``<`` only where a tag or an address could begin.
@@ -67,6 +67,30 @@ def for_markdown(text: str) -> str:
     text = _SPECIAL.sub(lambda match: "\\" + match.group(0), text)
     text = _BLOCK_START.sub(lambda match: "\\" + match.group(0), text)
     return _NUMBERED.sub(r"\1\\\2", text)
+
+
+#: What LaTeX takes for something else than itself, and our own signs that a plain font may lack.
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "×": r"$\times$", "µ": r"$\mu$", "μ": r"$\mu$", "–": "--",
+    "−": "$-$", "…": r"\ldots{}", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "→": r"$\rightarrow$",
+    "▲": r"$\uparrow$", "▼": r"$\downarrow$", "·": r"$\cdot$", "√": r"$\surd$", "²": "$^2$", "³": "$^3$",
+}  # fmt: skip
+
+
+def for_latex(text: str) -> str:
+    r"""``text`` on one line as LaTeX that shows it, without commands of its own; signs that a Latin font lacks are
+    spelt out.
+
+    >>> print(for_latex("a_b & 50 % of 3×3 \\input{x} é 日"))
+    a\_b \& 50 \% of 3$\times$3 \textbackslash{}input\{x\} é U+65E5
+    """
+    return "".join(_LATEX.get(c, c) if c.isascii() or c in _LATEX else _latin(c) for c in one_line(text))
+
+
+def _latin(character: str) -> str:
+    return character if unicodedata.name(character, "").startswith("LATIN") else f"U+{ord(character):04X}"
 
 
 def markdown_target(path: str) -> str:

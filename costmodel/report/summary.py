@@ -16,7 +16,7 @@ from costmodel.report.memory import memory_blocks, memory_facts
 from costmodel.report.rows import rows_table, sum_remarks, word
 from costmodel.units import format_bytes, format_count, format_percent, format_quantity, format_seconds
 
-__all__ = ["analysis_document", "conditions", "coverage_sentence", "machines_document", "summary_facts"]
+__all__ = ["analysis_document", "conditions", "coverage_sentence", "machines_document", "per_sample", "summary_facts"]
 
 PREDICTED = (
     "times are predicted, nothing was run: a kernel takes what its arithmetic and its memory traffic need on this "
@@ -234,6 +234,23 @@ def _totals(analysis: Any) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{format_count(totals.params)} in {format_bytes(totals.param_bytes)}"
     yield from memory_facts(analysis)
     yield "activations", f"{format_count(totals.activations)} elements out of convolutions and matrix products"
+    yield from _a_sample(analysis)
+
+
+def _a_sample(analysis: Any) -> Iterator[tuple[str, str]]:
+    """What papers state: the figures of one picture or sequence, where a step has several."""
+    batch, found = analysis.execution.batch, per_sample(analysis)
+    if batch > 1:
+        macs, flops = format_quantity(found["macs"], "MAC"), format_quantity(found["flops"], "FLOP")
+        elements, seconds = format_count(found["activations"]), format_seconds(found["latency_s"])
+        yield "a sample", f"{macs}, {flops}, {elements} activations; {seconds} at batch {batch}"
+
+
+def per_sample(analysis: Any) -> dict[str, Any]:
+    """Totals over the batch, by key; what a step does once (an optimizer's update, say) is shared out."""
+    totals, batch = analysis.totals, analysis.execution.batch
+    found = {key: getattr(totals, key) / batch for key in ("flops", "macs", "activations", "latency_s")}
+    return {**found, "energy_j": None if totals.power_w is None else totals.energy_j / batch}
 
 
 def _work(totals: Any) -> str:

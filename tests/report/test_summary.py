@@ -215,3 +215,13 @@ def test_modules_that_are_alike_are_one_row_of_the_top(fake):
     operators = fake.with_shares([fake.conv(f"stage{n}", 1, 8, 8, 3, 14) for n in range(4)])
     table = rows_table(fake.FakeAnalysis(operators=operators), by="module", top=5)
     assert [(row["name"], row["count"]) for row in table.rows] == [("stage*", 4)]
+
+
+def test_figures_of_one_sample_where_a_step_has_several(fake):
+    analysis = fake.realistic()
+    facts = dict(block for block in analysis_document(analysis).blocks[1].pairs)
+    batch, totals = analysis.execution.batch, analysis.totals
+    assert batch == 8 and f"{totals.macs / batch / 1e9:.2f} GMAC" in facts["a sample"]
+    assert f"at batch {batch}" in facts["a sample"]
+    alone = fake.realistic(batch=1)
+    assert "a sample" not in dict(analysis_document(alone).blocks[1].pairs)
