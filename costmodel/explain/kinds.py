@@ -28,13 +28,13 @@ def kind_of(analysis: Analysis) -> Mapping[str, str]:
 def _kind(op: str, arguments: Mapping[str, object]) -> str:
     """A backward operator is of the kind of its forward one.
 
-    >>> _kind("native_layer_norm_backward", {}), _kind("_foreach_add_", {}), _kind("relu", {})
-    ('normalization', 'optimizer', 'element-wise')
+    >>> _kind("native_layer_norm_backward", {}), _kind("_fused_rms_norm", {}), _kind("_fused_adam_", {})
+    ('normalization', 'normalization', 'optimizer')
     """
     plain = op.removesuffix("_backward")
     if "conv" in plain and "weight" in arguments:
         return _convolution(arguments)
-    if plain.startswith(("_foreach_", "_fused_", "_amp_")):
+    if plain.startswith(("_foreach_", "_fused_", "_amp_")) and "rms_norm" not in plain:
         return "optimizer"
     if plain in _PRODUCTS:
         return "linear"

@@ -72,7 +72,7 @@ def _access(operator: Operator, algorithm: str) -> str:
     return "strided" if len({o for o in orders if len(o) == max(map(len, orders), default=0)}) > 1 else "elementwise"
 
 
-@rule("layer_norm", "native_layer_norm", "rms_norm")
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def _row_normalization(operator: Operator) -> Iterator[Kernel]:
     """One kernel over rows; a strided input is copied first (``input.expect_contiguous()``)."""
     x = operator.input

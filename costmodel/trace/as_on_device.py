@@ -2,7 +2,7 @@
 
 PyTorch chooses some operators by the device before it differentiates them. On meta it chooses the general one, made
 of many; :class:`AsOnDevice` calls the one that CUDA or the CPU gets, which has a backward operator of its own.
-Sources: aten/src/ATen/native/transformers/attention.cpp and Dropout.cpp, torch 2.13.
+Sources: aten/src/ATen/native/transformers/attention.cpp, Dropout.cpp and layer_norm.cpp, torch 2.13.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CURRENT: ContextVar[AsOnDevice | None] = ContextVar("the device whose operators
 
 
 class AsOnDevice(TorchFunctionMode):
-    """While :meth:`running`, attention, dropout and recurrent layers are those of a device ("cuda", "cpu").
+    """While :meth:`running`, attention, dropout, RMS norm and recurrent layers are those of a device ("cuda", "cpu").
 
     Calls from the model reach the mode; those that torch's own Python functions make (dropout, multi-head attention)
     do not, as a mode is off while it is asked: there, the operators themselves are replaced.
@@ -109,6 +109,35 @@ def _dropout(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return _ops.native_dropout(tensor, share, True)[0]
 
 
+def _rms_norm(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """CUDA has a kernel for rows of real numbers; elsewhere, and for images in channels_last, it is made of many."""
+    given = {**dict(zip(("input", "normalized_shape", "weight", "eps"), args, strict=False)), **kwargs}
+    tensor, weight = given["input"], given.get("weight")
+    in_rows = tensor.dim() < 4 or torch._prims_common.suggest_memory_format(tensor) is torch.contiguous_format
+    if not tensor.is_meta or mode.name != "cuda" or tensor.is_complex() or not in_rows:
+        return func(*args, **kwargs)
+    return _FusedRMSNorm.apply(tensor, list(given["normalized_shape"]), weight, given.get("eps"))  # type: ignore[no-untyped-call]
+
+
+class _FusedRMSNorm(torch.autograd.Function):
+    """``_fused_rms_norm`` with the backward that CUDA has for it: on meta, autograd takes it apart."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Any, shape: list[int], weight: Any, eps: float | None) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            result, scale = _ops._fused_rms_norm(tensor, shape, weight, eps)
+        ctx.save_for_backward(tensor, weight, scale)
+        ctx.shape = shape
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        tensor, weight, scale = ctx.saved_tensors
+        asked = [ctx.needs_input_grad[0], ctx.needs_input_grad[2]]
+        by_input, by_weight = _ops._fused_rms_norm_backward(gradients[0], tensor, ctx.shape, scale, weight, asked)
+        return by_input, None, by_weight, None
+
+
 def _of_the_device(rule: _Rule) -> Callable[[Any], Any]:
     """What makes a replacement that goes by ``rule`` in a thread that runs a device's operators."""
 
@@ -136,6 +165,7 @@ _REPLACED = Replaced(
     [
         (functional, "scaled_dot_product_attention", _of_the_device(_attention)),
         (torch._VF, "dropout", _of_the_device(_dropout)),  # type: ignore[attr-defined]
+        (torch, "rms_norm", _of_the_device(_rms_norm)),
         *((torch._VF, name, _of_the_device(_recurrence(name))) for name in KINDS),  # type: ignore[attr-defined]
     ]
 )

@@ -14,7 +14,7 @@ KEPT_WHOLE = frozenset(
     """linear bilinear matmul einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     scaled_dot_product_attention batch_norm layer_norm group_norm instance_norm rms_norm lstm gru rnn_tanh rnn_relu
     softmax log_softmax max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d one_hot _pad_packed_sequence silu_backward mish_backward""".split()
+    adaptive_avg_pool3d one_hot _pad_packed_sequence silu_backward mish_backward _fused_rms_norm""".split()
 )
 
 

@@ -320,3 +320,26 @@ def test_the_gradient_of_silu_is_one_operator_as_every_device_runs_it():
     backward = [node.op for node in found.nodes if node.phase is NodePhase.BACKWARD]
     assert backward.count("aten.silu_backward") == 1
     assert "aten.sigmoid" not in backward
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_rms_norm_is_one_kernel_each_way_on_cuda(weighted):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(8, 8), nn.RMSNorm(8, elementwise_affine=weighted)
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.layer(x)))
+
+    module = Net()
+    graph = step_of(module, torch.zeros(4, 8))
+    ops = [n.op for n in graph.nodes]
+    assert ops.count("aten._fused_rms_norm") == ops.count("aten._fused_rms_norm_backward") == 1
+    assert "aten.rsqrt" not in ops
+    backward = next(n for n in graph.nodes if n.op == "aten._fused_rms_norm_backward")
+    assert graph.nodes[backward.forward].op == "aten._fused_rms_norm"
+    assert backward.module == "norm"
+    assert set(graph.gradients) == {name for name, _ in module.named_parameters()}
+    assert "aten.rsqrt" in [n.op for n in step_of(module, torch.zeros(4, 8), device="cpu").nodes]
