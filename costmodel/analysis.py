@@ -25,6 +25,7 @@ from costmodel.kernels.served import dtype_notes, own_dtype_notes
 from costmodel.memory import Footprint, footprint, largest_batch
 from costmodel.nodes import Assumption
 from costmodel.optimizer import with_optimizer
+from costmodel.quantization import with_packed_weights
 from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
 from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
@@ -71,7 +72,9 @@ class Analysis:
         """``asked``: the sizes that were asked for, left open or not. ``retrace``: traces the model elsewhere; without
         it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
-        self.record = with_optimizer(record, execution, hardware.family)
+        self.record = with_optimizer(
+            with_packed_weights(record, execution, hardware.family), execution, hardware.family
+        )
         self.hardware = hardware.limited(execution.power_limit_w)
         self.dtype_notes = (*own_dtype_notes(record, execution), *dtype_notes(execution, self.hardware))
         sizes = record.check_binding(

@@ -17,6 +17,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import host_of
 from costmodel.presented import Analysis, Comparison
+from costmodel.quantization import scheme_of
 from costmodel.symbols import checked_size
 from costmodel.traced import ModuleTraces, NamedTraces, Progress
 
@@ -43,6 +44,7 @@ def analyze(
     seq_len: int | None = None,
     context: int | None = None,
     dtype: str | None = None,
+    weights: str | None = None,
     layout: str = "nchw",
     mode: str = "eager",
     host: str = "usual",
@@ -82,6 +84,8 @@ def analyze(
     say otherwise than the optimizer's class and the dtype do.
     ``phase="prefill"`` and ``phase="decode"`` are the halves of writing text with an ``hf:`` model: a prompt of
     ``seq_len`` tokens, or one step with ``context`` tokens of each sequence in the cache.
+    ``weights`` stores those of linear layers in the blocks in ``int8``, ``int4`` (groups of 128, as GPTQ and AWQ do),
+    ``fp8``, or as wide as the dtype (``dense``); default: as the model's configuration says.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -93,6 +97,7 @@ def analyze(
     execution = Execution.of(
         batch=1 if batch is None else batch,
         dtype=dtype,
+        weights=weights,
         layout=layout,
         mode=mode,
         host=host,
@@ -245,7 +250,10 @@ def _analysis(
 
     traced = traces(batch, sizes, Variant.of(execution, hardware.family.torch_device))
     if dtype is None:
-        execution = execution.changed(dtype=word_of_dtype(traced.graph.own_dtype))
+        own_word = word_of_dtype(traced.graph.own_dtype)
+        if own_word == "fp32" and scheme_of(traced.graph, execution) is not None:
+            own_word = "bf16"  # packed weights are multiplied in half precision
+        execution = execution.changed(dtype=own_word)
     symbols = traced.graph.symbols
     own = symbols["batch"].default if "batch" in symbols else traced.graph.batch or 1
     return Analysis(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.domain import Domain, Symbol
 from costmodel.errors import InputError
+from costmodel.execution import WeightScheme
 from costmodel.nodes import Assumption, Call, DimCode, OpNode, SpecRef, Storage, Tensor, has_dim, map_call, map_spec
 from costmodel.symbols import LARGEST_SIZE, Binding, Code, checked_size, compile_codes, from_code, to_code
 from costmodel.tensor import TensorSpec
@@ -78,6 +79,8 @@ class OpGraph:
     """Memory format of images and weights in the traced run: strides follow from it."""
     device: str = ""
     """Kind of device ("cuda", "cpu") that the model was told it runs on, where it asked; "": it never did."""
+    weights: WeightScheme | None = None
+    """How the model's configuration says that its weights are stored, where that is narrower than they are traced."""
     batch: int | None = None
     """The batch that the sizes are for, where it is a number and not a symbol."""
     domain: Domain | None = None
@@ -110,6 +113,7 @@ class OpGraph:
             executed=self.executed,
             layout=self.layout,
             device=self.device,
+            weights=self.weights,
             batch=self.batch,
             domain=self.domain,
             general=self.general,

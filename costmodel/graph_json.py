@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.domain import Domain
-from costmodel.execution import NodePhase
+from costmodel.execution import NodePhase, WeightScheme
 from costmodel.graph import OpGraph, Symbol
 from costmodel.nodes import Assumption, Call, DimCode, OpNode, SpecRef, Storage, Tensor
 from costmodel.tensor import Role, TensorSpec
@@ -39,6 +39,7 @@ def to_json(graph: OpGraph) -> dict[str, Any]:
         "assumed": [[a.name, a.answer, a.where, a.count] for a in coded.assumed],
         "layout": coded.layout,
         "device": coded.device,
+        **({"weights": coded.weights.plain()} if coded.weights else {}),
         "batch": coded.batch,
         "domain": None if coded.domain is None else _domain_json(coded.domain),
     }
@@ -78,6 +79,7 @@ def from_json(data: Mapping[str, Any]) -> OpGraph:
         assumed=tuple(Assumption(*fields) for fields in data.get("assumed", ())),
         layout=data["layout"],
         device=data.get("device", ""),
+        weights=WeightScheme.read(data.get("weights")),
         batch=data.get("batch"),
         domain=_domain(data.get("domain")),
     )

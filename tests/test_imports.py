@@ -31,7 +31,7 @@ FLOORS = (
     {"engines"},
     {"host"},
     {"memory"},
-    {"kernels", "optimizer"},
+    {"kernels", "optimizer", "quantization"},
     {"hardware", "formulas", "nodes", "graph", "graph_json", "sources", "zoo"},
     {"cost", "tensor", "domain", "devices", "execution", "onnx_reader"},
     {"units", "symbols"},

@@ -10,7 +10,7 @@ from typing import Any
 
 from costmodel.engines import engine_names, engine_of
 from costmodel.errors import InputError
-from costmodel.execution import ALGORITHMS, DTYPES, LAYOUTS, Phase
+from costmodel.execution import ALGORITHMS, DTYPES, LAYOUTS, WEIGHTS, Phase
 
 __all__ = [
     "add_execution",
@@ -135,6 +135,10 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
     parser.add_argument(
         "--dtype", choices=DTYPES, help="amp_* is torch.autocast (default: what the model holds its weights in, fp32)"
     )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS,
+        help="how linear layers in the blocks store theirs (default: as a configuration says, else as the dtype)",
+    )  # fmt: skip
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     modes = ", ".join(f"{name}: {engine_of(name).help}" for name in engine_names())
     if several_modes:
@@ -199,6 +203,7 @@ def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         "seq_len",
         "context",
         "dtype",
+        "weights",
         "layout",
         "mode",
         "host",

@@ -9,11 +9,13 @@ from costmodel.execution.phase import NodePhase, Phase
 from costmodel.execution.precision import DTYPES, Precision
 from costmodel.execution.software import Software
 from costmodel.execution.variant import Variant
+from costmodel.execution.weights import WEIGHTS, WeightScheme
 
 __all__ = [
     "ALGORITHMS",
     "DTYPES",
     "LAYOUTS",
+    "WEIGHTS",
     "Execution",
     "NodePhase",
     "Optimizer",
@@ -21,4 +23,5 @@ __all__ = [
     "Precision",
     "Software",
     "Variant",
+    "WeightScheme",
 ]

@@ -13,6 +13,7 @@ from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.phase import Phase
 from costmodel.execution.precision import Precision
 from costmodel.execution.software import Software
+from costmodel.execution.weights import WeightScheme
 from costmodel.execution.words import chosen, truth
 
 __all__ = ["USUAL_HOST", "Execution"]
@@ -30,6 +31,8 @@ class Execution:
     ``batch``       samples a step
     ``sizes``       of the inputs beside the batch, by the name of the graph's symbol (``height``, ``seq_len``, ...)
     ``precision``   number formats, see :class:`~costmodel.execution.Precision`
+    ``weights``     how the weights of linear layers in a model's blocks are stored, one of
+                    :data:`~costmodel.execution.WEIGHTS`; None: as the model's configuration says
     ``layout``      memory format of images and weights, one of :data:`~costmodel.execution.LAYOUTS`
     ``engine``      what lowers the graph and issues its kernels, by the word that ``mode=`` takes
     ``host``        the computer that issues, by name; engines and hosts have rooms above and are looked up there
@@ -48,6 +51,7 @@ class Execution:
     batch: int = 1
     sizes: Mapping[str, int] = field(default_factory=dict)
     precision: Precision = field(default_factory=Precision)
+    weights: str | None = None
     layout: str = "nchw"
     engine: str = "eager"
     host: str = USUAL_HOST
@@ -61,6 +65,8 @@ class Execution:
     def __post_init__(self) -> None:
         chosen("layout", self.layout, LAYOUTS)
         chosen("place of inputs", self.inputs, INPUTS)
+        if self.weights is not None:
+            WeightScheme.of(self.weights)
         object.__setattr__(self, "phase", Phase.of(self.phase))
         for name, kind in (("precision", Precision), ("optimizer", Optimizer), ("software", Software)):
             if not isinstance(getattr(self, name), kind):
@@ -71,9 +77,10 @@ class Execution:
 
     @classmethod
     def of(cls, **words: Any) -> Execution:
-        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``layout``, ``mode``, ``host``, ``phase``,
-        ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of :class:`~costmodel.execution.Optimizer`
-        and :class:`~costmodel.execution.Software`; what is not said has its default.
+        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``weights``, ``layout``, ``mode``, ``host``,
+        ``phase``, ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of
+        :class:`~costmodel.execution.Optimizer` and :class:`~costmodel.execution.Software`; what is not said has its
+        default.
 
         >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
         >>> run.precision.autocast, run.engine, run.software.torch
@@ -107,6 +114,7 @@ class Execution:
     def words(self) -> dict[str, str]:
         """The parts that have words, by the names of CSV columns, JSON keys and keyword arguments."""
         words = {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}
+        words |= {} if self.weights is None else {"weights": self.weights}
         return {**words, "optimizer": str(self.optimizer)} if self.phase is Phase.TRAINING else words
 
 
@@ -134,6 +142,7 @@ _PARTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "batch": ("batch", _as_is),
         "sizes": ("sizes", _as_is),
         "dtype": ("precision", _precision),
+        "weights": ("weights", _as_is),
         "layout": ("layout", _as_is),
         "mode": ("engine", _as_is),
         "host": ("host", _as_is),

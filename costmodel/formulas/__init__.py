@@ -18,6 +18,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     movement,
     multi_tensor,
     normalization,
+    packed,
     pointwise,
     pooling,
     quantized,

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from costmodel.devices.libraries import QuantizedProducts
+from costmodel.formulas.experts import expected_experts
 from costmodel.kernels.algorithm import engine_for
 from costmodel.kernels.contractions import contraction
 from costmodel.kernels.operator import Operator, rule
@@ -97,5 +99,65 @@ def _quantized_product(operator: Operator) -> Iterator[Kernel]:
         return
     if operator.name == "_scaled_mm":
         engine, dtype, accumulate = engine_for("gemm", "fp8", operator.hardware)
+        kernel = replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
+    yield kernel
+
+
+#: Method of a :class:`~costmodel.execution.WeightScheme` -> (record of products where the machine multiplies the
+#: format, how activations are narrowed for it).
+_NATIVE = {
+    "fp8": ("fp8_gemm_cutlass", "per_token"),
+    "fp8_block": ("fp8_block_gemm", "per_group"),
+    "bnb_8bit": ("int8_gemm", "per_token"),
+}
+
+
+@rule("packed_linear")
+def _packed_product(operator: Operator) -> Iterator[Kernel]:
+    """A linear layer with packed weights.
+
+    Where the machine multiplies the format, activations are narrowed by a kernel of their own and the product runs on
+    them; else weights are widened on the way into the units (Marlin, ExLlama, AWQ's kernels), by the generation's
+    record or, without one, in a product like any other with the bytes of what is stored. bitsandbytes has a kernel for
+    4 bits and one row; for more rows it writes the weights out wide and multiplies those.
+    """
+    x, out, method = operator.input, operator.out, operator.arguments["method"]
+    m: Any
+    m, n, k = out.numel // out.shape[-1], out.shape[-1], x.shape[-1]  # type: ignore[operator]
+    stored = (operator.arguments.get(name) for name in ("weight", "scales", "zeros"))
+    weights: Any = sum(part.nbytes for part in stored if part is not None)
+    records = {record.name: record for record in operator.hardware.gpu.quantized_products}
+    wanted, scheme = _NATIVE.get(method, ("", "none"))
+    if wanted in records:
+        yield from quantization(operator.op, scheme, m, k)
+        kernel = contraction(operator, "gemm", shape=Product(m, n, k, 1, 1))
+        yield replace(quantized_product(kernel, records[wanted], m, n, k), bytes_read=m * k + weights)
+        return
+    if method == "bnb_4bit" and m > 1:
+        wide = n * k * x.itemsize
+        yield Kernel(operator.op, "dequantize", vector_flops=operator.cost.vector_flops, bytes_read=weights,
+                     bytes_written=wide, elements=n * k)  # fmt: skip
+        yield contraction(operator, "gemm", shape=Product(m, n, k, 1, x.itemsize), vector_flops=0,
+                          bytes_read=m * k * x.itemsize + wide)  # fmt: skip
+        return
+    name = "int8_weight_gemm" if 4 * weights > 3 * n * k else "int4_weight_gemm"
+    kernel = contraction(operator, "gemm", shape=Product(m, n, k, 1, x.itemsize))
+    if name in records:
+        kernel = quantized_product(kernel, records[name], m, n, k)
+    yield replace(kernel, bytes_read=x.nbytes + weights)
+
+
+@rule("packed_grouped_mm")
+def _packed_experts(operator: Operator) -> Iterator[Kernel]:
+    """A grouped product that widens the weights of the experts that are met, or multiplies them as they are."""
+    x, out, experts = operator.input, operator.out, operator.arguments["experts"]
+    chosen: int = operator.arguments["chosen"]
+    rows: Any = x.shape[0]
+    met = expected_experts(experts, chosen, rows // chosen)
+    kernel = contraction(operator, "batched_gemm", shape=Product(-(-rows // met), out.shape[-1], x.shape[-1], met, 1))
+    wanted, scheme = _NATIVE.get(operator.arguments["method"], ("", "none"))
+    if wanted in {record.name for record in operator.hardware.gpu.quantized_products}:
+        yield from quantization(operator.op, scheme, rows, x.shape[-1])
+        engine, dtype, accumulate = engine_for("batched_gemm", "fp8" if "fp8" in wanted else "int8", operator.hardware)
         kernel = replace(kernel, engine=engine, dtype=dtype, accumulate=accumulate)
     yield kernel

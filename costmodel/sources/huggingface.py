@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import InputError, ModelError, UnknownModelError, librarian, near_matches
-from costmodel.execution import Phase
+from costmodel.execution import Phase, WeightScheme
+from costmodel.execution.weights import of_configuration
 from costmodel.sources.building import building, offline, reason, to_meta
 from costmodel.sources.generation import DEFAULT_CONTEXT, PROMPT, after_prompt, generating_class, step_inputs
 from costmodel.sources.loaded import LoadedModel, TensorInput
@@ -67,6 +68,7 @@ def load(request: str, options: Options) -> LoadedModel:
     transformers = _transformers()
     request, named = _named_class(request)
     values, origin = _configuration(request)
+    weights = _stored_weights(values)
     config = _config(transformers, values, request)
     if options.arguments:
         _check(config, options.arguments, f"hf:{request}")
@@ -92,6 +94,7 @@ def load(request: str, options: Options) -> LoadedModel:
         family=config.model_type,
         limits={} if longest is None else {"seq_len": longest, "context": max(longest - 1, 1)},
         built_for_size=_sized_part(config) is not None,
+        weights=weights,
         prepare=after_prompt if PROMPT in inputs else None,
     )
 
@@ -102,6 +105,14 @@ def _notes(model: Any, attention: str, phase: Phase) -> list[str]:
         way = getattr(model.config.get_text_config(), "_experts_implementation", None)
         notes += [NOTES[way]] if way in NOTES else []
     return notes
+
+
+def _stored_weights(values: dict[str, Any]) -> WeightScheme | None:
+    """How a configuration says that its weights are stored; what says so is taken out of it, since the module is built
+    with weights as wide as they are multiplied. Raises InputError for a method that is not known."""
+    parts = [values, *(part for part in values.values() if isinstance(part, dict) and "quantization_config" in part)]
+    said = [part.pop("quantization_config") for part in parts if "quantization_config" in part]
+    return of_configuration(said[0]) if said and said[0] else None
 
 
 def _dtype_note(values: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError, librarian
+from costmodel.execution import WeightScheme
 from costmodel.sources.building import home
 from costmodel.symbols import LARGEST_SIZE, checked_size
 
@@ -96,7 +97,8 @@ class LoadedModel:
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
     ``assume`` holds the caller's answers to questions about values, by the line that asks; ``random_weights`` says that
     the module's weights were drawn by its source, not learnt. ``loss`` makes a scalar of what the module returns, where
-    it brings one of its own: a training step is made on it. ``prepare`` runs on the tracer's copy before a run is
+    it brings one of its own: a training step is made on it. ``weights`` says how they are stored, where that is
+    narrower than in the module. ``prepare`` runs on the tracer's copy before a run is
     recorded, and gives the arguments of the run and further inputs with their names: the cache of a prompt.
     """
 
@@ -113,6 +115,7 @@ class LoadedModel:
     assume: dict[str, bool | int | float] = field(default_factory=dict)
     random_weights: bool = False
     loss: Callable[[Any], Any] | None = None
+    weights: WeightScheme | None = None
     prepare: Callable[[Any, dict[str, Any]], tuple[dict[str, Any], list[tuple[str, Any]]]] | None = None
 
     @property

@@ -307,6 +307,7 @@ class Tracer:
             assumed=runs[0].assumed,
             executed=self.executed,
             layout=self.variant.layout,
+            weights=self.loaded.weights,
             device=runs[0].device,
             batch=None if "batch" in symbols else self.sizes["batch"],
             domain=self._domain(runs, symbols, points, doubtful),

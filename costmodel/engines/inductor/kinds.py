@@ -19,7 +19,9 @@ __all__ = ["kind_of", "prefers_channels_last"]
 #: Windows of more taps than this are left to ATen (``lowering.py``, ``should_fallback_max_pool_with_indices``).
 POOL_WINDOW = 25
 
-_EXTERN_SHEETS = frozenset({"contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral"})
+_EXTERN_SHEETS = frozenset(
+    {"contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral", "experts", "packed"}
+)
 _BATCH_NORMS = frozenset(
     {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
 )

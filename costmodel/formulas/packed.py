@@ -1,0 +1,79 @@
+"""Linear layers and experts whose weights are stored in fewer bits than they are multiplied in.
+
+Conventions: a MAC is a MAC in whatever format. Widening a weight is a product with its scale, and a difference where it
+has a zero point, once for each element in a call; where activations are narrowed instead, a comparison and a product
+for each of them and a product for each result. Bytes are those of what is stored: weights, scales, zero points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from costmodel.cost import Cost
+from costmodel.formulas.experts import expected_experts
+from costmodel.formulas.operands import nbytes
+from costmodel.formulas.registry import formula
+from costmodel.symbols import Dim, floor_div
+from costmodel.tensor import TensorSpec
+
+__all__ = ["packed_grouped_product", "packed_linear"]
+
+
+def _work(macs: Any, rows: Dim, inner: Dim, columns: Dim, widened: Any, narrows: bool, zeros: Any) -> Cost:
+    vector = 2 * rows * inner + rows * columns if narrows else widened * (1 if zeros is None else 2)
+    return Cost(matrix_flops=2 * macs, vector_flops=vector, launches=1, activations=rows * columns)
+
+
+@formula("costmodel.packed_linear")
+def packed_linear(
+    input: TensorSpec,
+    weight: TensorSpec,
+    scales: TensorSpec,
+    zeros: TensorSpec | None = None,
+    bias: TensorSpec | None = None,
+    narrows: bool = False,
+    *,
+    out: TensorSpec,
+) -> Cost:
+    """out[*, N] = input[*, K] @ widened(weight)[N, K].T + bias[N]; ``narrows``: both are multiplied in 8 bits.
+
+    >>> from costmodel.tensor import f32
+    >>> cost = packed_linear(f32(4, 64), TensorSpec((8 * 32,), "uint8"), f32(8), out=f32(4, 8))   # 4 bits each
+    >>> cost.macs, cost.vector_flops                                    # 4*64*8; 8*64 weights widened
+    (2048, 512)
+    >>> cost.bytes_read                                                 # 4 B * (4*64 + 8) + 8*32 B
+    1312
+    """
+    inner, columns = input.shape[-1], out.shape[-1]
+    rows = floor_div(out.numel, columns)  # type: ignore[arg-type]
+    work = _work(rows * inner * columns, rows, inner, columns, inner * columns, narrows, zeros)
+    more = Cost(vector_flops=0 if bias is None else out.numel)
+    read = nbytes(input, weight, scales, zeros, bias)
+    return work + more + Cost(bytes_read=read, bytes_written=out.nbytes)
+
+
+@formula("costmodel.packed_grouped_mm")
+def packed_grouped_product(
+    input: TensorSpec,
+    weight: TensorSpec,
+    scales: TensorSpec,
+    offs: TensorSpec,
+    chosen: int,
+    experts: int,
+    zeros: TensorSpec | None = None,
+    narrows: bool = False,
+    *,
+    out: TensorSpec,
+) -> Cost:
+    """The grouped product of experts (:func:`~costmodel.formulas.experts.grouped_product`) with packed weights.
+
+    >>> from costmodel.tensor import f32
+    >>> weight, ends = TensorSpec((8 * 5 * 6,), "uint8"), TensorSpec((8,), "int32")                # one B a weight
+    >>> packed_grouped_product(f32(4, 5), weight, f32(8), ends, 2, 8, out=f32(4, 6)).bytes_read  # 4 experts are met
+    248
+    """
+    inner, columns, rows = input.shape[-1], out.shape[-1], input.shape[0]
+    met = expected_experts(experts, chosen, floor_div(rows, chosen))
+    work = _work(rows * inner * columns, rows, inner, columns, met * inner * columns, narrows, zeros)
+    per_expert = floor_div(nbytes(weight, scales, zeros), experts)
+    return work + Cost(bytes_read=nbytes(input, offs) + met * per_expert, bytes_written=out.nbytes)
