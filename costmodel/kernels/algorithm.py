@@ -26,6 +26,8 @@ _BY_SHEET = {
     "backward_reduction": "reduction",
     "backward_movement": "copy",
     "backward_normalization": "normalization",
+    "backward_recurrent": "gemm",
+    "backward_attention": "fused_attention",
 }
 
 

@@ -182,3 +182,16 @@ def test_before_pytorch_2_attention_is_written_out_and_its_scores_lie_in_memory(
     assert products.count(NodePhase.FORWARD) == 2 and products.count(NodePhase.BACKWARD) == 4
     (softmax, backward) = [k for k in plan.kernels if k.algorithm == "softmax" and k.elements == SCORES]
     assert (softmax.bytes_read, backward.bytes_read) == (2 * SCORES, 4 * SCORES)
+
+
+def test_every_sheet_of_backward_formulas_says_how_its_operators_work() -> None:
+    from costmodel.formulas import registry
+    from costmodel.kernels.algorithm import algorithm_of
+
+    sheets = {}
+    for op in registry.known_operators():
+        found = registry.lookup(op)
+        sheet = "" if found is None else found.__module__.rpartition(".")[2]  # None: free
+        if sheet.startswith("backward_"):
+            sheets[sheet] = algorithm_of(op, {})
+    assert sheets and not any(algorithm.startswith("backward") for algorithm in sheets.values())
