@@ -10,8 +10,8 @@ of units) stands in its profile.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 
@@ -65,7 +65,8 @@ class GpuGeneration(Generation):
     ``multicast``           units that share one read of an operand (thread block clusters).
     ``row_reach_bytes``     row pitch at which address translation has taken half of its toll [B]; None: no toll.
     ``channel_period_bytes``  row pitch at which all rows fall on one channel of memory [B]; None: spread by a hash.
-    ``schedulers_per_unit`` warps issued a clock.
+    ``schedulers_per_unit`` warps of 32 lanes issued a clock.
+    ``lane_cycles``         lane cycles of an element by operator, where its math library needs others than CUDA's.
     ``matrix_products``, ``simt_products``, ``convolutions``   what its libraries run on matrix units and on FMA lanes.
     ``quantized_products``  products of float8, int8 and narrow weights, where they were measured on it.
     ``attention``           fused attention of its libraries; "flash_attention" is PyTorch's.
@@ -82,6 +83,7 @@ class GpuGeneration(Generation):
     row_reach_bytes: float | None = None
     channel_period_bytes: int | None = None
     schedulers_per_unit: int = 4
+    lane_cycles: Mapping[str, float] = field(default_factory=dict, hash=False)
     matrix_products: ProductKernels = CUBLAS_MATRIX
     simt_products: ProductKernels = CUBLAS_SIMT
     convolutions: ConvolutionKernels = CUDNN

@@ -130,7 +130,7 @@ def _streaming(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         kind=kind,
         rows=elements / length if length else None,
         row_length=length,
-        lane_cycles=_lane_cycles(kernel, model.constants),
+        lane_cycles=_lane_cycles(kernel, model),
         constants=constants,
     )
     return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.starts, found.overlap)
@@ -141,13 +141,14 @@ def _elements_an_instruction(kernel: Kernel, elements: int) -> int:
     return 2 if kernel.bytes_written <= 2 * elements and not isinstance(kernel.shape, Pooling) else 1
 
 
-def _lane_cycles(kernel: Kernel, constants: Constants) -> float:
+def _lane_cycles(kernel: Kernel, model: GpuModel) -> float:
     """Lane cycles of one element put out."""
     if isinstance(kernel.shape, Pooling):
         layout = "nhwc" if kernel.shape.channels_last else "nchw"
-        return kernel.shape.taps * constants.kernels.pool_tap_cycles[layout]
-    streaming = constants.streaming
-    return streaming.lane_cycles.get(kernel.op.removeprefix("aten."), streaming.plain_lane_cycles)
+        return kernel.shape.taps * model.constants.kernels.pool_tap_cycles[layout]
+    streaming, op = model.constants.streaming, kernel.op.removeprefix("aten.")
+    own = model.hardware.gpu.lane_cycles.get(op)
+    return streaming.lane_cycles.get(op, streaming.plain_lane_cycles) if own is None else own
 
 
 def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:

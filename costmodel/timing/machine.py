@@ -33,7 +33,8 @@ class GpuMachine:
     dram_bytes_per_s: float  # pin rate
     l2_bytes: float
     dram_fraction: float = 0.85
-    schedulers_per_unit: int = 4  # warps issued a clock
+    schedulers_per_unit: int = 4  # warps of 32 lanes issued a clock
+    warp_size: int = 32  # lanes that reduce together
     kernel_fixed_cycles: float = 4500.0
     convolutions: ConvolutionKernels = CUDNN
 
@@ -53,6 +54,7 @@ class GpuMachine:
             dram_fraction=profile.achievable_dram_fraction,
             l2_bytes=(l2.capacity_bytes if l2 else None) or _L2_BYTES,
             schedulers_per_unit=profile.gpu.schedulers_per_unit,
+            warp_size=profile.limits.warp_size or 32,
             kernel_fixed_cycles=profile.overheads.kernel_fixed_cycles,
             convolutions=profile.gpu.convolutions,
         )

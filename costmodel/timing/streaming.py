@@ -216,7 +216,7 @@ def _softmax(
     if row_length <= c.warp_row_limit:
         cost = c.warp_row_cost if row_length % 8 == 0 else c.warp_row_cost_misaligned
         return _overlap(memory * cost, 0.0, math.inf, machine)
-    cycles = c.block_softmax_row_cycles * _softmax_block(row_length) / 256 * rows
+    cycles = c.block_softmax_row_cycles * _softmax_block(row_length) / 256 * rows * 32 / machine.warp_size
     cycles += c.block_softmax_element_cycles * elements
     body = _unit_cycles_s(cycles, rows, machine)
     return _overlap(memory, body, c.softmax_overlap, machine, c.block_softmax_latency_cycles)
@@ -251,7 +251,7 @@ def _layer_norm(
     if row_length % 4 or _uneven(row_length):
         missed = 1.0
     memory += missed * _memory_s(bytes_read, 0.0, machine, c)
-    cycles = c.layer_norm_row_cycles * rows + c.layer_norm_element_cycles * elements
+    cycles = c.layer_norm_row_cycles * rows * 32 / machine.warp_size + c.layer_norm_element_cycles * elements
     body = _unit_cycles_s(cycles, rows, machine)
     return _overlap(memory, body, c.layer_norm_overlap, machine, c.layer_norm_latency_cycles)
 

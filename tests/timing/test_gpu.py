@@ -19,7 +19,7 @@ from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.gpu import gpu_kernel_time
 from costmodel.timing.gpu_constants import GPU
 from costmodel.timing.machine import GpuMachine
-from costmodel.timing.streaming import streaming_time
+from costmodel.timing.streaming import STREAMING, streaming_time
 
 A100 = load("a100-sxm-40gb")
 GPUS = sorted(name for name in names() if load(name).is_gpu)
@@ -195,3 +195,34 @@ def test_a_library_of_convolutions_may_have_kernels_of_its_own() -> None:
 
     assert seconds(kernel, slower) == seconds(kernel, machine)
     assert seconds(alike, slower) > 1.5 * seconds(alike, machine)
+
+
+def test_a_generation_has_its_own_cycles_of_functions() -> None:
+    """What its math library needs stands in for the common figure, for that function alone."""
+    machine = load("mi100")
+    common = dataclasses.replace(machine, generation=dataclasses.replace(machine.gpu, lane_cycles={}))
+
+    def ratio(op: str) -> float:
+        kernel = Kernel(op=op, algorithm="elementwise", elements=10**8, bytes_read=4 * 10**8, bytes_written=4 * 10**8)
+        one, other = (gpu_kernel_time(kernel, hw).compute_s for hw in (machine, common))
+        return one / other
+
+    assert ratio("aten.pow") == pytest.approx(machine.gpu.lane_cycles["pow"] / STREAMING.lane_cycles["pow"])
+    assert ratio("aten.tanh") == 1.0
+
+
+def test_wider_waves_reduce_a_row_in_fewer_instructions() -> None:
+    """Half as many waves reduce a row of layer norm; what each element takes stays."""
+    machine = GpuMachine.from_profile(load("mi100"))
+    assert machine.warp_size == 64
+    narrow = dataclasses.replace(machine, warp_size=32)
+    rows, length = 120 * 1000, 16
+
+    def compute_s(gpu: GpuMachine, row_length: int) -> float:
+        return streaming_time(
+            1.0, 1.0, elements=rows * row_length, machine=gpu, kind="layer_norm", row_length=row_length
+        ).compute_s
+
+    row_s = 2 * (compute_s(narrow, length) - compute_s(machine, length))
+    assert row_s > 0
+    assert compute_s(narrow, 2 * length) - compute_s(machine, 2 * length) == pytest.approx(row_s / 2)

@@ -2,7 +2,7 @@
 
 from costmodel.devices.family import ROCM
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import MIOPEN, ROCBLAS_XDLOPS
+from costmodel.devices.libraries import MIOPEN, OCML_LANE_CYCLES, ROCBLAS_XDLOPS
 
 GENERATION = GpuGeneration(
     name="cdna1",
@@ -13,6 +13,8 @@ GENERATION = GpuGeneration(
     dense_fp16_flop_per_clock=1024,
     process="n7",
     dram="HBM",
+    schedulers_per_unit=2,  # 64 lanes a clock
+    lane_cycles=OCML_LANE_CYCLES,
     l2_bytes_per_clock=35.0,
     # NeuSight's fp32 linear on an MI100: rows of 65,536 elements; rows of 50,272 are no slower than short ones.
     channel_period_bytes=256 * 1024,
