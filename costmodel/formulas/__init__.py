@@ -12,6 +12,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     backward_reduction,
     contraction,
     convolution,
+    ctc,
     einsum,
     experts,
     factorization,

@@ -138,6 +138,24 @@ class _FusedRMSNorm(torch.autograd.Function):
         return by_input, None, by_weight, None
 
 
+def _mish(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Every device has a kernel for the gradient, which autograd takes apart on meta."""
+    tensor = args[0] if args else kwargs["input"]
+    return _Mish.apply(tensor) if tensor.is_meta else func(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class _Mish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Any) -> Any:
+        ctx.save_for_backward(tensor)
+        return _ops.mish(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.mish_backward(gradients[0], *ctx.saved_tensors)
+
+
 def _of_the_device(rule: _Rule) -> Callable[[Any], Any]:
     """What makes a replacement that goes by ``rule`` in a thread that runs a device's operators."""
 
@@ -166,6 +184,7 @@ _REPLACED = Replaced(
         (functional, "scaled_dot_product_attention", _of_the_device(_attention)),
         (torch._VF, "dropout", _of_the_device(_dropout)),  # type: ignore[attr-defined]
         (torch, "rms_norm", _of_the_device(_rms_norm)),
+        (torch._C._nn, "mish", _of_the_device(_mish)),
         *((torch._VF, name, _of_the_device(_recurrence(name))) for name in KINDS),  # type: ignore[attr-defined]
     ]
 )

@@ -22,6 +22,7 @@ from costmodel.errors import TraceError
 from costmodel.execution import NodePhase
 from costmodel.trace.as_on_device import AsOnDevice
 from costmodel.trace.loss import loss_of
+from costmodel.trace.meta_kernels import register
 from costmodel.trace.raw import RawNode, RawTrace, indices_in
 from costmodel.trace.recorder import Recorder, Where
 from costmodel.trace.schema import Schema
@@ -46,6 +47,7 @@ class StepRecorder(Recorder):
 
     def __init__(self, *how: Any, **named: Any) -> None:
         super().__init__(*how, **named)
+        register()
         self._forward_of: dict[int, int] = {}  # autograd's number of a call -> its node
         self._is_backward = False
         self._put_out: list[int] = []  # what the forward pass gave

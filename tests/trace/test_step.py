@@ -343,3 +343,26 @@ def test_rms_norm_is_one_kernel_each_way_on_cuda(weighted):
     assert backward.module == "norm"
     assert set(graph.gradients) == {name for name, _ in module.named_parameters()}
     assert "aten.rsqrt" in [n.op for n in step_of(module, torch.zeros(4, 8), device="cpu").nodes]
+
+
+def test_a_gradient_that_every_device_has_a_kernel_for_is_one_operator():
+    for layer, gradient in ((nn.Mish(), "aten.mish_backward"), (nn.SiLU(), "aten.silu_backward")):
+        nodes = step_of(nn.Sequential(nn.Linear(8, 8), layer, nn.Linear(8, 5)), torch.zeros(4, 8)).nodes
+        backward = [n for n in nodes if n.module == "1" and n.phase is NodePhase.BACKWARD]
+        assert [n.op for n in backward] == [gradient]
+        assert nodes[backward[0].forward].module == "1"
+
+
+def test_speech_is_trained_on_alignments_of_its_own():
+    class Speech(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            steps = torch.full((len(x),), x.shape[1]), torch.full((len(x),), target.shape[1])
+            return functional.ctc_loss(self.head(x).log_softmax(-1).transpose(0, 1), target, *steps)
+
+    loaded = from_module(Speech(), (torch.zeros(4, 12, 8), torch.ones(4, 3, dtype=torch.int64)))
+    ops = [n.op for n in trace(loaded, symbols=("batch",), variant=TRAINING).nodes]
+    assert ops.count("aten._ctc_loss") == ops.count("aten._ctc_loss_backward") == 1
