@@ -56,6 +56,8 @@ def analyze(
     fused_optimizer: bool = False,
     weight_decay: bool | None = None,
     grad_scaler: bool | None = None,
+    checkpoint: str | None = None,
+    trainable: str | None = None,
     power_limit: float | str | None = None,
     symbols: Sequence[str] = ("batch",),
     assume: Mapping[str, bool | int | float] | None = None,
@@ -81,7 +83,9 @@ def analyze(
     of what a module returns; without one a note says what was taken. ``optimizer`` is ``none``, ``sgd``, ``momentum``
     (the default: SGD with momentum), ``nesterov``, ``adam`` or ``adamw``, as ``torch.optim`` runs it by default, or
     with ``fused_optimizer`` in one kernel; ``weight_decay`` and ``grad_scaler`` (default: where autocast is in fp16)
-    say otherwise than the optimizer's class and the dtype do.
+    say otherwise than the optimizer's class and the dtype do. ``checkpoint="blocks"`` runs the blocks that a model
+    repeats again in the backward pass; ``trainable`` is ``all``, ``head`` or ``lora:RANK``
+    (:class:`~costmodel.execution.Trained`).
     ``phase="prefill"`` and ``phase="decode"`` are the halves of writing text with an ``hf:`` model: a prompt of
     ``seq_len`` tokens, or one step with ``context`` tokens of each sequence in the cache.
     ``weights`` stores those of linear layers in the blocks in ``int8``, ``int4`` (groups of 128, as GPTQ and AWQ do),
@@ -104,7 +108,15 @@ def analyze(
         inputs=inputs_on,
         train_mode=train_mode,
         phase=phase,
-        **_optimizer_words(phase, optimizer, fused_optimizer, weight_decay, grad_scaler),
+        **_training_words(
+            phase,
+            optimizer=optimizer,
+            fused_optimizer=fused_optimizer or None,
+            weight_decay=weight_decay,
+            grad_scaler=grad_scaler,
+            checkpoint=checkpoint,
+            trainable=trainable,
+        ),
         power_limit=power_limit,
     )
     hardware.limited(execution.power_limit_w)
@@ -127,12 +139,8 @@ def analyze(
     return _analysis(traces, hardware, execution, batch, sizes, dtype)
 
 
-def _optimizer_words(
-    phase: str, optimizer: str | None, fused: bool, weight_decay: bool | None, grad_scaler: bool | None
-) -> dict[str, Any]:
-    """What was said of the optimizer, as words of an execution; InputError where nothing is trained."""
-    said = {"optimizer": optimizer, "fused_optimizer": fused or None, "weight_decay": weight_decay}
-    said["grad_scaler"] = grad_scaler
+def _training_words(phase: str, **said: Any) -> dict[str, Any]:
+    """What was said of a training step, as words of an execution; InputError where nothing is trained."""
     given = [name for name, value in said.items() if value is not None]
     if given and phase != "training":
         raise InputError(f"{given[0]} belongs to training\n  give phase='training' with it")

@@ -10,7 +10,7 @@ from typing import Any
 
 from costmodel.engines import engine_names, engine_of
 from costmodel.errors import InputError
-from costmodel.execution import ALGORITHMS, DTYPES, LAYOUTS, WEIGHTS, Phase
+from costmodel.execution import ALGORITHMS, CHECKPOINTS, DTYPES, LAYOUTS, WEIGHTS, Phase
 
 __all__ = [
     "add_execution",
@@ -173,6 +173,13 @@ def add_phase(parser: argparse.ArgumentParser) -> None:
     yes_or_no = argparse.BooleanOptionalAction
     training.add_argument("--weight-decay", action=yes_or_no, help="(default: as the optimizer's class has it)")
     training.add_argument("--grad-scaler", action=yes_or_no, help="GradScaler scales the loss (default: with amp_fp16)")
+    training.add_argument(
+        "--checkpoint", choices=CHECKPOINTS, help="blocks: those that the model repeats run again in the backward pass"
+    )
+    training.add_argument(
+        "--trainable", metavar="WORD",
+        help="all, head (the last layer alone), or lora:RANK (products of two matrices beside frozen linear layers)",
+    )  # fmt: skip
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +230,8 @@ def trained(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if not hasattr(arguments, "phase"):
         return {}
-    said = {name: getattr(arguments, name) for name in ("optimizer", "fused_optimizer", "weight_decay", "grad_scaler")}
+    names = ("optimizer", "fused_optimizer", "weight_decay", "grad_scaler", "checkpoint", "trainable")
+    said = {name: getattr(arguments, name) for name in names}
     given = [name for name, value in said.items() if value not in (None, False)]
     if given and arguments.phase != Phase.TRAINING.value:
         option = f"--{given[0].replace('_', '-')}"

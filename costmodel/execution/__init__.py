@@ -8,11 +8,13 @@ from costmodel.execution.optimizer import ALGORITHMS, Optimizer
 from costmodel.execution.phase import NodePhase, Phase
 from costmodel.execution.precision import DTYPES, Precision
 from costmodel.execution.software import Software
+from costmodel.execution.trained import CHECKPOINTS, Trained
 from costmodel.execution.variant import Variant
 from costmodel.execution.weights import WEIGHTS, WeightScheme
 
 __all__ = [
     "ALGORITHMS",
+    "CHECKPOINTS",
     "DTYPES",
     "LAYOUTS",
     "WEIGHTS",
@@ -22,6 +24,7 @@ __all__ = [
     "Phase",
     "Precision",
     "Software",
+    "Trained",
     "Variant",
     "WeightScheme",
 ]

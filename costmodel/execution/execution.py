@@ -13,6 +13,7 @@ from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.phase import Phase
 from costmodel.execution.precision import Precision
 from costmodel.execution.software import Software
+from costmodel.execution.trained import Trained
 from costmodel.execution.weights import WeightScheme
 from costmodel.execution.words import chosen, truth
 
@@ -41,6 +42,7 @@ class Execution:
                     the ``host``, from where the step copies them
     ``train_mode``  the module is in train mode, whatever the phase: batch norms take and update statistics
     ``optimizer``   what a training step does with its gradients; nothing reads it in other phases
+    ``trained``     which weights a training step trains, and what of its forward pass it keeps
     ``power_limit_w``   what the board may draw, where that is less than its own limit [W]
     ``software``    releases and switches
 
@@ -59,6 +61,7 @@ class Execution:
     inputs: str = "device"
     train_mode: bool = False
     optimizer: Optimizer = field(default_factory=Optimizer)
+    trained: Trained = field(default_factory=Trained)
     power_limit_w: float | None = None
     software: Software = field(default_factory=Software)
 
@@ -68,7 +71,7 @@ class Execution:
         if self.weights is not None:
             WeightScheme.of(self.weights)
         object.__setattr__(self, "phase", Phase.of(self.phase))
-        for name, kind in (("precision", Precision), ("optimizer", Optimizer), ("software", Software)):
+        for name, kind in _KINDS:
             if not isinstance(getattr(self, name), kind):
                 said = getattr(self, name)
                 raise InputError(f"{name} is a {kind.__name__}, not {said!r}\n  Execution.of(dtype=...) takes words")
@@ -79,7 +82,8 @@ class Execution:
     def of(cls, **words: Any) -> Execution:
         """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``weights``, ``layout``, ``mode``, ``host``,
         ``phase``, ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of
-        :class:`~costmodel.execution.Optimizer` and :class:`~costmodel.execution.Software`; what is not said has its
+        :class:`~costmodel.execution.Optimizer`, :class:`~costmodel.execution.Trained` and
+        :class:`~costmodel.execution.Software`; what is not said has its
         default.
 
         >>> run = Execution.of(batch=8, dtype="amp_fp16", mode="compile", torch="2.4.0")
@@ -91,7 +95,7 @@ class Execution:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What :meth:`of` and :meth:`changed` take."""
-        return (*_PARTS, *Optimizer.names(), *Software.names())
+        return (*_PARTS, *Optimizer.names(), *Trained.names(), *Software.names())
 
     def changed(self, **words: Any) -> Execution:
         """This run with some words changed; None changes nothing. Raises InputError for a name that no part has."""
@@ -103,7 +107,8 @@ class Execution:
         said = {name: word for name, word in words.items() if word is not None}
         parts = {part: parse(said[name]) for name, (part, parse) in _PARTS.items() if name in said}
         software = replace(self.software, **Software.parsed(said))
-        return replace(self, software=software, optimizer=self.optimizer.changed(said), **parts)
+        parts |= {"optimizer": self.optimizer.changed(said), "trained": self.trained.changed(said)}
+        return replace(self, software=software, **parts)
 
     @property
     def in_train_mode(self) -> bool:
@@ -115,7 +120,13 @@ class Execution:
         """The parts that have words, by the names of CSV columns, JSON keys and keyword arguments."""
         words = {"dtype": str(self.precision), "layout": self.layout, "mode": self.engine, "phase": self.phase.value}
         words |= {} if self.weights is None else {"weights": self.weights}
-        return {**words, "optimizer": str(self.optimizer)} if self.phase is Phase.TRAINING else words
+        if self.phase is not Phase.TRAINING:
+            return words
+        trained = {"trained": str(self.trained)} if not self.trained.is_usual else {}
+        return {**words, "optimizer": str(self.optimizer), **trained}
+
+
+_KINDS = (("precision", Precision), ("optimizer", Optimizer), ("trained", Trained), ("software", Software))
 
 
 def _as_is(value: Any) -> Any:

@@ -21,11 +21,12 @@ STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "nesterov": ("momentum_buffer",),
         "adam": ("exp_avg", "exp_avg_sq"),
         "adamw": ("exp_avg", "exp_avg_sq"),
+        "adam8bit": ("exp_avg", "exp_avg_sq"),
     }
 )
 
 #: The words: ``sgd`` keeps nothing, ``momentum`` is SGD with a momentum of 0.9, ``nesterov`` the same with Nesterov's
-#: correction, ``none`` a step that ends with the gradients.
+#: correction, ``none`` a step that ends with the gradients, ``adam8bit`` is bitsandbytes' Adam, whose states are bytes.
 ALGORITHMS = tuple(STATES)
 
 #: Spellings in measured files -> ours.

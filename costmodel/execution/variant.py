@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from costmodel.execution.execution import Execution
 from costmodel.execution.phase import Phase
+from costmodel.execution.trained import Trained
 
 __all__ = ["Variant"]
 
@@ -20,21 +21,24 @@ class Variant:
     ``device``      kind of device that the model sees, by torch's word: "cuda" or "cpu"
     ``train_mode``  the module is in train mode
     ``phase``       what the run is for: a training step has a backward pass
+    ``trained``     what of the model a training step trains, and keeps of the forward pass
     """
 
     layout: str = "nchw"
     device: str = "cuda"
     train_mode: bool = False
     phase: Phase = Phase.INFERENCE
+    trained: Trained = field(default_factory=Trained)
 
     @classmethod
     def of(cls, execution: Execution, device: str) -> Variant:
         """The program that an execution runs on a kind of device.
 
-        >>> Variant.of(Execution.of(layout="nhwc"), "cuda")
-        Variant(layout='nhwc', device='cuda', train_mode=False, phase=<Phase.INFERENCE: 'inference'>)
+        >>> Variant.of(Execution.of(layout="nhwc", train_mode=True), "cuda").words
+        {'layout': 'nhwc', 'train_mode': True}
         """
-        return cls(execution.layout, device, execution.in_train_mode, execution.phase)
+        trained = execution.trained if execution.phase is Phase.TRAINING else Trained()
+        return cls(execution.layout, device, execution.in_train_mode, execution.phase, trained)
 
     @property
     def anywhere(self) -> Variant:
@@ -46,4 +50,5 @@ class Variant:
         """What is said of it in a cache key, the device apart: the layout, and what is not an ordinary forward pass."""
         said: dict[str, Any] = {"layout": self.layout}
         said |= {"train_mode": True} if self.train_mode else {}
-        return said | ({"phase": self.phase.value} if self.phase is not Phase.INFERENCE else {})
+        said |= {"phase": self.phase.value} if self.phase is not Phase.INFERENCE else {}
+        return said | self.trained.words

@@ -145,6 +145,25 @@ def fused_sgd(
     return _for_all(flops, input, (input, grads, momentum_buffer_list, grad_scale, found_inf), out)
 
 
+@formula("bitsandbytes.adam_blockwise")
+def adam_blockwise(
+    input: Any, grad: Any, state1: Any, state2: Any, absmax1: Any = None, absmax2: Any = None, *, out: Any
+) -> Cost:
+    """Adam with moments as bytes: each is read with its block's scale, updated in fp32, and quantized again.
+
+    Besides Adam's own operations a product on the way in, and on the way out a maximum of the block and a division,
+    for both moments.
+
+    >>> from costmodel.tensor import TensorSpec, f32
+    >>> p, s, b = f32(4096), TensorSpec((4096,), "uint8"), f32(16)
+    >>> adam_blockwise(p, p, s, s, b, b, out=[p, s, s, b, b]).bytes    # 3 * 4 B and 4 * 1 B an element, scales twice
+    65792
+    """
+    flops = sum(expression_flops(FUSED_ADAM[part]) for part in ("first moment", "second moment", "update"))
+    states = 0 if absmax1 is None else 6
+    return _for_all(flops + states, [input], [input, grad, state1, state2, absmax1, absmax2], out)
+
+
 @formula("aten._amp_foreach_non_finite_check_and_unscale")
 def unscale(input: Any, found_inf: Any, inv_scale: Any, *, out: Any) -> Cost:
     """``x * inv_scale`` of each gradient, which is asked whether it is finite: an absolute value and a comparison."""

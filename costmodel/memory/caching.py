@@ -2,9 +2,9 @@
 
 What is simulated: sizes rounded up to 512 B; a pool of small blocks in segments of 2 MiB and one of large blocks, in
 segments of 20 MiB below 10 MiB and of multiples of 2 MiB above; best fit by size and then address; splitting; merging
-of neighbours when a block comes back. Segments stay reserved. What is not: several streams, expandable segments,
-``max_split_size_mb``, and what the allocator does before it runs out of memory (give cached segments back and try
-again), so that a step whose reserved memory does not fit may still run.
+of neighbours when a block comes back. Segments stay reserved until the device has no room for a new one: then those of
+which nothing is in use go back, and it is tried again. What is not: several streams, expandable segments,
+``max_split_size_mb``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ class Block:
 
 @dataclass(slots=True)
 class CachingAllocator:
-    """Blocks in use and in reserve. ``peak_bytes`` is the most that was ever in use.
+    """Blocks in use and in reserve, of at most ``limit_bytes`` (None: of any number).
+
+    ``peak_bytes`` is the most that was ever in use, ``most_reserved_bytes`` the most in reserve; ``short_bytes`` is by
+    how much a request went beyond the limit when nothing could be given back any more: PyTorch would have raised
+    OutOfMemoryError, here it goes on.
 
     >>> memory = CachingAllocator()
     >>> block = memory.take(3 << 20)
@@ -64,9 +68,12 @@ class CachingAllocator:
     (0, 20971520)
     """
 
+    limit_bytes: float | None = None
     allocated_bytes: int = 0
     reserved_bytes: int = 0
     peak_bytes: int = 0
+    most_reserved_bytes: int = 0
+    short_bytes: float = 0
     _next_address: int = 0
     _free: dict[bool, list[tuple[int, int]]] = field(default_factory=lambda: {True: [], False: []})
     _at: dict[int, Block] = field(default_factory=dict)  # free blocks by address
@@ -81,9 +88,7 @@ class CachingAllocator:
             _, address = free.pop(place)
             block = self._at.pop(address)
         else:
-            block = Block(_segment(size), self._next_address, is_small)
-            self._next_address += block.size
-            self.reserved_bytes += block.size
+            block = self._new_segment(_segment(size), is_small)
         rest = block.size - size
         if rest >= _BLOCK if is_small else rest > _SMALL:
             tail = Block(rest, block.address + size, is_small, block, block.after, True)
@@ -95,6 +100,22 @@ class CachingAllocator:
         self.allocated_bytes += block.size
         self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
         return block
+
+    def _new_segment(self, size: int, is_small: bool) -> Block:
+        if self.limit_bytes is not None and self.reserved_bytes + size > self.limit_bytes:
+            self._release()
+            self.short_bytes = max(self.short_bytes, self.reserved_bytes + size - self.limit_bytes)
+        block = Block(size, self._next_address, is_small)
+        self._next_address += size
+        self.reserved_bytes += size
+        self.most_reserved_bytes = max(self.most_reserved_bytes, self.reserved_bytes)
+        return block
+
+    def _release(self) -> None:
+        """Give back the segments of which nothing is in use."""
+        for block in [b for b in self._at.values() if b.before is None and b.after is None]:
+            self._unshelve(block)
+            self.reserved_bytes -= block.size
 
     def give_back(self, block: Block) -> None:
         """Free a block, merged with free neighbours."""

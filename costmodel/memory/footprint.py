@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -129,17 +130,52 @@ class Footprint:
 
     @cached_property
     def reserved_bytes(self) -> int:
-        """What the caching allocator holds of the device after some steps. Simulated when first asked for."""
+        """What the caching allocator holds of the device at most. Simulated when first asked for.
+
+        Where the device has no room for all that it would cache, it is what it holds once it has given back what it
+        can; where not even that is enough, what it would hold on a larger device.
+        """
         if not self.has_blocks:
             return self.allocated_bytes
-        memory = CachingAllocator()
+        return int(self._limited.most_reserved_bytes if self.short_bytes <= 0 else self._unlimited.most_reserved_bytes)
+
+    @property
+    def short_bytes(self) -> float:
+        """B that the device lacks by the best estimate, 0 where the step fits or nobody knows."""
+        if self.usable_bytes is None:
+            return 0.0
+        if not self.has_blocks:
+            return max(0.0, -self._spare(self.allocated_bytes))
+        return self._limited.short_bytes
+
+    @property
+    def spare_bytes(self) -> float:
+        """B that are left over by the best estimate; below 0 where the step does not fit."""
+        return self._spare(self.reserved_bytes) if self.short_bytes <= 0 else -self.short_bytes
+
+    def _spare(self, nbytes: float) -> float:
+        have = self.usable_bytes
+        return math.inf if have is None else have.usual - self.context_bytes.usual - nbytes
+
+    @cached_property
+    def _limited(self) -> CachingAllocator:
+        """The allocator after some steps on a device of this memory."""
+        have = self.usable_bytes
+        return self._simulated(None if have is None else have.usual - self.context_bytes.usual)
+
+    @cached_property
+    def _unlimited(self) -> CachingAllocator:
+        return self._simulated(None)
+
+    def _simulated(self, limit_bytes: float | None) -> CachingAllocator:
+        memory = CachingAllocator(limit_bytes)
         for nbytes in self._resident:
             memory.take(nbytes)
         if self.library_bytes:
             memory.take(self.library_bytes)
         for _ in range(_STEPS):
             self._step(memory)
-        return memory.reserved_bytes
+        return memory
 
     def _step(self, memory: CachingAllocator) -> None:
         """Let a step take its blocks and give them all back."""
@@ -193,19 +229,6 @@ class Footprint:
     def usable_bytes(self) -> Range | None:
         """B that a process can have of this machine; None where nobody knows."""
         return None if self.hardware is None else usable_bytes(self.hardware)
-
-    @property
-    def spare_bytes(self) -> float:
-        """B that are left over by the best estimate, below 0 where the step does not fit; raises ValueError where the
-        memory of the machine is not known."""
-        if self.usable_bytes is None:
-            raise ValueError("nobody knows how much memory the machine has")
-        return self.usable_bytes.usual - self.least_bytes
-
-    @property
-    def least_bytes(self) -> float:
-        """B that the process cannot do without: before it fails, the allocator gives back what it caches."""
-        return min(self.allocated_bytes, self.reserved_bytes) + self.context_bytes.usual
 
     @cached_property
     def verdict(self) -> Verdict:

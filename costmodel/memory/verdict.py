@@ -24,7 +24,8 @@ class Verdict:
     """``word`` is one of :data:`WORDS`; ``need`` [B] is what the process takes, ``have`` [B] what it can have.
 
     The least need is what is allocated at once, since the allocator gives back what it caches before it fails; the
-    usual one is what it reserves in a steady state.
+    usual one is what it reserves in a steady state. Where the best estimate fits and the interval does not, it is
+    tight.
     """
 
     word: str
@@ -39,21 +40,21 @@ class Verdict:
 
 def verdict_of(memory: Footprint) -> Verdict:
     """Hold what a process takes against what the machine has."""
-    context, have = memory.context_bytes, memory.usable_bytes
+    context, certain = memory.context_bytes, memory.certain_bytes
     need = Range(
-        (1 - _DOUBT) * (memory.allocated_bytes - memory.certain_bytes) + memory.certain_bytes + context.low,
+        (1 - _DOUBT) * (memory.allocated_bytes - certain) + certain + context.low,
         memory.reserved_bytes + context.usual,
-        (1 + _DOUBT) * (memory.reserved_bytes - memory.certain_bytes) + memory.certain_bytes + context.high,
+        (1 + _DOUBT) * (memory.reserved_bytes - certain) + certain + context.high,
     )
-    return Verdict(_word(need, memory.least_bytes, have), need, have)
+    return Verdict(_word(need, memory.short_bytes, memory.usable_bytes), need, memory.usable_bytes)
 
 
-def _word(need: Range, least: float, have: Range | None) -> str:
-    """``least``: the best estimate where the allocator has given back what it can."""
+def _word(need: Range, short_bytes: float, have: Range | None) -> str:
+    """``short_bytes`` is what the machine lacks by the best estimate [B]."""
     if have is None:
         return "unknown"
     if need.high <= have.low:
         return "fits"
-    if least <= have.usual:
+    if short_bytes <= 0:
         return "tight"
     return "likely out of memory" if need.low <= have.high else "certainly out of memory"

@@ -11,9 +11,10 @@ from costmodel.graph import OpGraph
 from costmodel.optimizer import recipes
 from costmodel.optimizer.recipes import COUNTER, Line
 from costmodel.optimizer.weave import Ref, Weave
+from costmodel.symbols import product
 from costmodel.tensor import Role
 
-__all__ = ["Parameter", "groups_of", "parameters_of", "step_for_each", "step_for_lists", "step_fused"]
+__all__ = ["Parameter", "groups_of", "parameters_of", "step_for_each", "step_for_lists", "step_fused", "step_in_bytes"]
 
 
 @dataclass(slots=True)
@@ -115,3 +116,31 @@ def step_fused(
         if counts and scaling and found_inf is not None:
             back = {"input": [Ref(p.tensors[COUNTER]) for p in group], "other": [Ref(found_inf)] * len(group)}
             weave.call("aten._foreach_sub", back, writes=[p.tensors[COUNTER] for p in group], name="optimizer.step.sub")
+
+
+#: Of bitsandbytes 0.45 (``Optimizer2State``, blockwise): elements that share a scale, and of which a parameter has at
+#: least so many that its states are bytes.
+_BLOCK, _LEAST_IN_BYTES = 256, 4096
+
+
+def step_in_bytes(weave: Weave, parameters: Sequence[Parameter]) -> None:
+    """bitsandbytes' Adam8bit (Dettmers et al. 2022, arXiv 2110.02861): one kernel a parameter, both moments as bytes
+    with a scale for each block; small parameters keep moments in fp32. Steps are counted in Python."""
+    for parameter in parameters:
+        param, name = parameter.tensors["param"], parameter.name
+        elements = int(product(weave.specs[weave.tensors[param].spec].shape))  # type: ignore[call-overload]
+        in_bytes = elements >= _LEAST_IN_BYTES
+        words = {"state1": "exp_avg", "state2": "exp_avg_sq"}
+        for word, state in words.items():
+            dtype = "uint8" if in_bytes else "float32"
+            parameter.tensors[word] = weave.like(param, Role.STATE, f"{name}.{state}", dtype)
+            if in_bytes:
+                blocks = -(-elements // _BLOCK)
+                scale = weave.flat(blocks, "float32", Role.STATE, f"{name}.{state}_scale")
+                parameter.tensors[f"absmax{word[-1]}"] = scale
+        kept = [word for word in ("param", "state1", "state2", "absmax1", "absmax2") if word in parameter.tensors]
+        arguments = {"input" if word == "param" else word: Ref(parameter.tensors[word]) for word in kept}
+        arguments["grad"] = Ref(parameter.tensors["grad"])
+        writes = [parameter.tensors[word] for word in kept]
+        weave.call("bitsandbytes.adam_blockwise", arguments, writes=writes, name=f"{name}.adam8bit",
+                   module=parameter.module)  # fmt: skip

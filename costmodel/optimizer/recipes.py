@@ -46,7 +46,7 @@ class Line:
 
 def counts_steps(optimizer: Optimizer) -> bool:
     """Whether the algorithm counts the steps of each parameter."""
-    return optimizer.algorithm.startswith("adam")
+    return optimizer.algorithm in ("adam", "adamw")
 
 
 def _decay(optimizer: Optimizer) -> float:

@@ -9,7 +9,14 @@ from enum import Enum
 from costmodel.devices import Family
 from costmodel.execution import Execution, NodePhase, Optimizer, Phase
 from costmodel.graph import OpGraph
-from costmodel.optimizer.parameters import Parameter, parameters_of, step_for_each, step_for_lists, step_fused
+from costmodel.optimizer.parameters import (
+    Parameter,
+    parameters_of,
+    step_for_each,
+    step_for_lists,
+    step_fused,
+    step_in_bytes,
+)
 from costmodel.optimizer.scaler import Scaler
 from costmodel.optimizer.weave import Ref, Weave
 from costmodel.tensor import Role
@@ -18,7 +25,7 @@ __all__ = ["Implementation", "StepKind", "append_optimizer", "kind_of", "with_op
 
 _CLASSES = {"none": "", "sgd": "torch.optim.sgd.SGD", "momentum": "torch.optim.sgd.SGD",
             "nesterov": "torch.optim.sgd.SGD", "adam": "torch.optim.adam.Adam",
-            "adamw": "torch.optim.adamw.AdamW"}  # fmt: skip
+            "adamw": "torch.optim.adamw.AdamW", "adam8bit": "bitsandbytes.optim.adam.Adam8bit"}  # fmt: skip
 
 
 class Implementation(str, Enum):
@@ -92,7 +99,11 @@ def append_optimizer(graph: OpGraph, kind: StepKind) -> OpGraph:
 
 
 def _step(weave: Weave, parameters: Sequence[Parameter], kind: StepKind, scaler: Scaler | None) -> None:
-    if kind.implementation is Implementation.FUSED:
+    if kind.optimizer.algorithm == "adam8bit":
+        if scaler is not None:
+            scaler.unscale(parameters)
+        step_in_bytes(weave, parameters)
+    elif kind.implementation is Implementation.FUSED:
         scale, found_inf = (None, None) if scaler is None else scaler.check(parameters)
         step_fused(weave, parameters, kind.optimizer, scale, found_inf)
     else:

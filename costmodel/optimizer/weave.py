@@ -42,6 +42,10 @@ class Weave:
         spec = self.specs[self.tensors[tensor].spec]
         return self._tensor(TensorSpec(spec.shape, dtype or spec.dtype, role, "", spec.strides), name)
 
+    def flat(self, elements: int, dtype: str, role: Role, name: str = "") -> int:
+        """A new tensor of one dimension, that nobody made."""
+        return self._tensor(TensorSpec((elements,), dtype, role), name)
+
     def scalar(self, dtype: str, role: Role, name: str = "") -> int:
         """A new tensor of one element, that nobody made."""
         return self._tensor(TensorSpec((), dtype, role), name)

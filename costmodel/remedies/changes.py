@@ -57,9 +57,55 @@ def _compiled(analysis: Analysis) -> Iterator[Change]:
 
 
 @_change
+def _checkpointed(analysis: Analysis) -> Iterator[Change]:
+    """Blocks run again instead of keeping what they made."""
+    if _trains(analysis) and analysis.execution.trained.checkpoint == "none":
+        yield Change(
+            "checkpointed blocks", {"checkpoint": "blocks"},
+            "torch.utils.checkpoint around each repeated block, which runs again in the backward pass",
+        )  # fmt: skip
+
+
+@_change
 def _smaller_batch(analysis: Analysis) -> Iterator[Change]:
     """The same samples in smaller batches."""
     most = analysis.max_batch()
     if most and most < analysis.execution.batch:
-        what = "gradients summed over several batches" if analysis.execution.phase is Phase.TRAINING else "more steps"
-        yield Change(f"batches of {most}", {"batch": most}, what)
+        what = "gradients summed over several batches, of which batch norm sees each by itself"
+        yield Change(f"batches of {most:,}", {"batch": most}, what if _trains(analysis) else "more steps", True)
+
+
+@_change
+def _plain_sgd(analysis: Analysis) -> Iterator[Change]:
+    """Two states of an Adam, or one of momentum, less."""
+    if _trains(analysis) and analysis.execution.optimizer.states:
+        instead = "momentum" if len(analysis.execution.optimizer.states) > 1 else "sgd"
+        kept = "one state a weight instead of two" if instead == "momentum" else "no state"
+        yield Change(f"{'SGD with momentum' if instead == 'momentum' else 'plain SGD'}", {"optimizer": instead}, kept)
+
+
+@_change
+def _states_in_bytes(analysis: Analysis) -> Iterator[Change]:
+    """The same algorithm with both states quantized by blocks."""
+    if _trains(analysis) and analysis.execution.optimizer.algorithm in ("adam", "adamw"):
+        yield Change("8-bit Adam", {"optimizer": "adam8bit"}, "bitsandbytes.optim.Adam8bit: states as bytes")
+
+
+@_change
+def _low_rank(analysis: Analysis) -> Iterator[Change]:
+    """Weights frozen, small ones trained beside them."""
+    if _trains(analysis) and analysis.execution.trained.trainable == "all":
+        yield Change(
+            "low-rank weights", {"trainable": "lora:16"}, "LoRA of rank 16 beside linear layers, and the last layer"
+        )
+
+
+@_change
+def _frozen(analysis: Analysis) -> Iterator[Change]:
+    """Only the last layer is trained."""
+    if _trains(analysis) and analysis.execution.trained.trainable != "head":
+        yield Change("frozen weights", {"trainable": "head"}, "only the last layer is trained")
+
+
+def _trains(analysis: Analysis) -> bool:
+    return analysis.execution.phase is Phase.TRAINING

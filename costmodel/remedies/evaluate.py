@@ -20,7 +20,8 @@ _MOST_TOGETHER = 4
 @dataclass(frozen=True, slots=True)
 class Remedies:
     """``each``: changes in order of disruption; ``smallest``: the fewest of them, and of those the least disruptive,
-    after which the step fits; None where no combination does. ``refused``: changes that cannot be evaluated, and why.
+    after which the step fits, or smaller batches where nothing else does; None where nothing helps. ``refused``:
+    changes that cannot be evaluated, and why.
     """
 
     each: tuple[Remedy, ...]
@@ -61,6 +62,8 @@ def _evaluated(analysis: Analysis, changes: Sequence[Change]) -> Remedy:
 
 
 def _smallest(analysis: Analysis, saving: Sequence[Remedy]) -> Remedy | None:
+    last = next((remedy for remedy in saving if remedy.changes[0].is_last and remedy.fits), None)
+    saving = [remedy for remedy in saving if not remedy.changes[0].is_last]
     alone = next((remedy for remedy in saving if remedy.fits), None)
     if alone is not None:
         return alone
@@ -74,4 +77,4 @@ def _smallest(analysis: Analysis, saving: Sequence[Remedy]) -> Remedy | None:
                 continue
             if found.fits:
                 return found
-    return None
+    return last

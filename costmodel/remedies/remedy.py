@@ -27,11 +27,15 @@ def flag_of(words: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: what it is called, the words of :meth:`costmodel.Analysis.at` that make it, and what it means."""
+    """One change: what it is called, the words of :meth:`costmodel.Analysis.at` that make it, and what it means.
+
+    ``is_last`` marks one that always works: combinations are looked for without it first.
+    """
 
     name: str
     words: Mapping[str, Any] = field(hash=False)
     meaning: str
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from costmodel.trace.points import spread
 from costmodel.trace.raw import RawTrace, TensorIndex
 from costmodel.trace.special import packed_weights, special_bytes
 from costmodel.trace.subclasses import parts
+from costmodel.trace.trained import arranged
 
 if TYPE_CHECKING:
     from costmodel.sources.loaded import LoadedModel
@@ -104,6 +105,9 @@ class Tracer:
         progress: Callable[[int], None] | None,
     ) -> None:
         loaded = materialized(loaded, variant.device)
+        if not variant.trained.is_usual:
+            module, notes = arranged(meta_copy(loaded.module, variant.layout, trains=True), variant.trained)
+            loaded = replace(loaded, module=module, notes=[*loaded.notes, *notes])
         self.loaded, self.variant, self.progress = loaded, variant, progress
         self.own = {"batch": loaded.fixed_batch or 1, **loaded.sizes}
         self.sizes = {**self.own, **sizes}

@@ -86,3 +86,19 @@ def test_what_comes_back_is_all_there_and_blocks_never_overlap():
     again = [memory.take(block.size) for block in held]
     assert memory.allocated_bytes == sum(block.size for block in again)
     assert reserved <= memory.reserved_bytes <= 1.2 * reserved
+
+
+def test_without_room_for_a_segment_those_that_are_free_go_back():
+    """60 MiB in all, 20 of them in use: a cached block of 40 serves 30 MiB, and goes back where 42 are asked for."""
+    memory = CachingAllocator(limit_bytes=60 * MIB)
+    kept = memory.take(5 * MIB + 512 * KIB)  # a segment of 20 MiB, in use
+    memory.give_back(memory.take(40 * MIB))
+    assert memory.reserved_bytes == 60 * MIB
+    memory.take(30 * MIB)
+    assert (memory.reserved_bytes, memory.short_bytes, memory.most_reserved_bytes) == (60 * MIB, 0, 60 * MIB)
+    fresh = CachingAllocator(limit_bytes=60 * MIB)
+    fresh.take(5 * MIB)
+    fresh.give_back(fresh.take(40 * MIB))
+    fresh.take(42 * MIB)
+    assert (fresh.reserved_bytes, fresh.short_bytes) == (62 * MIB, 2 * MIB)
+    assert kept.size == 5 * MIB + 512 * KIB

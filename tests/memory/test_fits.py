@@ -49,7 +49,7 @@ def test_a_machine_of_unknown_memory_has_no_verdict():
     ],
 )  # fmt: skip
 def test_the_verdict_is_read_from_both_intervals(need, word):
-    assert _word(Range(*need), need[1], Range(98, 100, 102)) == word
+    assert _word(Range(*need), need[1] - 100, Range(98, 100, 102)) == word
 
 
 @pytest.mark.parametrize("slope", [1, 7, 1000])

@@ -124,3 +124,12 @@ def test_the_columns_of_a_large_convolution_lie_in_the_workspace_of_its_weights_
     assert found.memory.allocated_bytes >= found.memory.peak_bytes + columns // 2
     last = costmodel.analyze(layers, torch.empty(4, 3, 56, 56), layout="nhwc", **step)
     assert max(kernel.scratch_bytes for kernel in last.plan.kernels) < columns
+
+
+def test_an_8_bit_adam_keeps_two_bytes_a_weight_and_two_scales_a_block():
+    """A matrix of 1024 x 1024 in blocks of 256 elements; a bias of 1024 keeps its states in fp32."""
+    layer = nn.Linear(1024, 1024)
+    found = costmodel.analyze(layer, torch.empty(1, 1024), hw="a100", phase="training", optimizer="adam8bit")
+    assert found.memory.state_bytes == 2 * 1024 * 1024 + 2 * 4 * 1024 * 1024 // 256 + 2 * 4 * 1024
+    assert [row.op for row in found.rows()].count("bitsandbytes.adam_blockwise") == 2
+    assert not found.coverage.uncosted
