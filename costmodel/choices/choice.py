@@ -295,7 +295,7 @@ def _excluded(found: _Candidates, hw: str, batches: Sequence[int]) -> Excluded:
         last = largest(found.fits) if batches[0] > 1 else 0
         if last and limits.min_throughput_per_s is not None:
             return _too_little(found, hw, last, f"batch {last}, the largest that fits,")
-        need = format_bytes(found.at(batches[0]).memory.least_bytes)
+        need = format_bytes(found.at(batches[0]).memory.process_bytes)
         usable = found.at(batches[0]).memory.usable_bytes
         have = format_bytes(usable.usual) if usable else "what there is"
         return Excluded(hw=hw, reason=f"batch {batches[0]} needs {need} of {have}")

@@ -11,12 +11,11 @@ def fits(analysis: Analysis) -> bool | None:
     """Whether the step fits by the best estimate (:attr:`costmodel.memory.Footprint.fits`); None where nobody knows
     the memory of the machine.
 
-    A step whose tensors fit as they are handed out needs no simulation of what the allocator holds besides: it gives
-    that back before it fails.
+    A step that takes less than half of it needs no simulation of what the allocator holds besides, in fragments.
     """
     memory = analysis.memory
     if memory.usable_bytes is None:
         return None
-    if memory.allocated_bytes + memory.context_bytes.usual <= memory.usable_bytes.usual:
+    if 2 * memory.allocated_bytes + memory.context_bytes.high <= memory.usable_bytes.low:
         return True
     return memory.fits
