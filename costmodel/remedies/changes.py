@@ -76,6 +76,16 @@ def _smaller_batch(analysis: Analysis) -> Iterator[Change]:
 
 
 @_change
+def _narrow_weights(analysis: Analysis) -> Iterator[Change]:
+    """Linear layers' weights in 8 or 4 bits: outputs change, by little or not so little."""
+    execution = analysis.execution
+    if not _trains(analysis) and execution.weights is None and execution.precision.autocast is None:
+        for word, bits in (("int8", 8), ("int4", 4)):
+            what = f"weights of linear layers in {bits} bits, by groups with a scale each"
+            yield Change(f"{word} weights", {"weights": word}, what)
+
+
+@_change
 def _plain_sgd(analysis: Analysis) -> Iterator[Change]:
     """Two states of an Adam, or one of momentum, less."""
     if _trains(analysis) and analysis.execution.optimizer.states:
