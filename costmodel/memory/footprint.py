@@ -15,7 +15,7 @@ from costmodel.kernels.plan import KernelPlan
 from costmodel.kernels.shapes import Product
 from costmodel.memory.allocator import Allocator, ExactBytes
 from costmodel.memory.caching import Block, CachingAllocator, rounded
-from costmodel.memory.liveness import Lifetime, lifetimes, occupancy, scratch
+from costmodel.memory.liveness import Lifetime, caches, lifetimes, occupancy, scratch
 from costmodel.memory.machine import Range, blas_workspace_bytes, context_bytes, usable_bytes
 from costmodel.memory.moment import Moment, moment_of
 from costmodel.memory.verdict import Verdict, verdict_of
@@ -42,7 +42,8 @@ class Footprint:
 
     ``constant_bytes`` are tensors that the module holds beside parameters and buffers, as plain attributes;
     ``state_bytes`` the optimizer's. ``activation_bytes`` is the most that the step itself makes (gradients too) and
-    holds at once, ``peak_launch`` the launch during which it does; None where nothing is launched.
+    holds at once, with the keys and values that it finds, ``peak_launch`` the launch during which it does; None where
+    nothing is launched.
     """
 
     parameter_bytes: int
@@ -118,11 +119,13 @@ class Footprint:
     def _resident(self) -> list[float]:
         """Sizes of what lies in memory throughout, in the order in which it comes there."""
         graph, scale = self.graph, self.parameter_bytes / (sum(self.graph.parameters.values()) or 1)
+        there = caches(graph)
         parameters = [count * scale for count in graph.parameters.values()]
         others = {
             tensor.storage: self.plan.storage_bytes[tensor.storage]
             for tensor in graph.tensors
             if tensor.producer is None and graph.storages[tensor.storage].role in _BROUGHT
+            if tensor.storage not in there
         }
         buffers = [n for s, n in others.items() if graph.storages[s].role is Role.BUFFER]
         rest = [n for s, n in others.items() if graph.storages[s].role is not Role.BUFFER]
@@ -264,7 +267,7 @@ def footprint(
     """
     taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
     peak = max(range(len(taken)), key=taken.__getitem__, default=None)
-    precision = execution.precision
+    precision, there = execution.precision, caches(graph)
 
     def brought(role: Role) -> float:
         storages = {t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is role}
@@ -273,7 +276,7 @@ def footprint(
     return Footprint(
         parameter_bytes=run_bytes(graph.parameter_bytes_of, precision, graph.own_dtype),
         buffer_bytes=run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
-        input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs}),
+        input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs} - there),
         constant_bytes=brought(Role.CONSTANT),
         state_bytes=brought(Role.STATE),
         activation_bytes=0.0 if peak is None else taken[peak],

@@ -11,7 +11,11 @@ from costmodel.kernels.plan import KernelPlan, Launch
 from costmodel.memory.allocator import Allocator
 from costmodel.tensor import Role
 
-__all__ = ["Lifetime", "lifetimes", "occupancy", "scratch"]
+__all__ = ["Lifetime", "caches", "lifetimes", "occupancy", "scratch"]
+
+
+#: What the trace calls keys and values of a cache: ``cache.0.keys``.
+_CACHE = "cache."
 
 
 class Lifetime(NamedTuple):
@@ -26,7 +30,8 @@ def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
 
     What the graph puts out and gradients of parameters live to the end of the step; so do the copies of weights that
     autocast keeps, in training no longer than somebody reads them once the forward pass, and autocast with it, is over.
-    Inputs, parameters, buffers and the optimizer's state lie in memory before the step and after it. Sizes do not
+    Inputs, parameters, buffers and the optimizer's state lie in memory before the step and after it; keys and values
+    that a step of writing finds are there when it begins, and gone once their longer copies are made. Sizes do not
     matter, so that the answer is kept for the launches of a plan.
     """
     kept: dict[int, tuple[tuple[Launch, ...], list[Lifetime]]] = graph.memo.setdefault("lifetimes", {})
@@ -36,12 +41,20 @@ def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
     return known[1]
 
 
+def caches(graph: OpGraph) -> frozenset[int]:
+    """Storages of the keys and values that a step of writing finds."""
+    tensors = (graph.tensors[index] for index in graph.inputs)
+    return frozenset(tensor.storage for tensor in tensors if tensor.name.startswith(_CACHE))
+
+
 def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
-    first: dict[int, int] = {}
+    there = caches(graph)
+    first: dict[int, int] = dict.fromkeys(there, 0) if plan.launches else {}
     last: dict[int, int] = {}
     for index, launch in enumerate(plan.launches):
         for storage in (*(read.storage for read in launch.reads), *launch.writes, *launch.held):
-            if storage >= len(graph.storages) or graph.storages[storage].role is Role.ACTIVATION:
+            of_step = storage >= len(graph.storages) or graph.storages[storage].role is Role.ACTIVATION
+            if of_step or storage in there:
                 first.setdefault(storage, index)
                 last[storage] = index
     kept = {graph.tensors[t].storage for t in (*graph.outputs, *graph.gradients.values())}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.execution import NodePhase
-from costmodel.memory.liveness import lifetimes, scratch
+from costmodel.memory.liveness import caches, lifetimes, scratch
 
 if TYPE_CHECKING:
     from costmodel.memory.footprint import Footprint
@@ -16,7 +16,7 @@ __all__ = ["KINDS", "Holding", "Moment", "moment_of"]
 
 #: What lies in memory, in the order of pages and data.
 KINDS = (
-    "parameters", "buffers", "inputs", "constants", "optimizer state", "gradients", "autocast copies",
+    "parameters", "buffers", "inputs", "constants", "KV cache", "optimizer state", "gradients", "autocast copies",
     "saved for backward", "activations", "scratch", "library workspace",
 )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _alive(memory: Footprint, launch: int) -> list[int]:
 def _owners(memory: Footprint) -> dict[int, str]:
     """The module of the operator that made a storage."""
     graph, plan = memory.graph, memory.plan
-    found: dict[int, str] = {}
+    found: dict[int, str] = dict.fromkeys(caches(graph), "")
     for tensor in graph.tensors:
         if tensor.producer is not None:
             found.setdefault(tensor.storage, graph.nodes[tensor.producer].module)
@@ -134,6 +134,9 @@ def _owners(memory: Footprint) -> dict[int, str]:
 def _kinds(memory: Footprint, launch: int) -> Callable[[int], str]:
     """What kind a storage is that is alive during ``launch``."""
     graph, plan = memory.graph, memory.plan
+    cached = set(caches(graph))
+    if memory.execution.phase.generates:
+        cached |= {graph.tensors[t].storage for t in graph.outputs[1:]}
     gradients = {graph.tensors[t].storage for t in graph.gradients.values()}
     phases = [graph.nodes[one.nodes[0]].phase for one in plan.launches]
     made: dict[int, NodePhase] = {}
@@ -144,6 +147,8 @@ def _kinds(memory: Footprint, launch: int) -> Callable[[int], str]:
             read_last[storage] = phase
 
     def kind(storage: int) -> str:
+        if storage in cached:
+            return "KV cache"
         if storage in gradients:
             return "gradients"
         if storage in plan.held:

@@ -124,3 +124,19 @@ def test_what_lies_there_at_the_peak_adds_up_but_for_the_rounding_of_blocks(resn
     assert moment.phase == "forward"
     assert moment.during
     assert memory.peak_bytes <= memory.allocated_bytes <= memory.reserved_bytes <= memory.process_bytes
+
+
+def test_the_cache_of_a_step_that_writes_is_there_once(tmp_path):
+    """4 layers, 8 heads of 16, keys and values, 8 sequences of 256 tokens and one more, bf16: each layer's longer copy
+    replaces what the step found, so that one layer more than the cache lies there at most."""
+    pytest.importorskip("transformers")
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128,
+              "intermediate_size": 256, "num_attention_heads": 8, "num_key_value_heads": 8, "num_hidden_layers": 4,
+              "vocab_size": 100, "max_position_embeddings": 512, "torch_dtype": "bfloat16"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = costmodel.analyze(f"hf:{tmp_path}", hw="a100", phase="decode", context=256, batch=8, use_cache=False)
+    layer = 2 * 8 * 128 * 2  # B a token
+    assert found.memory.input_bytes == 8 * 8
+    cache = found.memory.moment.by_kind["KV cache"]
+    assert 4 * layer * 256 < cache <= 5 * layer * 257
+    assert found.memory.activation_bytes < 6 * layer * 257
