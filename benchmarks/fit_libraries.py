@@ -1,6 +1,6 @@
 """Fit the records of library kernels (``costmodel.devices.libraries``) again, and print their errors.
 
-    python benchmarks/fit_libraries.py [--measured FOLDER] [--rows N] [--no-fit]
+    python benchmarks/fit_libraries.py [--measured FOLDER] [--rows N] [--no-fit] [--only DEVICE]
 
 A record says how a generation's kernels differ from those that the shared constants describe. Errors are median /
 90th percentile of \\|predicted / measured - 1\\| in percent over ``--rows`` rows: with the record as shipped, with
@@ -28,16 +28,9 @@ from costmodel.validate.judged import judge_operator, operator_roofline_s
 ROOT = Path(__file__).parents[1]
 #: What is fitted of a record; a share of batched products only where there are rows of them.
 RATIOS = ("efficiency", "start", "step_latency", "operand_rate", "result_rate")
-#: The same of kernels on FMA lanes and of rocBLAS's, whose batched products were measured.
-BATCHED_RATIOS = (
-    "efficiency",
-    "batched_efficiency",
-    "start",
-    "step_latency",
-    "operand_rate",
-    "stream_rate",
-    "tile_start",
-)
+#: The same of kernels on FMA lanes and of rocBLAS's, whose batched products were measured, by eager calls, which do not
+#: tell the start of a kernel from the host's work.
+BATCHED_RATIOS = ("efficiency", "batched_efficiency", "step_latency", "operand_rate", "stream_rate", "tile_start")
 #: Record, device, dtype of its rows, file, library (its first word). ``PRODUCTS`` are the plain products of matrix
 #: units, ``LANES`` those of FMA lanes, ``CONVOLUTIONS`` the implicit GEMM of a library of convolutions.
 PRODUCTS, LANES, CONVOLUTIONS = "matrix products", "products on lanes", "convolutions"
@@ -118,10 +111,11 @@ def kernels_of(hardware: HardwareProfile, record: str) -> ProductKernels:
     return next(found.kernels for found in hardware.gpu.quantized_products if found.name == record)
 
 
-def read(folder: Path, count: int) -> list[Fit]:
-    files = {file: read_measured([folder / file]).rows for *_, file, _ in FITS}
+def read(folder: Path, count: int, only: str | None) -> list[Fit]:
+    fits = [fit for fit in FITS if only in (None, fit[1])]
+    files = {file: read_measured([folder / file]).rows for *_, file, _ in fits}
     result = []
-    for record, device, dtype, file, library in FITS:
+    for record, device, dtype, file, library in fits:
         hardware = load(device)
         rows = [
             row
@@ -166,10 +160,11 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, default=ROOT.parent / "shared" / "measured")
     parser.add_argument("--rows", type=int, default=400, help="rows of each record (default: 400)")
     parser.add_argument("--no-fit", action="store_true", help="errors of the shipped records only")
+    parser.add_argument("--only", metavar="DEVICE", help="records of one device only")
     options = parser.parse_args()
     columns = f"{'shipped':>13} {'own':>13} {'borrowed':>13}"
     print(f"{'record':18} {'device':14} {'dtype':9} {'rows':>5} {columns}")
-    for fit in read(options.measured, options.rows):
+    for fit in read(options.measured, options.rows, options.only):
         own = told(fit.ratios(kernels := fitted(fit))) if not options.no_fit else ""
         other = OTHER.get(fit.hardware.name) if fit.record != PRODUCTS else None
         others = told(fit.ratios(kernels_of(load(other), fit.record))) if other else ""
