@@ -32,7 +32,7 @@ FITS = (
     (
         "Matrix products",
         "fit_gemm.py",
-        "bf16 by graph replay (A100, L40S); fp32 by eager calls (P100, V100, T4, A100).",
+        "bf16 by graph replay (A100, L40S); fp32 by eager calls (P100, V100, A100).",
     ),
     (
         "Element-wise, row-wise and convolution kernels",
