@@ -36,6 +36,7 @@ __all__ = [
     "cudnn_convolution_add_relu",
     "cudnn_convolution_relu",
     "deform_conv2d",
+    "deform_conv2d_backward",
 ]
 
 Sizes = int | Sequence[Dim] | str
@@ -314,4 +315,45 @@ def convolution_backward(
         launches=dgrad + wgrad + by_bias,
         activations=(input.numel if dgrad else 0) + (weight.numel if wgrad else 0),
         workspace_bytes=forward.workspace_bytes if dgrad or wgrad else 0,
+    )
+
+
+@formula("torchvision._deform_conv2d_backward")
+def deform_conv2d_backward(
+    grad: TensorSpec,
+    input: TensorSpec,
+    weight: TensorSpec,
+    offset: TensorSpec,
+    mask: TensorSpec,
+    bias: TensorSpec,
+    use_mask: bool = True,
+    *,
+    out: Specs,
+) -> Cost:
+    """Gradients of :func:`deform_conv2d` by all its operands, as torchvision computes them, asked for or not.
+
+    Twice the forward's MACs: the column matrix's gradient, and the weight's. Sampling points are placed and weighed as
+    in the forward, 12 FLOP. For each element of the column matrix, its gradient is spread over four pixels, a product
+    and a sum each (8), and for each of them is multiplied by the pixel, and that by each axis's other weight into the
+    offset's gradient (4 * 5). A mask multiplies it before (1), and gets the sampled value (7) times it, summed (2).
+    The bias is a sum over images and positions.
+
+    >>> x, w, offset, mask = f32(1, 3, 5, 5), f32(4, 3, 3, 3), f32(1, 18, 3, 3), f32(1, 9, 3, 3)
+    >>> bias, g = f32(4), f32(1, 4, 3, 3)
+    >>> cost = deform_conv2d_backward(g, x, w, offset, mask, bias, out=(x, w, offset, mask, bias))
+    >>> cost.macs                    # twice 4*3*3 outputs, 3*3*3 MACs each
+    1944
+    >>> cost.vector_flops            # 9*3*3 points * 12 + 3*9*3*3 column elements * 38 + 4 sums of 9
+    10238
+    """
+    columns = _columns(input, grad, weight.shape[2:])
+    per_column_element = 8 + 20 + (10 if use_mask else 0)
+    return Cost(
+        matrix_flops=4 * grad.numel * product(weight.shape[1:]),
+        vector_flops=6 * offset.numel + per_column_element * columns + grad.numel - grad.shape[1],
+        bytes_read=nbytes(grad, input, weight, offset, mask if use_mask else None),
+        bytes_written=nbytes(out),
+        launches=5,
+        activations=columns + weight.numel,
+        workspace_bytes=columns * input.itemsize,
     )

@@ -213,6 +213,12 @@ def roi_pool(input: TensorSpec, rois: TensorSpec, *, out: Any) -> Cost:
     return cost(0, (input, rois), out)
 
 
+@formula("torchvision._roi_pool_backward")
+def roi_pool_backward(grad: TensorSpec, rois: TensorSpec, argmax: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Each gradient is added where its maximum was: 1 FLOP."""
+    return cost(grad.numel, (grad, rois, argmax), out)
+
+
 @formula("aten.im2col")
 def im2col(input: TensorSpec, *, out: TensorSpec) -> Cost:
     """Copies windows into columns: 0 FLOP; the columns written are k elements for every window."""

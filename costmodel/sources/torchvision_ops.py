@@ -11,7 +11,8 @@ The least that mends this, done only where ``_C`` really cannot load:
    ``deform_conv2d``, ``roi_align`` and the like can be traced;
 3. give the CPU plain kernels for those that detectors run (:mod:`costmodel.sources.torchvision_kernels`). Running
    another one on real tensors still fails, with torch's message that names the operator;
-4. let ``torchvision.extension._has_ops`` say that operators exist, which its wrappers ask before every call.
+4. tell autograd their backward operators (:mod:`costmodel.sources.torchvision_gradients`);
+5. let ``torchvision.extension._has_ops`` say that operators exist, which its wrappers ask before every call.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costmodel.sources.torchvision_gradients import BACKWARD_SCHEMAS, register_gradients
+
 if TYPE_CHECKING:
     from torch.library import Library
 
 __all__ = ["make_importable"]
 
-#: torchvision/csrc/ops/*.cpp, TORCH_LIBRARY_FRAGMENT(torchvision, m); forward operators only.
+#: torchvision/csrc/ops/*.cpp, TORCH_LIBRARY_FRAGMENT(torchvision, m); forward operators.
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -62,7 +65,7 @@ def make_importable() -> bool:
 
     library = torch.library.Library("torchvision", "FRAGMENT")
     _KEPT_ALIVE.append(library)
-    for schema in SCHEMAS:
+    for schema in (*SCHEMAS, *BACKWARD_SCHEMAS):
         library.define(schema)
     import torchvision  # noqa: F401
 
@@ -92,12 +95,13 @@ def _register_shapes(library: Any) -> None:
 
     from costmodel.sources.torchvision_kernels import KERNELS
 
-    for schema in SCHEMAS:
+    for schema in (*SCHEMAS, *BACKWARD_SCHEMAS):
         name = schema.partition("(")[0]
         if name not in _REGISTERED_BY_TORCHVISION:
-            library.impl(name, getattr(_meta_registrations, f"meta_{name}"), "Meta")
+            library.impl(name, getattr(_meta_registrations, f"meta_{name.lstrip('_')}"), "Meta")
     for name, kernel in KERNELS.items():
         library.impl(name, kernel, "CPU")
+    register_gradients(library)
     for name, module in list(sys.modules.items()):  # some took the function over by name
         if name.startswith("torchvision.") and hasattr(module, "_has_ops"):
             module._has_ops = lambda: True  # type: ignore[attr-defined]

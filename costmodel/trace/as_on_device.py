@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from costmodel.errors import TraceError
 from costmodel.trace.recurrent import KINDS, recurrent
 from costmodel.trace.replaced import Replaced
 
@@ -57,6 +58,8 @@ class AsOnDevice(TorchFunctionMode):
     ) -> Any:
         if func is _SDPA:
             return _attention(self, func, args, kwargs or {})
+        if func is torch.ops.higher_order.flex_attention:
+            raise TraceError("the backward pass of flex_attention is not modelled: its forward pass alone is")
         return func(*args, **(kwargs or {}))
 
 

@@ -366,3 +366,64 @@ def test_speech_is_trained_on_alignments_of_its_own():
     loaded = from_module(Speech(), (torch.zeros(4, 12, 8), torch.ones(4, 3, dtype=torch.int64)))
     ops = [n.op for n in trace(loaded, symbols=("batch",), variant=TRAINING).nodes]
     assert ops.count("aten._ctc_loss") == ops.count("aten._ctc_loss_backward") == 1
+
+
+def _vision_ops():
+    resolve("timm:resnet18")  # makes torchvision importable, whatever torch it was compiled for
+    return pytest.importorskip("torchvision").ops
+
+
+def test_gradients_go_through_deformable_convolutions():
+    ops = _vision_ops()
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset, self.layer = nn.Conv2d(3, 18, 3, padding=1), ops.DeformConv2d(3, 8, 3, padding=1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x, self.offset(x))
+
+    module = Deformed()
+    graph = step_of(module, IMAGE)
+    assert set(graph.gradients) == {name for name, _ in module.named_parameters()}
+    costs = cost_graph(graph)
+    macs = {n.op: costs.of_node(i).macs for i, n in enumerate(graph.nodes) if "deform" in n.op}
+    one = 4 * 16 * 16 * 8 * 3 * 9
+    assert macs == {"torchvision.deform_conv2d": one, "torchvision._deform_conv2d_backward": 2 * one}
+    assert not costs.uncosted
+
+
+@pytest.mark.parametrize("name", ["roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"])
+def test_gradients_go_through_pooled_regions(name):
+    ops = _vision_ops()
+
+    class Regions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return getattr(ops, name)(self.layer(x), torch.zeros(6, 5, device=x.device), (2, 2))
+
+    graph = step_of(Regions(), IMAGE)
+    backward = [n.op for n in graph.nodes if n.phase is NodePhase.BACKWARD]
+    assert backward[-2:] == [f"torchvision._{name}_backward", "aten.convolution_backward"]
+    assert set(graph.gradients) == {"layer.weight", "layer.bias"}
+    node = next(n for n in graph.nodes if n.op == backward[-2])
+    assert graph.specs[graph.tensors[node.outputs[0]].spec].shape == (4, 8, 14, 14)
+
+
+def test_flex_attention_in_training_is_refused_in_a_sentence():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(32, 96)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return flex_attention(*self.qkv(x).unflatten(2, (3, 2, 16)).permute(2, 0, 3, 1, 4))
+
+    with pytest.raises(CostmodelError, match="backward pass of flex_attention is not modelled"):
+        step_of(Attention(), torch.zeros(2, 128, 32))
