@@ -72,9 +72,8 @@ class Analysis:
         """``asked``: the sizes that were asked for, left open or not. ``retrace``: traces the model elsewhere; without
         it, ``record`` is taken to hold wherever its symbols allow."""
         self.name, self.source = name, source
-        self.record = with_optimizer(
-            with_packed_weights(record, execution, hardware.family), execution, hardware.family
-        )
+        program = engine_of(execution.engine).program(with_packed_weights(record, execution, hardware.family))
+        self.record = with_optimizer(program, execution, hardware.family)
         self.hardware = hardware.limited(execution.power_limit_w)
         self.dtype_notes = (*own_dtype_notes(record, execution), *dtype_notes(execution, self.hardware))
         sizes = record.check_binding(

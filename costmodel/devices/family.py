@@ -23,7 +23,8 @@ class Family:
     kernels ahead of the device, in a queue, so that host time can hide behind device time; on a CPU the two are one.
     ``adds_bias_apart``: in eager mode a convolution leaves its bias to a kernel of its own. ``half_depthwise``: the
     library has depthwise kernels of half precision that are faster by more than their bytes. ``torch_device`` is the
-    kind of device that a model sees on it, ``x.device.type``: ROCm answers to CUDA's name.
+    kind of device that a model sees on it, ``x.device.type``: ROCm answers to CUDA's name. ``fuses_attention``: flash
+    attention is there on every generation, else where a generation says so.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     adds_bias_apart: bool
     half_depthwise: bool
     torch_device: str = "cuda"
+    fuses_attention: bool = False
 
 
 CUDA = Family(
@@ -43,7 +45,7 @@ CUDA = Family(
 #: What MIOpen does about biases and depthwise convolutions is assumed to be what cuDNN does.
 ROCM = Family(
     name="rocm", title="AMD GPU with ROCm", unit="CU", dnn="MIOpen",
-    issues_ahead=True, adds_bias_apart=True, half_depthwise=True,
+    issues_ahead=True, adds_bias_apart=True, half_depthwise=True, fuses_attention=True,
 )  # fmt: skip
 CPU = Family(
     name="cpu", title="CPU", unit="core", dnn="oneDNN",

@@ -60,6 +60,10 @@ class Engine(ABC):
             asked = f"a step of {execution.phase.value} in mode {self.name}"
             raise InputError(f"{asked} is not modelled\n  mode eager is: leave --mode out")
 
+    def program(self, graph: OpGraph) -> OpGraph:
+        """The program that it runs in the place of a traced one; most run what was traced."""
+        return graph
+
     @abstractmethod
     def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
         """Kernels of one step of ``graph`` (bound to numbers), in program order. Raises FormulaError where a formula

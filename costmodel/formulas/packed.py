@@ -7,6 +7,7 @@ for each of them and a product for each result. Bytes are those of what is store
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from costmodel.cost import Cost
@@ -16,7 +17,7 @@ from costmodel.formulas.registry import formula
 from costmodel.symbols import Dim, floor_div
 from costmodel.tensor import TensorSpec
 
-__all__ = ["packed_grouped_product", "packed_linear"]
+__all__ = ["cache_write", "merged_linear", "packed_grouped_product", "packed_linear"]
 
 
 def _work(macs: Any, rows: Dim, inner: Dim, columns: Dim, widened: Any, narrows: bool, zeros: Any) -> Cost:
@@ -77,3 +78,42 @@ def packed_grouped_product(
     work = _work(rows * inner * columns, rows, inner, columns, met * inner * columns, narrows, zeros)
     per_expert = floor_div(nbytes(weight, scales, zeros), experts)
     return work + Cost(bytes_read=nbytes(input, offs) + met * per_expert, bytes_written=out.nbytes)
+
+
+@formula("costmodel.merged_linear")
+def merged_linear(
+    input: TensorSpec,
+    weight: Sequence[TensorSpec],
+    scales: Sequence[TensorSpec] = (),
+    zeros: Sequence[TensorSpec] = (),
+    bias: Sequence[TensorSpec] = (),
+    narrows: bool = False,
+    *,
+    out: Sequence[TensorSpec],
+) -> Cost:
+    """Linear layers of the same input in one product: the input is read once. Packed where there are ``scales``.
+
+    >>> from costmodel.tensor import f32
+    >>> cost = merged_linear(f32(4, 5), (f32(6, 5), f32(2, 5)), out=(f32(4, 6), f32(4, 2)))
+    >>> cost.macs, cost.bytes_read, cost.launches                       # 4*5*(6+2); 4 B * (4*5 + 8*5)
+    (160, 240, 1)
+    """
+    inner = input.shape[-1]
+    columns: Any = sum(part.shape[-1] for part in out)
+    rows = floor_div(out[0].numel, out[0].shape[-1])  # type: ignore[arg-type]
+    widened = inner * columns if scales else 0
+    work = _work(rows * inner * columns, rows, inner, columns, widened, narrows, zeros or None)
+    biases: Any = sum(part.numel for one, part in zip(bias, out, strict=False) if one is not None)
+    read = nbytes(input, *weight, *scales, *zeros, *bias)
+    return work + Cost(vector_flops=biases, bytes_read=read, bytes_written=nbytes(*out))
+
+
+@formula("costmodel.cache_write")
+def cache_write(cache: TensorSpec, new: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Keys or values of new tokens [N, H, L, E] put behind those of a cache, which stay where they are.
+
+    >>> from costmodel.tensor import f32
+    >>> cache_write(f32(1, 2, 100, 8), f32(1, 2, 1, 8), out=f32(1, 2, 101, 8)).bytes_written         # 4 B * 2*8
+    64
+    """
+    return Cost(bytes_read=new.nbytes, bytes_written=new.nbytes, launches=1)

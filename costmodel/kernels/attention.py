@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from costmodel.devices.family import CUDA
 from costmodel.kernels.algorithm import engine_for
 from costmodel.kernels.contractions import contraction, gemm_ready
 from costmodel.kernels.operator import Operator, copy_kernel, rule, visited_keys
@@ -51,7 +50,7 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
 def _has_flash(operator: Operator) -> bool:
     """Whether the libraries of the machine have flash attention; of NVIDIA's that is a matter of the generation."""
     gpu = operator.hardware.gpu
-    return gpu.family is not CUDA or gpu.attention_kernels("flash_attention") is not None
+    return gpu.family.fuses_attention or gpu.attention_kernels("flash_attention") is not None
 
 
 @rule("flex_attention")

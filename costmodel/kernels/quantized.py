@@ -18,7 +18,7 @@ from costmodel.kernels.contractions import contraction
 from costmodel.kernels.operator import Operator, rule
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import Product, Rows
-from costmodel.tensor import TensorSpec
+from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = ["SCHEMES", "quantization", "quantized_product"]
 
@@ -121,11 +121,16 @@ def _packed_product(operator: Operator) -> Iterator[Kernel]:
     record or, without one, in a product like any other with the bytes of what is stored. bitsandbytes has a kernel for
     4 bits and one row; for more rows it writes the weights out wide and multiplies those.
     """
+    yield from _packed(operator, operator.out.shape[-1])
+
+
+def _packed(operator: Operator, n: Any) -> Iterator[Kernel]:
+    """The product of a packed layer, or of several with ``n`` output channels in all."""
     x, out, method = operator.input, operator.out, operator.arguments["method"]
     m: Any
-    m, n, k = out.numel // out.shape[-1], out.shape[-1], x.shape[-1]  # type: ignore[operator]
-    stored = (operator.arguments.get(name) for name in ("weight", "scales", "zeros"))
-    weights: Any = sum(part.nbytes for part in stored if part is not None)
+    m, k = out.numel // out.shape[-1], x.shape[-1]  # type: ignore[operator]
+    stored = [operator.arguments.get(name) for name in ("weight", "scales", "zeros")]
+    weights: Any = sum(part.nbytes for part in tensors_in(stored))
     records = {record.name: record for record in operator.hardware.gpu.quantized_products}
     wanted, scheme = _NATIVE.get(method, ("", "none"))
     if wanted in records:
@@ -145,6 +150,26 @@ def _packed_product(operator: Operator) -> Iterator[Kernel]:
     if name in records:
         kernel = quantized_product(kernel, records[name], m, n, k)
     yield replace(kernel, bytes_read=x.nbytes + weights)
+
+
+@rule("merged_linear")
+def _merged_product(operator: Operator) -> Iterator[Kernel]:
+    """One product for layers that read the same input; its bias rides in the epilogue."""
+    columns: Any = sum(part.shape[-1] for part in operator.results)
+    if operator.arguments.get("scales"):
+        yield from _packed(operator, columns)
+        return
+    x: Any = operator.input
+    rows = operator.out.numel // operator.out.shape[-1]  # type: ignore[operator]
+    yield contraction(operator, "gemm", shape=Product(rows, columns, x.shape[-1], 1, x.itemsize))
+
+
+@rule("cache_write")
+def _cache_write(operator: Operator) -> Iterator[Kernel]:
+    """A block of threads for each token."""
+    new: Any = operator.arguments["new"]
+    row = new.shape[-1] * new.shape[-3] if len(new.shape) > 2 else new.shape[-1]
+    yield operator.kernel("cache_write", access="cache_write", elements=new.numel, shape=Rows(row))
 
 
 @rule("packed_grouped_mm")

@@ -372,7 +372,7 @@ def _vector_product(
     """One row times a matrix: a kernel without tiles that streams the matrix through L2."""
     stream = constants.gemv_passes * n * k * min(engine.operand_bytes) / hw.l2_bytes_per_s
     compute = max(stream, 2.0 * n * k / (engine.flop_per_clock * engine.clock_hz * hw.unit_count))
-    fixed = constants.gemv_fixed_cycles / hw.clock_hz
+    fixed = constants.gemv_fixed_cycles * engine.kernels.vector_start / hw.clock_hz
     return fixed + _join(compute, memory_s, constants.feed_overlap), compute, memory_s, fixed, (0, 0), 1, 1
 
 

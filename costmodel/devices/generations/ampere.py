@@ -3,7 +3,15 @@
 from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import CUBLAS_SIMT_TILES, INT4_WEIGHTS, INT8, INT8_WEIGHTS, ProductKernels
+from costmodel.devices.libraries import (
+    CUBLAS_SIMT_TILES,
+    INT4_WEIGHTS,
+    INT8,
+    INT8_WEIGHTS,
+    MARLIN_INT4,
+    MARLIN_INT8,
+    ProductKernels,
+)
 
 GENERATION = GpuGeneration(
     name="ampere",
@@ -22,6 +30,6 @@ GENERATION = GpuGeneration(
     simt_products=ProductKernels(
         tiles=CUBLAS_SIMT_TILES, batched_tiles=((128, 128),), efficiency=0.93, batched_efficiency=1.03
     ),
-    quantized_products=(INT4_WEIGHTS, INT8, INT8_WEIGHTS),
+    quantized_products=(INT4_WEIGHTS, INT8, INT8_WEIGHTS, MARLIN_INT4, MARLIN_INT8),
     attention=(FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA),
 )

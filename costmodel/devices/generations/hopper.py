@@ -3,7 +3,16 @@
 from costmodel.devices.attention import FLASH_2_HOPPER, FLASH_3
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
-from costmodel.devices.libraries import FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS, WGMMA
+from costmodel.devices.libraries import (
+    FP8_WGMMA,
+    FP8_WGMMA_BLOCK,
+    FP8_WGMMA_CUTLASS,
+    INT4_WEIGHTS,
+    INT8_WEIGHTS,
+    MARLIN_INT4,
+    MARLIN_INT8,
+    WGMMA,
+)
 
 GENERATION = GpuGeneration(
     name="hopper",
@@ -18,6 +27,15 @@ GENERATION = GpuGeneration(
     l2_copies=2,
     multicast=2,
     matrix_products=WGMMA,
-    quantized_products=(FP8_WGMMA, FP8_WGMMA_BLOCK, FP8_WGMMA_CUTLASS),
+    quantized_products=(
+        FP8_WGMMA,
+        FP8_WGMMA_BLOCK,
+        FP8_WGMMA_CUTLASS,
+        INT4_WEIGHTS,
+        INT8_WEIGHTS,
+        MARLIN_INT4,
+        MARLIN_INT8,
+    ),
     attention=(FLASH_2_HOPPER, FLASH_3),
+    assumptions=("products with widened weights are those of the GA100",),
 )

@@ -23,8 +23,9 @@ from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.kernels.operator import is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
+from costmodel.nodes import SpecRef
 from costmodel.symbols import product
-from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
+from costmodel.tensor import ITEMSIZE_BYTES, Role, TensorSpec
 
 __all__ = ["compiled_plan"]
 
@@ -248,6 +249,15 @@ class _Sizes:
 
     def __init__(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile, structure: _Structure) -> None:
         self.graph, self.structure, self.calls = graph, structure, Calls(graph, execution, hardware)
+        self.looked_up = dict(self._looked_up())
+
+    def _looked_up(self) -> Iterator[tuple[int, Any]]:
+        """Specs of weights that something is looked up in, and the elements that are taken of them."""
+        for call in self.graph.calls:
+            if call.op in _LOOKUPS:
+                table = next((value.spec for _, value in call.arguments if isinstance(value, SpecRef)), -1)
+                if self.graph.specs[table].role is Role.PARAMETER:
+                    yield table, self.graph.results(call).numel
 
     def extern(self, recipe: _Recipe) -> tuple[Kernel, ...]:
         """A library's kernel on operands that lie as it wants them."""
@@ -293,12 +303,16 @@ class _Sizes:
         """Bytes of one outside tensor: all of it, or its parts; a lookup takes no more than the loops ask for."""
         specs = self.graph.specs
         shown: list[Any] = [specs[part].numel for part in parts or (whole,)]
-        if kind == "pointwise":
+        if whole in self.looked_up:
+            shown = [min(n, self.looked_up[whole]) for n in shown]
+        elif kind == "pointwise":
             shown = [min(n, elements) for n in shown]
         numel: Any = specs[whole].numel
         return size * min(numel, sum(shown))
 
 
+#: Operators that take some places of their first tensor.
+_LOOKUPS = frozenset({"aten.embedding", "aten.index", "aten.index_select", "aten.gather"})
 #: Rates of the time model. Rows that are normalized stay in registers and stream like pointwise kernels.
 _ACCESS = {"pool": "pooling", "reduction": "reduction", "outer_reduction": "reduction", "statistics": "reduction"}
 _ALGORITHM = {

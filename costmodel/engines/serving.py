@@ -1,0 +1,179 @@
+"""A serving library (vLLM, SGLang, TensorRT-LLM): the program that it runs of a model that writes text, captured.
+
+Three things are otherwise than in PyTorch. The cache lies in pages that a kernel writes the new keys and values into,
+where transformers' cache is copied as a whole for each token. Projections of the same input (queries, keys and values;
+gate and up) are one product. Element-wise chains and norms are kernels of the library, as few as Inductor would make of
+them, and a step is replayed as a CUDA graph: between two steps the library's scheduler, sampler and detokenizer run on
+the host.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from costmodel.engines.capture import refuse_without_graphs
+from costmodel.engines.engine import Advice
+from costmodel.engines.inductor import Inductor
+from costmodel.engines.registry import register
+from costmodel.errors import InputError
+from costmodel.execution import Execution, Phase
+from costmodel.graph import OpGraph
+from costmodel.hardware import HardwareProfile
+from costmodel.host import HostProfile, captured, costs_of
+from costmodel.kernels.plan import Kernel, KernelPlan
+from costmodel.nodes import Call, OpNode, SpecRef, Storage
+from costmodel.tensor import Role
+
+__all__ = ["CACHE", "Serving"]
+
+#: How the names of a cache's tensors begin (:mod:`costmodel.sources.generation`).
+CACHE = "cache."
+#: Linear layers, and the arguments of theirs that are collected where they are merged.
+_LINEAR = {"aten.linear": ("weight", "bias"), "costmodel.packed_linear": ("weight", "scales", "zeros", "bias")}
+#: Fused attention of a serving library, by what a generation has, the first that there is.
+_ATTENTION = ("flash_attention_3", "flash_attention_paged", "flash_attention")
+#: Products that widen weights, and the library's kernels for them.
+_WIDENING = {"int4_weight_gemm": "marlin_int4_gemm", "int8_weight_gemm": "marlin_int8_gemm"}
+
+
+@register
+class Serving(Inductor):
+    """Kernels of a serving library, captured."""
+
+    name = "serving"
+    title = "served"
+    help = "as a serving library (vLLM) runs it: pages of a cache, merged projections, captured"
+    captures = True
+    spellings: ClassVar[tuple[str, ...]] = ("vllm",)
+    phases: ClassVar[frozenset[Phase]] = frozenset({Phase.PREFILL, Phase.DECODE})
+    advice: ClassVar[Mapping[str, Advice]] = MappingProxyType({})
+    compile_options: ClassVar[Mapping[str, Any] | None] = None  # type: ignore[assignment]  # torch does not make it
+
+    def check(self, execution: Execution) -> None:
+        """Raise InputError for what is no prompt and no step of writing text."""
+        if execution.phase not in self.phases:
+            asked = f"mode {self.name} runs prompts and steps of writing text, not a step of {execution.phase.value}"
+            raise InputError(f"{asked}\n  say --phase prefill or --phase decode with it (hf: models)")
+
+    def program(self, graph: OpGraph) -> OpGraph:
+        """The traced program with its cache in pages and its projections merged; kept with the graph."""
+        if "served" not in graph.memo:
+            graph.memo["served"] = _merged(_paged(graph))
+        found: OpGraph = graph.memo["served"]
+        return found
+
+    def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
+        """Kernels between the library's own. Raises InputError where the machine has no graphs to capture."""
+        refuse_without_graphs(self.name, hardware)
+        plan = super().lower(graph, execution, hardware)
+        known = {kernels.name for kernels in hardware.gpu.attention}
+        name = next((name for name in _ATTENTION if name in known), "flash_attention")
+        return replace(plan, kernels=tuple(_of_the_library(kernel, name) for kernel in plan.kernels))
+
+    def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
+        """The host's work for a step, then one call."""
+        return captured(plan, graph, host, costs_of(execution.software).serving)
+
+
+def _of_the_library(kernel: Kernel, attention: str) -> Kernel:
+    """The library's own kernel where it has one: attention over pages, Marlin's products with widened weights."""
+    if kernel.algorithm == "flash_attention":
+        return replace(kernel, algorithm=attention)
+    return replace(kernel, algorithm=_WIDENING.get(kernel.algorithm, kernel.algorithm))
+
+
+def _paged(graph: OpGraph) -> OpGraph:
+    """New keys and values are written behind those of the cache, which grow in place."""
+    caches = {i for i in graph.inputs if graph.tensors[i].name.startswith(CACHE)}
+    calls, nodes, tensors, storages = list(graph.calls), [], list(graph.tensors), list(graph.storages)
+    moved: dict[int, int] = {}  # storage of a grown cache -> that of the cache
+    for node in graph.nodes:
+        is_grown = node.op == "aten.cat" and len(node.inputs) == 2 and node.inputs[0] in caches
+        if not is_grown:
+            nodes.append(node)
+            continue
+        cache, new = node.inputs
+        (out,) = node.outputs
+        made = Call(
+            "costmodel.cache_write",
+            (("cache", SpecRef(tensors[cache].spec)), ("new", SpecRef(tensors[new].spec))),
+            graph.calls[node.call].outputs,
+        )
+        calls.append(made)
+        nodes.append(replace(node, op=made.op, call=len(calls) - 1, in_place=True))
+        grown, place = tensors[out].storage, tensors[cache].storage
+        storages[place] = Storage(storages[grown].nbytes, storages[grown].dtype, Role.INPUT)
+        moved[grown] = place
+    tensors = [replace(t, storage=moved.get(t.storage, t.storage)) for t in tensors]
+    return replace(graph, calls=calls, nodes=nodes, tensors=tensors, storages=storages, general=None, memo={})
+
+
+def _merged(graph: OpGraph) -> OpGraph:
+    """Linear layers of one parent that read the same tensor are one product, run where the first of them ran."""
+    groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for index, node in enumerate(graph.nodes):
+        if node.op in _LINEAR and any(part.isdigit() for part in node.module.split(".")):
+            groups[node.op, node.module.rpartition(".")[0], node.inputs[0]].append(index)
+    calls, nodes = list(graph.calls), list(graph.nodes)
+    known: dict[Call, int] = {}
+    gone: set[int] = set()
+    for (op, _, _), members in groups.items():
+        if len(members) < 2:
+            continue
+        node, made = _one_product(graph, op, [nodes[index] for index in members])
+        if made not in known:
+            known[made] = len(calls)
+            calls.append(made)
+        nodes[members[0]] = replace(node, call=known[made])
+        gone |= set(members[1:])
+    if not gone:
+        return graph
+    place = {}
+    for index in range(len(nodes)):
+        place[index] = index - sum(1 for other in gone if other < index) if index not in gone else -1
+    merged_into = {index: place[members[0]] for members in groups.values() for index in members}
+
+    def moved(index: int) -> int:
+        return merged_into[index] if index in gone else place[index]
+
+    kept = [
+        replace(node, after=tuple(sorted({moved(i) for i in node.after})))
+        for index, node in enumerate(nodes)
+        if index not in gone
+    ]
+    tensors = [t if t.producer is None else replace(t, producer=moved(t.producer)) for t in graph.tensors]
+    return replace(graph, calls=calls, nodes=kept, tensors=tensors, general=None, memo={})
+
+
+def _one_product(graph: OpGraph, op: str, members: list[OpNode]) -> tuple[OpNode, Call]:
+    """The node and the call that stand for several linear layers."""
+    collected: dict[str, list[Any]] = {name: [] for name in _LINEAR[op]}
+    tensors: dict[str, list[int]] = {name: [] for name in _LINEAR[op]}
+    for node in members:
+        refs = iter(node.inputs)
+        for name, value in graph.calls[node.call].arguments:
+            if isinstance(value, SpecRef):
+                tensor = next(refs)
+                if name in collected:
+                    collected[name].append(value)
+                    tensors[name].append(tensor)
+    first = graph.calls[members[0].call]
+    plain = tuple((n, v) for n, v in first.arguments if n in ("narrows", "method"))
+    taken = tuple((name, tuple(refs)) for name, refs in collected.items() if refs)
+    call = Call(
+        "costmodel.merged_linear",
+        (("input", SpecRef(graph.tensors[members[0].inputs[0]].spec)), *taken, *plain),
+        tuple(output for node in members for output in graph.calls[node.call].outputs),
+    )
+    parent = members[0].module.rpartition(".")[0]
+    inputs = (members[0].inputs[0], *(tensor for listed in tensors.values() for tensor in listed))
+    outputs = tuple(tensor for node in members for tensor in node.outputs)
+    after = tuple(sorted({index for node in members for index in node.after}))
+    names = "+".join(node.module.rpartition(".")[2] for node in members)
+    node = replace(members[0], name=f"{parent}.{names}", module=parent, op=call.op, inputs=inputs, outputs=outputs,
+                   after=after)  # fmt: skip
+    return node, call

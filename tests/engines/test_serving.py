@@ -1,0 +1,72 @@
+"""A serving library's step: nothing of the cache is copied, projections are merged, the work stays what it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import costmodel
+from costmodel.errors import InputError
+from tests.generation.configs import CONFIGS, cache_elements
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    file = tmp_path_factory.mktemp("served") / "gqa.json"
+    file.write_text(json.dumps(CONFIGS["gqa"]), encoding="utf-8")
+    conditions = {"hw": "a100", "dtype": "bf16", "phase": "decode", "context": 400, "use_cache": False}
+    eager = costmodel.analyze(f"hf:{file}", symbols=("batch", "context"), **conditions)
+    return eager, eager.at(mode="serving")
+
+
+def test_the_work_is_the_same_and_the_cache_stays_where_it_is(steps):
+    eager, served = steps
+    assert served.totals.macs == eager.totals.macs
+    assert served.totals.params == eager.totals.params
+    cache = 2 * cache_elements("gqa", 1, 400, 0)
+    # transformers reads and writes all of it once more for each token.
+    assert eager.totals.bytes_written - served.totals.bytes_written > 0.9 * cache
+    new = 2 * cache_elements("gqa", 1, 1, 0)
+    assert sum(row.bytes_written for row in served.rows() if row.op == "costmodel.cache_write") == new
+
+
+def test_projections_of_one_input_are_one_product(steps):
+    eager, served = steps
+    products = [[k for k in a.plan.launches if a.plan.kernels[k.kernel].algorithm == "gemm"] for a in steps]
+    # Of seven in each of three layers, three and two become one; the head stays.
+    assert [len(found) for found in products] == [3 * 7 + 1, 3 * 4 + 1]
+    assert served.kernels and eager.kernels
+
+
+def test_memory_holds_the_cache_once(steps):
+    eager, served = steps
+    cache = 2 * cache_elements("gqa", 1, 400, 0)
+    assert eager.totals.peak_memory_bytes - served.totals.peak_memory_bytes > 0.5 * cache
+
+
+def test_packed_weights_are_merged_as_they_are_packed(steps):
+    eager, _ = steps
+    served = eager.at(mode="serving", weights="int4")
+    algorithms = {served.plan.kernels[launch.kernel].algorithm for launch in served.plan.launches}
+    assert "marlin_int4_gemm" in algorithms
+    assert served.totals.macs == eager.totals.macs
+    assert served.memory.parameter_bytes == eager.at(weights="int4").memory.parameter_bytes
+
+
+def test_the_attention_is_that_of_the_library(steps):
+    _, served = steps
+    for machine, name in (
+        ("a100", "flash_attention_paged"),
+        ("h100", "flash_attention_3"),
+        ("l40s", "flash_attention_paged"),
+    ):
+        assert name in {kernel.algorithm for kernel in served.at(hw=machine).plan.kernels}
+
+
+def test_what_writes_no_text_is_refused():
+    with pytest.raises(InputError, match="prompts and steps of writing text"):
+        costmodel.analyze("resnet18", hw="a100", mode="serving")
