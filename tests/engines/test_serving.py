@@ -42,10 +42,10 @@ def test_projections_of_one_input_are_one_product(steps):
     assert served.kernels and eager.kernels
 
 
-def test_memory_holds_the_cache_once(steps):
+def test_memory_holds_no_copy_of_the_cache(steps):
     eager, served = steps
-    cache = 2 * cache_elements("gqa", 1, 400, 0)
-    assert eager.totals.peak_memory_bytes - served.totals.peak_memory_bytes > 0.5 * cache
+    one = 2 * cache_elements("gqa", 1, 400, 0) // 6  # keys or values of one of three layers, copied while they grow
+    assert eager.totals.peak_memory_bytes - served.totals.peak_memory_bytes > 0.9 * one
 
 
 def test_packed_weights_are_merged_as_they_are_packed(steps):
