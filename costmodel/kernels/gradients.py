@@ -38,7 +38,7 @@ class Gradients:
 
     def is_recomputed(self, node: OpNode) -> bool:
         """Whether a node of the backward pass is one of the forward pass that a checkpoint runs again, in autocast."""
-        return node.forward is None and not any(self._is_gradient(t) for t in node.inputs) and bool(node.module)
+        return node.phase is NodePhase.BACKWARD and node.forward is None and bool(node.module)
 
     def node(self, index: int, known: Sequence[NodeDtypes]) -> NodeDtypes:
         """Dtypes of the ``index``-th node, of the backward pass; ``known`` are those of the nodes before it."""
@@ -68,7 +68,10 @@ class Gradients:
 
     def _is_gradient(self, tensor: int) -> bool:
         producer = self.graph.tensors[tensor].producer
-        return producer is not None and self.graph.nodes[producer].phase is NodePhase.BACKWARD
+        if producer is None:
+            return False
+        node = self.graph.nodes[producer]
+        return node.phase is NodePhase.BACKWARD and not self.is_recomputed(node)
 
     def _used(self, forward: OpNode, types: NodeDtypes) -> dict[int, str]:
         """Dtypes in which a forward node used its operands and gave its results, by tensor."""

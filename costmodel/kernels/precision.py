@@ -9,6 +9,7 @@ type") and aten/src/ATen/autocast_mode.h, torch 2.13.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from costmodel.execution import Execution, NodePhase, Precision, Software
@@ -151,8 +152,20 @@ class _Autocast:
             elif node.phase is NodePhase.OPTIMIZER:
                 found.append(self._as_stored(node))
             else:
-                found.append(self._node(node))
+                found.append(self._node(self._in_its_region(node)))
         return found
+
+    def _in_its_region(self, node: OpNode) -> OpNode:
+        """A node that a checkpoint runs again, under the autocast of the first time: a trace, which is made without
+        autocast, sees the checkpoint restore that."""
+        if node.phase is not NodePhase.BACKWARD:
+            return node
+        return replace(node, autocast=self._regions.get((node.module, node.op), ""))
+
+    @cached_property
+    def _regions(self) -> dict[tuple[str, str], str]:
+        """Autocast region by module and operator, of the forward pass."""
+        return {(n.module, n.op): n.autocast for n in self.graph.nodes if n.phase is NodePhase.FORWARD}
 
     def _as_stored(self, node: OpNode) -> NodeDtypes:
         """An optimizer's node: parameters, gradients and state as they lie in memory."""

@@ -135,6 +135,12 @@ class Weave:
 
     # -- the whole -----------------------------------------------------------------------------
 
+    def _placed(self, node: OpNode, moved: Mapping[int, int]) -> OpNode:
+        """A node of the graph where nodes stand elsewhere and some tensors are read in the place of others."""
+        after = tuple(moved[i] for i in node.after)
+        inputs = tuple(self._instead.get(tensor, tensor) for tensor in node.inputs)
+        return replace(node, inputs=inputs, after=after, forward=_moved(moved, node.forward))
+
     def woven(self, **changes: Any) -> OpGraph:
         """The program with all nodes in place; ``changes`` are further fields of the graph."""
         nodes: list[OpNode] = []
@@ -149,15 +155,15 @@ class Weave:
                         added.append(len(nodes))
                     nodes.append(one)
         nodes += self._tail
-        for index in moved.values():
-            node = nodes[index]
-            after = tuple(moved[i] for i in node.after)
-            inputs = tuple(self._instead.get(tensor, tensor) for tensor in node.inputs)
-            nodes[index] = replace(node, inputs=inputs, after=after, forward=_moved(moved, node.forward))
-        for index in added:
-            nodes[index] = replace(nodes[index], forward=_moved(moved, nodes[index].forward))
+        if self._before or self._after or self._instead:
+            for old, index in moved.items():
+                nodes[index] = self._placed(self.graph.nodes[old], moved)
+            for index in added:
+                nodes[index] = replace(nodes[index], forward=_moved(moved, nodes[index].forward))
         makers = {tensor: index for index, node in enumerate(nodes) for tensor in node.outputs}
-        tensors = [replace(t, producer=makers.get(i)) for i, t in enumerate(self.tensors)]
+        tensors = [
+            t if t.producer == makers.get(i) else replace(t, producer=makers.get(i)) for i, t in enumerate(self.tensors)
+        ]
         return replace(
             self.graph, specs=self.specs, calls=self.calls, storages=self.storages, tensors=tensors, nodes=nodes,
             origin=None, memo={}, **changes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from costmodel.analysis import Analysis
 from costmodel.api import analyze
@@ -31,24 +31,27 @@ class Bench:
     """Analyzes networks by name and keeps what it found. ``progress(name)`` hears of every new trace."""
 
     def __init__(self, *, use_cache: bool = True, progress: Callable[[str], None] | None = None) -> None:
-        self._traced: dict[tuple[str, str, int | None], Analysis] = {}
+        self._traced: dict[tuple[object, ...], Analysis] = {}
         self._analyses: dict[tuple[object, ...], Analysis] = {}
         self._splits: dict[int, tuple[Analysis, Split]] = {}
         self._use_cache, self._progress = use_cache, progress
 
     def analysis(
         self, name: str, *, hw: str = "a100", batch: int = 1, dtype: str = "fp32", layout: str = "nchw",
-        mode: str = "eager", seq_len: int | None = None,
+        mode: str = "eager", seq_len: int | None = None, phase: str = "inference", **step: Any,
     ) -> Analysis:  # fmt: skip
-        """The network under these conditions, traced when first asked for in this layout."""
-        key = (name, layout, seq_len)
+        """The network under these conditions, traced when first asked for in this layout; ``step`` are words of a
+        training step: ``optimizer``, ``checkpoint``, ..."""
+        key = (name, layout, seq_len, phase)
         if key not in self._traced:
             if self._progress:
                 self._progress(name)
-            self._traced[key] = analyze(name, hw=hw, layout=layout, seq_len=seq_len, use_cache=self._use_cache)
-        conditions = (key, hw, batch, dtype, mode)
+            self._traced[key] = analyze(
+                name, hw=hw, layout=layout, seq_len=seq_len, phase=phase, use_cache=self._use_cache
+            )
+        conditions = (key, hw, batch, dtype, mode, *sorted(step.items()))
         if conditions not in self._analyses:
-            self._analyses[conditions] = self._traced[key].at(hw=hw, batch=batch, dtype=dtype, mode=mode)
+            self._analyses[conditions] = self._traced[key].at(hw=hw, batch=batch, dtype=dtype, mode=mode, **step)
         return self._analyses[conditions]
 
     def split(self, analysis: Analysis) -> Split:

@@ -21,6 +21,7 @@ _ROOMS = (
     "shufflenetv2_guidelines",
     "vgg_vs_googlenet_stem",
     "squeeze_and_excitation",
+    "training",
     "char_cnn",
 )
 

@@ -281,3 +281,16 @@ def test_a_fused_optimizer_is_advised_until_it_is_there():
 def test_training_is_not_told_to_fold_norms_or_to_convert_its_weights():
     assert said("batch_norm_unfolded", "normed", TRAINING) == []
     assert all(not f.change for f in said("casts", "3x3", {**TRAINING, "dtype": "amp_fp16"}))
+
+
+def test_what_a_checkpoint_runs_again_runs_in_the_autocast_of_the_first_time():
+    """The same kernels as forward, norm for norm and product for product, and none of them in fp32 products."""
+    now = analysis("checkpointed", **TRAINING, dtype="amp_fp16")
+    nodes = now.bound.nodes
+    found = {"forward": [], "again": []}
+    for launch in now.plan.launches:
+        node, kernel = nodes[launch.nodes[0]], now.plan.kernels[launch.kernel]
+        if kernel.matrix_flops and node.op == "aten.convolution":
+            found["forward" if node.phase.value == "forward" else "again"].append((kernel.algorithm, kernel.dtype))
+    assert found["again"] == found["forward"] and len(found["again"]) == 2
+    assert {dtype for _, dtype in found["again"]} == {"fp16"}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from costmodel.studies import Bench, section_a, section_b, section_d, speed_lines
+from costmodel.studies import Bench, section_a, section_b, section_d, speed_lines, training, training_steps
 from costmodel.studies.claim_lines import Line, lines_table, tally
 from costmodel.studies.section_b import rounded_like
 from costmodel.studies.tables import causes_table, kinds_table
@@ -96,3 +96,20 @@ def test_causes_and_kinds_add_up(hw: str, batch: int, bench: Bench) -> None:
     kinds = kinds_table(analysis, found)
     assert sum(row["time_share"] for row in kinds.rows) == pytest.approx(1)
     assert sum(row["flop_share"] for row in kinds.rows) == pytest.approx(1)
+
+
+def test_published_training_steps_are_predicted(bench: Bench) -> None:
+    """The table of the report on training holds timings by others; none is missed by more than a fifth."""
+    (_, table, _) = training._measured(bench).blocks
+    errors = [row["error"] for row in table.rows]
+    assert len(errors) == len(training.PUBLISHED) > 4
+    assert max(map(abs, errors)) < 0.2
+
+
+def test_what_the_report_on_training_says_of_backward_passes(bench: Bench) -> None:
+    """FLOPs: two products for each, but none for the pictures' gradient; a network without that is at 2 exactly."""
+    found = {name: training_steps.trained(bench, name) for name in ("ResNet-50", "BERT-base")}
+    resnet, bert = (training_steps.ratios(analysis)[0] for analysis in found.values())
+    assert 1.9 < resnet < bert < 2.01
+    rows = training_steps.parts(found["BERT-base"])
+    assert rows["backward"].macs == pytest.approx(2 * rows["forward"].macs, rel=0.01)
