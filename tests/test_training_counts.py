@@ -117,3 +117,31 @@ def test_the_callers_module_is_left_as_it_was():
     assert {name: (len(m._forward_hooks), len(m._backward_hooks)) for name, m in module.named_modules()} == hooks
     assert {name: set(vars(part)) for name, part in module.named_modules()} == attributes
     handle.remove()
+
+
+def _checkpointed(module):
+    module.set_grad_checkpointing()
+
+
+def _head_alone(module):
+    module.requires_grad_(False)
+    module.get_classifier().requires_grad_(True)
+
+
+def _biases_alone(module):
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+
+
+@pytest.mark.parametrize("change", [_checkpointed, _head_alone, _biases_alone])
+@pytest.mark.parametrize("request_", ["timm:vit_tiny_patch16_224", "timm:resnet18", "timm:convnext_atto"])
+def test_what_is_frozen_or_computed_again_counts_as_torch_runs_it(survey, request_, change):
+    from costmodel.trace import trace
+
+    loaded = survey.request_of(request_)
+    whole, _ = survey.macs_by_torch(loaded)
+    change(loaded.module)
+    by_torch, _ = survey.macs_by_torch(loaded)
+    costs = cost_graph(trace(loaded, symbols=(), sizes={"batch": survey.BATCH}, variant=TRAINING))
+    assert costs.total.macs == by_torch != whole
+    assert not costs.uncosted
