@@ -24,7 +24,7 @@ FLOORS = (
     {"api"},
     {"presented"},
     {"report"},
-    {"explain", "comparison", "claims", "remedies"},
+    {"explain", "comparison", "claims", "reconcile", "remedies"},
     {"validate"},
     {"analysis"},
     {"cache", "executed", "timing", "costing", "rows", "traced", "traces", "trace", "measure", "receptive_field"},

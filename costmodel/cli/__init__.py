@@ -25,6 +25,7 @@ from costmodel.cli import (
     hw,
     measure,
     models,
+    reconcile,
     report,
     sweep,
     validate,
@@ -35,7 +36,22 @@ from costmodel.errors import CacheWarning, CostmodelError
 
 __all__ = ["main"]
 
-_VERBS = (analyze, calibrate, check, choose, compare, explain, formula, hw, measure, models, report, sweep, validate)
+_VERBS = (
+    analyze,
+    calibrate,
+    check,
+    choose,
+    compare,
+    explain,
+    formula,
+    hw,
+    measure,
+    models,
+    reconcile,
+    report,
+    sweep,
+    validate,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

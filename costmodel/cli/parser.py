@@ -38,6 +38,7 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("costmodel completion bash > ~/.local/share/bash-completion/completions/costmodel", "for new bash shells"),
     ),
     "sweep": (("costmodel sweep resnet18 resnet50 --hw a100,t4 --batch 1,8,64", "every combination in one table"),),
+    "reconcile": (("costmodel reconcile resnet50", "what fvcore, thop, ptflops, ... print for it, and why"),),
     "choose": (("costmodel choose resnet50 --max-latency 10ms", "the best batch of each machine within the limit"),),
     "check": (
         ("costmodel check resnet50 --hw a100 --budget latency=10ms,macs=5G", "exit status 1 where a budget is broken"),
