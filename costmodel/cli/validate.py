@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from costmodel.cli import arguments as common
 
 if TYPE_CHECKING:
     from costmodel.hardware import HardwareProfile
+    from costmodel.report.document import Table
     from costmodel.validate import Validation
 
 __all__ = ["add", "run"]
@@ -72,7 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, predict, report; the exit status says whether the budgets held."""
     from costmodel.report import check_writable
     from costmodel.traced import load_trace
-    from costmodel.validate import Flags, check_names, fail_budget, grouped, read_measured, validate
+    from costmodel.validate import (
+        Flags,
+        check_names,
+        fail_budget,
+        grouped,
+        memory_groups,
+        read_measured,
+        validate,
+    )
 
     if arguments.output:
         check_writable(arguments.output)
@@ -94,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     common.clear_progress()
     _write(result, arguments)
-    failed = fail_budget(grouped(result.judged), arguments.max_median, arguments.max_p90)
+    budget = (arguments.max_median, arguments.max_p90)
+    failed = fail_budget(grouped(result.judged), *budget) + fail_budget(memory_groups(result.memory), *budget)
     for sentence in failed:
         print(f"costmodel: {sentence}", file=sys.stderr)
     return 1 if failed else 0
@@ -103,15 +113,26 @@ def run(arguments: argparse.Namespace) -> int:
 def _write(result: Validation, arguments: argparse.Namespace) -> None:
     """The report; JSON has keys of its own, CSV the rows."""
     from costmodel.report import Document
-    from costmodel.report.accuracy import accuracy_document, accuracy_json, rows_table
+    from costmodel.report.accuracy import accuracy_document, accuracy_json
     from costmodel.report.page import Page, emit
 
     page = Page(
         document=lambda: accuracy_document(result, worst=arguments.worst),
         data=lambda: accuracy_json(result),
-        table=lambda: Document("rows", (rows_table(result.judged),)),
+        table=lambda: Document("rows", tuple(_tables(result))),
     )
     emit(page, arguments.format, arguments.output)
+
+
+def _tables(result: Validation) -> Iterator[Table]:
+    """The rows: those of time, those of memory, or both."""
+    from costmodel.report.accuracy import rows_table
+    from costmodel.report.accuracy_memory import memory_rows_table
+
+    if result.judged or not result.memory:
+        yield rows_table(result.judged)
+    if result.memory:
+        yield memory_rows_table(result.memory)
 
 
 def _machines(texts: list[str]) -> dict[str, HardwareProfile]:

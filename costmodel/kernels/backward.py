@@ -105,10 +105,6 @@ def _weight_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]
     kernel = _gradient_kernel(operator, DEPTHWISE_GRADIENTS[1] if depthwise else "implicit_gemm_wgrad", shape)
     read = gradient.nbytes + x.nbytes
     kernel = replace(kernel, bytes_read=read, bytes_written=weight.nbytes, elements=weight.numel)
-    if groups == 1 and weight.itemsize == 4 and product(weight.shape[2:]) > 1 and not _is_nhwc(operator, gradient):
-        # The columns of all images lie in cuDNN's workspace: what nvidia-smi shows of fp32 training steps grows by the
-        # largest of these matrices (timm's networks on an A100). In half precision nothing was measured.
-        kernel = replace(kernel, scratch_bytes=rows * (deep.numel // deep.shape[1]) * weight.itemsize)
     yield from _converted(operator, kernel, before=(gradient, x))
 
 

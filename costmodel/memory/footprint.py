@@ -212,7 +212,7 @@ class Footprint:
 
     @cached_property
     def _scratch(self) -> list[tuple[int, ...]]:
-        return scratch(self.plan)
+        return scratch(self.plan, self.graph)
 
     # -- the process -----------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ def moment_of(memory: Footprint, launch: int | None) -> Moment:
     for storage in _alive(memory, launch):
         holdings.append(Holding(kind_of(storage), owner.get(storage, ""), plan.storage_bytes[storage]))
     if memory.has_blocks:
-        beside = sum(scratch(plan)[launch])
+        beside = sum(scratch(plan, graph)[launch])
         if beside:
             holdings.append(Holding("scratch", node.module, beside))
     return Moment(node.name, node.module, node.phase.value, _merged(holdings))

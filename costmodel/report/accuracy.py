@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from costmodel.report.accuracy_memory import memory_accuracy_json, memory_groups_table, worst_memory_table
 from costmodel.report.accuracy_values import judged_values, score_values
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Paragraph, Row, Table
@@ -61,8 +62,14 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
     """The page: scores by group beside the baselines, by family and by class of kernels, the worst rows, and what
     could not be judged. ``worst`` rows are listed (0: none)."""
     judged = validation.judged
-    blocks: list[Block] = [
-        Paragraph(_counts(validation)),
+    blocks: list[Block] = [Paragraph(_counts(validation))]
+    if validation.memory:
+        blocks += [memory_groups_table(validation.memory)]
+        blocks += [worst_memory_table(validation.memory, worst)] * bool(worst)
+    if not judged:
+        blocks += [unusable_table(validation)] * bool(validation.unusable)
+        return Document("Predicted against measured", (*blocks, Notes(CONVENTIONS[:1], title="Conventions")))
+    blocks += [
         groups_table(grouped(judged), "By group"),
         baselines_table(grouped(judged), "Baselines on the same rows, median / p90"),
         groups_table(pooled(judged), "Pooled; rows at the floor left out"),
@@ -82,8 +89,8 @@ def accuracy_document(validation: Validation, *, worst: int = 15) -> Document:
 
 
 def _counts(validation: Validation) -> str:
-    files = len({item.row.file for item in validation.judged})
-    count = len(validation.judged)
+    found = [item.row.file for item in validation.judged] + [item.row.file for item in validation.memory]
+    files, count = len(set(found)), len(found)
     rows = f"{count:,} {'row' if count == 1 else 'rows'}"
     parts = [f"{rows} of {files} {'file' if files == 1 else 'files'} judged"]
     parts += [f"{validation.not_sampled:,} usable rows not in the sample"] * bool(validation.not_sampled)
@@ -343,6 +350,7 @@ def accuracy_json(validation: Validation) -> dict[str, Any]:
         "owners": [_group_json(group) for group in by_owner(judged)],
         "regimes": [_group_json(group) for group in by_regime(judged)],
         "hosts": [asdict(host) for host in validation.hosts],
+        "memory": memory_accuracy_json(validation.memory),
         "rows": [judged_values(item) for item in judged],
         "unusable": [
             {"file": row.file, "line": row.line, "reason": row.reason, "about": row.about}

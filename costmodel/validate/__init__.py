@@ -23,9 +23,10 @@ from costmodel.validate.groups import (
     pooled,
 )
 from costmodel.validate.judged import Judged
+from costmodel.validate.memory import JudgedMemory, MemoryGroup, memory_groups
 from costmodel.validate.not_modelled import NOT_MODELLED
 from costmodel.validate.reading import read_measured
-from costmodel.validate.rows import Measured, ModelRow, OperatorRow, Unusable
+from costmodel.validate.rows import Measured, MemoryRow, ModelRow, OperatorRow, Unusable
 from costmodel.validate.run import Validation, validate
 from costmodel.validate.statistics import Score
 
@@ -36,7 +37,10 @@ __all__ = [
     "Flags",
     "Group",
     "Judged",
+    "JudgedMemory",
     "Measured",
+    "MemoryGroup",
+    "MemoryRow",
     "ModelRow",
     "OperatorRow",
     "Score",
@@ -50,6 +54,7 @@ __all__ = [
     "check_names",
     "fail_budget",
     "grouped",
+    "memory_groups",
     "pooled",
     "read_measured",
     "validate",

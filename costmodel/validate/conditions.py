@@ -8,6 +8,7 @@ from typing import Any
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution, Phase, Software
 from costmodel.execution.optimizer import Optimizer
+from costmodel.execution.trained import Trained
 from costmodel.execution.words import truth
 from costmodel.validate.quantized import DTYPES as QUANTIZED
 from costmodel.validate.rows import MeasuredRow, ModelRow, OperatorRow
@@ -20,7 +21,7 @@ _OF_TIMMS_SCRIPT = {"gmacs", "mactivations"}
 OLDEST_TORCH = "1.6"
 #: Conditions of a run beside its software's that a row may state: where its inputs lay, the mode of the module, and the
 #: optimizer of a training step.
-_OF_THE_RUN = ("inputs", "train_mode", *Optimizer.names())
+_OF_THE_RUN = ("inputs", "train_mode", *Optimizer.names(), *Trained.names())
 
 
 def assumed(row: ModelRow) -> dict[str, Any]:

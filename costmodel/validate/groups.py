@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmodel.validate.judged import Judged
+from costmodel.validate.memory import MemoryGroup
 from costmodel.validate.rows import ModelRow, OperatorRow
 from costmodel.validate.statistics import Score, fitted_scale, score
 
@@ -157,11 +158,11 @@ def class_shares(judged: Sequence[Judged]) -> dict[str, float]:
     return shares
 
 
-def fail_budget(groups: Iterable[Group], max_median: float | None, max_p90: float | None) -> list[str]:
+def fail_budget(groups: Iterable[Group | MemoryGroup], max_median: float | None, max_p90: float | None) -> list[str]:
     """A sentence for every group over a budget (fractions); groups at the floor say nothing of kernels and are free."""
     failed = []
     for group in groups:
-        if group.at_floor:
+        if isinstance(group, Group) and group.at_floor:
             continue
         name = ", ".join(str(value) for value in group.keys.values() if value)
         for what, value, limit in (

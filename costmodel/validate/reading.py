@@ -5,6 +5,7 @@ operators      ``device,op,dtype,input,other,stride,padding,groups,latency_us,al
 attention      ``device,op,dtype,batch,q_len,kv_len,heads,kv_heads,head_dim,...,latency_us``, see
                :mod:`costmodel.validate.attention`
 timm           the CSV files of timm's own benchmark script, see :mod:`costmodel.validate.timm_csv`
+memory         ``model,device,...,batch,memory_mb,memory_kind``, see :mod:`costmodel.validate.memory`
 transformers   NeuSight's end-to-end file, see :mod:`costmodel.validate.neusight_csv`
 NVIDIA         tables of NVIDIA's example READMEs, see :mod:`costmodel.validate.nvidia_csv`
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from costmodel.errors import InputError, librarian
 from costmodel.validate.attention import attention_row
 from costmodel.validate.cells import Flags, RowError
+from costmodel.validate.memory import memory_row
 from costmodel.validate.model_csv import model_row
 from costmodel.validate.neusight_csv import neusight_row
 from costmodel.validate.nvidia_csv import nvidia_row
@@ -45,6 +47,7 @@ _FORMATS: tuple[tuple[frozenset[str], Reader], ...] = (
     (frozenset({"model", "train_samples_per_sec"}), timm_row),
     (frozenset({"model", "framework", "engine", "throughput_per_s"}), nvidia_row),
     (frozenset({"model", "latency_ms"}), model_row),
+    (frozenset({"model", "memory_mb", "memory_kind"}), memory_row),
 )
 
 

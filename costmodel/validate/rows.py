@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from costmodel.validate.published import Stated
 
-__all__ = ["Measured", "MeasuredRow", "ModelRow", "OperatorRow", "Unusable"]
+__all__ = ["Measured", "MeasuredRow", "MemoryRow", "ModelRow", "OperatorRow", "Unusable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,14 @@ class ModelRow:
         """Rows of the same key share one traced graph."""
         mode = self.conditions.get("train_mode", "")
         return (self.request, self.layout, tuple(sorted(self.sizes.items())), mode, self.phase)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRow(ModelRow):
+    """The measured memory of a step of a whole model [B]; ``kind`` says what was measured. It states no time."""
+
+    memory_bytes: float
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from costmodel.validate.conditions import execution_of, unsaid
 from costmodel.validate.fitted_hosts import FittedHost, fit_hosts, host_curve
 from costmodel.validate.host_time import with_floors
 from costmodel.validate.judged import Judged, judge, judge_operator, operator_roofline_s
+from costmodel.validate.memory import JudgedMemory, judge_memory
 from costmodel.validate.published import OtherNetworkError, check_network
-from costmodel.validate.rows import Measured, MeasuredRow, ModelRow, OperatorRow, Unusable
+from costmodel.validate.rows import Measured, MeasuredRow, MemoryRow, ModelRow, OperatorRow, Unusable
 
 __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
 
@@ -29,7 +30,7 @@ __all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
 TraceLoader: TypeAlias = "Callable[..., CachedTrace]"
 #: Called with rows done and rows in all.
 Progress: TypeAlias = "Callable[[int, int], None]"
-_Outcome: TypeAlias = "Judged | Unusable"
+_Outcome: TypeAlias = "Judged | JudgedMemory | Unusable"
 _Machines: TypeAlias = "Mapping[str, HardwareProfile]"
 
 _T = TypeVar("_T")
@@ -46,6 +47,8 @@ class Validation:
     not_sampled: int = 0
     seconds: float = 0.0
     hosts: tuple[FittedHost, ...] = ()
+    memory: tuple[JudgedMemory, ...] = ()
+    """Rows of measured memory, beside those of time."""
 
 
 class _How(NamedTuple):
@@ -86,19 +89,25 @@ def validate(
     )
     chosen = sample([*models, *operators], limit, seed)
     judged: list[Judged] = []
+    memory: list[JudgedMemory] = []
     how = _How(hosts or {}, fit_host)
     for outcome in _outcomes(_tasks(chosen), trace, machines, how, jobs, progress, len(chosen)):
-        (judged if isinstance(outcome, Judged) else unusable).append(outcome)  # type: ignore[arg-type]
+        if isinstance(outcome, JudgedMemory):
+            memory.append(outcome)
+        else:
+            (judged if isinstance(outcome, Judged) else unusable).append(outcome)  # type: ignore[arg-type]
     everything = [*measured.unusable, *unusable]
-    if not judged:
+    if not judged and not memory:
         raise InputError(_nothing(everything))
     judged.sort(key=lambda item: (item.row.file, item.row.line))
+    memory.sort(key=lambda item: (item.row.file, item.row.line))
     everything.sort(key=lambda row: (row.file, row.line))
     fitted: list[FittedHost] = []
-    if fit_host:
+    if fit_host and judged:
         judged, fitted = fit_hosts(judged)
     seconds = time.perf_counter() - started
-    return Validation(tuple(judged), tuple(everything), len(rows) - len(chosen), seconds, tuple(fitted))
+    left = len(rows) - len(chosen)
+    return Validation(tuple(judged), tuple(everything), left, seconds, tuple(fitted), tuple(memory))
 
 
 def sample(rows: Sequence[MeasuredRow], limit: int | None, seed: int) -> list[MeasuredRow]:
@@ -243,7 +252,7 @@ def _judge_models(rows: Sequence[ModelRow], trace: TraceLoader, machines: _Machi
 
 def _judge_model(
     row: ModelRow, traced: CachedTrace, trace: TraceLoader, hardware: HardwareProfile, how: _How
-) -> Judged:
+) -> Judged | JudgedMemory:
     folded = _folded(traced)
     if folded and execution_of(row, traced.graph.symbols).software.reparameterized:
         row = replace(row, request=folded)
@@ -252,6 +261,8 @@ def _judge_model(
         traced = _load(row, trace, batch=row.batch)
     analysis = _analysis(row, traced, hardware, how.hosts.get(row.device) or how.hosts.get(""))
     check_network(analysis, row.params, None if analysis.execution.phase is Phase.TRAINING else row.macs)
+    if isinstance(row, MemoryRow):
+        return judge_memory(row, analysis)
     judged = judge(row, analysis)
     if hardware.family.issues_ahead and (open_conditions := unsaid(row)):
         judged = _widened(judged, analysis.at(**open_conditions))
@@ -293,7 +304,7 @@ def _analysis(row: ModelRow, traced: CachedTrace, hardware: HardwareProfile, hos
     )
 
 
-def _outcome(row: MeasuredRow, judge_row: Callable[[], Judged]) -> _Outcome:
+def _outcome(row: MeasuredRow, judge_row: Callable[[], Judged | JudgedMemory]) -> _Outcome:
     try:
         outcome = _guarded(judge_row)
     except OtherNetworkError as error:
