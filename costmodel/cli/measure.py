@@ -76,7 +76,7 @@ class _Run(NamedTuple):
 def _execution(arguments: argparse.Namespace) -> Execution:
     from costmodel.execution import Execution
 
-    names = ("dtype", "layout", "mode", "phase", "optimizer", "weight_decay", "grad_scaler")
+    names = ("dtype", "layout", "mode", "phase", "optimizer", "weight_decay", "grad_scaler", "checkpoint", "trainable")
     words = {name: getattr(arguments, name) for name in names}
     fused = {"fused_optimizer": True} if arguments.fused_optimizer else {}
     common.trained(arguments)

@@ -21,7 +21,8 @@ def peak_memory_bytes(run: Callable[[], object], held: Iterable[torch.Tensor], d
         run()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device))
-    before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
+    storages = [tensor.untyped_storage() for tensor in held]
+    before = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     with silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]

@@ -16,9 +16,10 @@ from costmodel.errors import InputError, ModelError, librarian
 from costmodel.execution import Execution, Phase
 from costmodel.execution.precision import torch_dtype
 from costmodel.measure.latency import check_device
-from costmodel.measure.stepping import TrainingStep
+from costmodel.measure.stepping import TrainingStep, draw_low_rank
 from costmodel.sources import real_weights, resolve
 from costmodel.sources.building import reason
+from costmodel.trace.trained import arranged
 
 __all__ = ["OutOfMemory", "Runnable", "prepare"]
 
@@ -81,7 +82,11 @@ def prepare(
     with out_of_memory(request, execution.batch), torch.no_grad() if trains else torch.inference_mode():
         with real_weights():
             loaded = resolve(request, image_size=image_size, input_shape=input_shape, seq_len=seq_len)
-        module = _placed(loaded.module.eval(), device, execution)
+        module, arrangement = loaded.module.eval(), list[str]()
+        if trains:
+            module, arrangement = arranged(module, execution.trained)
+            draw_low_rank(module)
+        module = _placed(module, device, execution)
         sizes = {"batch": execution.batch} if "batch" in loaded.symbols else {}
         args, kwargs = pytree.tree_map(
             lambda leaf: _real(leaf, device, execution, _token_limit(module)), loaded.inputs(sizes)
@@ -96,7 +101,7 @@ def prepare(
         held=step.held if trains else lambda: _held(module, (args, kwargs)),
         said=(lambda: step.notes) if trains else tuple,
         sizes={name: value for name, value in loaded.sizes.items() if name != "batch"},
-        notes=tuple(loaded.notes),
+        notes=(*loaded.notes, *arrangement),
     )
 
 

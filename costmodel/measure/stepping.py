@@ -10,16 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from costmodel.errors import InputError
 from costmodel.execution import Execution
 from costmodel.optimizer.recipes import MOMENTUM
 from costmodel.trace.loss import loss_of
 
-__all__ = ["TrainingStep", "torch_optimizer"]
+__all__ = ["TrainingStep", "draw_low_rank", "torch_optimizer"]
 
 
 def torch_optimizer(parameters: Any, execution: Execution) -> torch.optim.Optimizer | None:
-    """``torch.optim``'s for what an execution says, with its defaults; None where it says ``none``."""
+    """``torch.optim``'s for what an execution says, with its defaults; None where it says ``none``.
+
+    Raises InputError for one that is not torch's.
+    """
     said = execution.optimizer
+    if said.algorithm == "adam8bit":
+        raise InputError("adam8bit is bitsandbytes' and is not run here\n  costmodel analyze predicts it")
     options: dict[str, Any] = {"fused": True} if said.fused else {}
     if said.weight_decay is not None:
         options["weight_decay"] = 1e-2 if said.decays else 0.0
@@ -30,6 +36,13 @@ def torch_optimizer(parameters: Any, execution: Execution) -> torch.optim.Optimi
     if said.states:
         options |= {"momentum": MOMENTUM, "nesterov": said.algorithm == "nesterov"}
     return torch.optim.SGD(parameters, lr=1e-6, **options)  # small: random weights are to stay finite
+
+
+def draw_low_rank(module: nn.Module) -> None:
+    """Small random numbers for the matrices that were put beside linear layers, which hold none yet."""
+    for name, parameter in module.named_parameters():
+        if ".low_rank_" in f".{name}":
+            nn.init.normal_(parameter, std=1e-3)
 
 
 @dataclass(slots=True)
@@ -85,7 +98,9 @@ class TrainingStep:
         return self.target
 
     def held(self) -> Iterator[torch.Tensor]:
-        """What lies in memory when a step begins: weights, buffers, inputs, states of the optimizer."""
+        """What lies in memory when a step begins: weights, buffers, inputs, states of the optimizer. Gradients of the
+        step before, which it throws away first of all, are thrown away now."""
+        self.zero_grad()
         yield from (*self.module.parameters(), *self.module.buffers(), *_tensors(self.args), *_tensors(self.kwargs))
         if self.target is not None:
             yield self.target

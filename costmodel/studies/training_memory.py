@@ -25,7 +25,7 @@ def _kinds(analysis: Analysis) -> dict[str, float]:
     """GiB at the peak by what lies there."""
     found = dict(analysis.memory.moment.by_kind)
     named = {kind: found.pop(kind, 0.0) / _GIB for kind in _KINDS}
-    return {**named, "everything else": sum(found.values()) / _GIB}
+    return {kind: gib for kind, gib in {**named, "everything else": sum(found.values()) / _GIB}.items() if gib}
 
 
 def memory_figure(bench: Bench) -> str:

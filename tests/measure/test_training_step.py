@@ -45,6 +45,26 @@ class Blind(Net):
     def forward(self, x):
         return super().forward(x).detach()
 
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block() for _ in range(4)))
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(x))
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(32, 256), nn.Linear(256, 32)
+
+    def forward(self, x):
+        return x + self.b(self.a(x).relu())
+
+def deep():
+    return Deep(), torch.zeros(64, 32)
+
 def blind():
     return Blind(), torch.zeros(4, 3, 32, 32)
 """
@@ -57,10 +77,10 @@ def folder(tmp_path_factory):
     return path
 
 
-def measured(request: str, **words):
+def measured(request: str, *, batch: int = 4, **words):
     """A measurement of two profiled steps, and the analysis of the same step on a CPU."""
-    execution = Execution.of(batch=4, phase="training", **words)
-    traced = load_trace(request, batch=4, variant=Variant.of(execution, "cpu"), use_cache=False)
+    execution = Execution.of(batch=batch, phase="training", **words)
+    traced = load_trace(request, batch=batch, variant=Variant.of(execution, "cpu"), use_cache=False)
     analysis = Analysis(name="net", source="", record=traced.graph, hardware=load("xeon-6148"), execution=execution)
     timed = time_and_profile(fitting(request, execution), repeats=1, steps=2)
     return place(timed, analysis.bound, model="net", device="cpu"), analysis
@@ -91,6 +111,22 @@ def test_memory_is_that_of_the_allocator(folder, optimizer):
     """Predicted tensors and measured allocations are both exact here, but for what torch's kernels take inside."""
     found, analysis = measured(f"{folder}:net", optimizer=optimizer)
     assert found.peak_memory_bytes == pytest.approx(analysis.memory.peak_bytes, rel=0.05)
+
+
+def test_checkpoints_and_low_rank_weights_run_as_they_are_predicted(folder):
+    """Checkpoints run blocks again and take less memory; with low ranks alone A, B and the head are trained."""
+    found = {
+        word: measured(f"{folder}:deep", batch=64, optimizer="sgd", checkpoint=word) for word in ("none", "blocks")
+    }
+    peaks = {word: measurement.peak_memory_bytes for word, (measurement, _) in found.items()}
+    assert peaks["blocks"] < peaks["none"]
+    for measurement, analysis in found.values():
+        assert measurement.peak_memory_bytes == pytest.approx(analysis.memory.peak_bytes, rel=0.05)
+        assert all(n.measured_us > 0 for n in measurement.nodes if n.op in ("aten.mm", "aten.addmm"))
+    assert any("run again" in note for note in found["blocks"][0].notes)
+    low, predicted = measured(f"{folder}:deep", batch=64, optimizer="sgd", trainable="lora:4")
+    assert sum(node.phase == "optimizer" for node in low.nodes) == len(predicted.record.gradients) == 2 * 8 + 2
+    assert all(node.measured_us > 0 for node in low.nodes if node.phase == "optimizer")
 
 
 def test_weights_change_and_frozen_ones_do_not(folder):
@@ -129,6 +165,11 @@ def test_optimizers_are_torchs_own(words, kind, options):
     made = torch_optimizer([torch.nn.Parameter(torch.ones(2))], Execution.of(phase="training", **words))
     assert type(made).__name__ == kind
     assert {name: made.defaults[name] for name in options} == options
+
+
+def test_an_optimizer_of_another_library_is_refused():
+    with pytest.raises(InputError, match="bitsandbytes"):
+        torch_optimizer([], Execution.of(phase="training", optimizer="adam8bit"))
 
 
 def test_a_backward_pass_is_refused_where_the_graph_has_none():
