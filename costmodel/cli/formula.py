@@ -35,6 +35,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--syntax", choices=("text", "latex", "python"), default="text", help="how to write them (default: text)"
     )
+    parser.add_argument(
+        "--phase", choices=("inference", "training"), default="inference",
+        help="training: of a step's forward and backward pass; its optimizer depends on no size (default: inference)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE", help="write them to FILE")
     formula_layer.add(parser)
     parser.set_defaults(run=run)
@@ -61,14 +65,17 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
     from costmodel.api import ALL_SYMBOLS
     from costmodel.api import input_sizes as sizes_of
     from costmodel.costing import closed_forms, cost_graph
+    from costmodel.execution import Phase, Variant
     from costmodel.traced import load_trace
 
+    trains = arguments.phase == Phase.TRAINING.value
     _refuse_what_only_layers_have(arguments)
     traced = load_trace(
         arguments.model,
         symbols=("batch",) if arguments.hw else _symbols(arguments.symbols, ALL_SYMBOLS),
         sizes=sizes_of(arguments.image_size, arguments.seq_len),
         input_shape=arguments.input_shape,
+        variant=Variant(train_mode=True, phase=Phase.TRAINING) if trains else Variant(),
         assume=common.answers(arguments),
         use_cache=not arguments.no_cache,
         progress=common.progress(arguments.model),

@@ -109,3 +109,17 @@ def test_what_is_not_modelled_is_refused_in_a_line(capsys, options, said):
     assert (status, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_step_has_a_closed_form(capsys):
+    """Every product of the forward pass comes twice more, but for the first layer's: a picture takes no gradient."""
+
+    def macs(*phase: str) -> int:
+        status, out, _ = run(capsys, "formula", "resnet18", "--symbols", "batch", "--of", "macs", *phase)
+        assert status == 0
+        name, _, form = out.strip().partition(" = ")
+        assert (name, form.endswith("*batch")) == ("macs", True)
+        return int(form.removesuffix("*batch"))
+
+    stem = 112 * 112 * 64 * 3 * 7 * 7
+    assert macs("--phase", "training") == 3 * macs() - stem
