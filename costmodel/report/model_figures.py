@@ -53,6 +53,9 @@ def draw_figure(name: str, analyses: Sequence[Any]) -> Picture:
             f"the figure {name} is of one machine in one mode, and {len(analyses)} runs are asked for\n"
             "  --figure batches draws several beside each other"
         )
+    for analysis in analyses:
+        if not analysis.latency:
+            raise InputError(f"{analysis.name} runs nothing on {analysis.hardware.name}: there is nothing to draw")
     return FIGURES[name](analyses)
 
 

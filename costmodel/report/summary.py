@@ -155,7 +155,8 @@ def conditions(analysis: Any, *others: Any) -> str:
     """What was asked, in one line: source, inputs, execution; of several analyses, what they share, and each's host."""
     execution = analysis.execution
     words = (word for key, word in execution.words.items() if all(o.execution.words.get(key) == word for o in others))
-    inputs = ", ".join(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
+    shapes = Counter(f"{'×'.join(map(str, spec.shape))} {spec.dtype}" for spec in analysis.model.inputs)
+    inputs = ", ".join(shape if count == 1 else f"{count} of {shape}" for shape, count in shapes.items())
     capped = () if execution.power_limit_w is None else (f"power limit {execution.power_limit_w:g} W",)
     how = (f"batch {execution.batch}", *words, *capped, *_hosts([analysis, *others]))
     parts = [analysis.model.source, f"input {inputs}" if inputs else "no inputs", ", ".join(how)]

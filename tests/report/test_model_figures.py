@@ -74,7 +74,11 @@ def test_what_cannot_be_drawn_is_said(analysis, tmp_path):
         draw_figure("rooflines", [analysis])
     with pytest.raises(OutputError, match=r"\.svg, \.pdf, \.png"):
         write_figure("causes", [analysis], tmp_path / "figure.gif")
-    copies = costmodel.analyze(nn.Flatten(), torch.empty(2, 3, 4), hw="a100")
+    nothing = costmodel.analyze(nn.Flatten(), torch.empty(2, 3, 4), hw="a100")
+    for name in FIGURES:
+        with pytest.raises(InputError, match="nothing to draw"):
+            draw_figure(name, [nothing])
+    copies = costmodel.analyze(nn.ZeroPad2d(1), torch.empty(2, 3, 4, 4), hw="a100")
     with pytest.raises(InputError, match="computes nothing"):
         draw_figure("roofline", [copies])
 
