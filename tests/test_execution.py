@@ -7,7 +7,7 @@ import re
 import pytest
 
 from costmodel.errors import InputError
-from costmodel.execution import DTYPES, LAYOUTS, Execution, Phase, Precision, Software
+from costmodel.execution import DTYPES, LAYOUTS, Execution, Optimizer, Phase, Precision, Software
 from costmodel.execution.precision import BITS, torch_dtype
 
 
@@ -96,3 +96,22 @@ def test_a_change_touches_its_part_alone() -> None:
 ])  # fmt: skip
 def test_releases_are_compared_by_number(torch: str, asked: tuple[int, ...], holds: bool) -> None:
     assert Software(torch=torch).at_least_torch(*asked) is holds
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("decay", [None, False, True])
+def test_an_optimizer_reads_what_it_prints(algorithm, fused, decay):
+    printed = str(Optimizer(algorithm=algorithm, fused=fused, weight_decay=decay))
+    again = Execution.of(phase="training", optimizer=printed).optimizer
+    assert (again.algorithm, again.fused, again.decays) == (
+        algorithm,
+        fused,
+        Optimizer(algorithm=algorithm, weight_decay=decay).decays,
+    )
+    assert str(again) == printed
+
+
+def test_an_optimizer_in_brackets_that_nobody_prints_is_refused():
+    with pytest.raises(InputError, match=r"no optimizer 'adam \(quick\)'"):
+        Execution.of(optimizer="adam (quick)")

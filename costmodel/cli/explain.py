@@ -32,7 +32,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _given(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """What conditions are when nobody states them."""
-    return {name: parser.get_default(name) for name in ("batch", "image_size", "dtype", "layout", "mode")}
+    names = ("batch", "image_size", "dtype", "layout", "mode", "phase", "optimizer", "checkpoint", "trainable")
+    return {name: parser.get_default(name) for name in names}
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -78,12 +78,16 @@ class Optimizer:
         return tuple(_WORDS)
 
     def changed(self, said: Mapping[str, Any]) -> Optimizer:
-        """This optimizer with the entries of ``said`` that are its own; the others are for other parts of a run.
+        """This optimizer with the entries of ``said`` that are its own; the others are for other parts of a run. What
+        it prints as it reads too, as files of measurements have it.
 
         >>> str(Optimizer().changed({"optimizer": "adam", "fused_optimizer": "yes", "batch": 8}))
         'adam (fused)'
+        >>> Optimizer().changed({"optimizer": "adamw (fused, no weight decay)"}).decays
+        False
         """
-        changes: dict[str, Any] = {field: said[word] for word, field in _WORDS.items() if word in said}
+        changes: dict[str, Any] = _parsed(said["optimizer"]) if "optimizer" in said else {}
+        changes |= {field: said[word] for word, field in _WORDS.items() if word in said and field != "algorithm"}
         changes.update({name: truth(value) for name, value in changes.items() if name != "algorithm"})
         return replace(self, **changes)
 
@@ -100,3 +104,13 @@ class Optimizer:
     def scales(self, precision: Precision) -> bool:
         """Whether the loss is scaled, and gradients are looked through for infinities, in a run of this precision."""
         return precision.autocast == "fp16" if self.grad_scaler is None else self.grad_scaler
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The fields that an optimizer as it is printed states. What is no such text is the name of an algorithm."""
+    algorithm, bracket, rest = str(text).partition(" (")
+    said = set(rest.removesuffix(")").split(", ")) if bracket and rest.endswith(")") else set()
+    if not said or not said <= {"fused", "weight decay", "no weight decay"}:
+        return {"algorithm": SPELLINGS.get(str(text), text)}
+    decays = {"weight_decay": "weight decay" in said} if said != {"fused"} else {}
+    return {"algorithm": algorithm, "fused": "fused" in said, **decays}

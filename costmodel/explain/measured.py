@@ -21,7 +21,7 @@ from costmodel.explain.split import Split
 __all__ = ["CONDITIONS", "MeasuredRun", "MeasuredSplit", "NodeGap", "read_measured_run"]
 
 #: Conditions of a run that a file states, by the names of the command line.
-CONDITIONS = ("batch", "image_size", "dtype", "layout", "mode")
+CONDITIONS = ("batch", "image_size", "dtype", "layout", "mode", "phase", "optimizer", "checkpoint", "trainable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ __all__ = ["CSV_COLUMNS", "Measurement", "NodeMeasurement", "node_measurements"]
 CSV_COLUMNS = (
     "model", "device", "phase", "dtype", "layout", "mode", "torch", "batch", "image_size", "latency_ms", "height",
     "width", "seq_len", "latency_spread", "repeats", "threads", "cache", "optimizer", "peak_memory_bytes",
+    "checkpoint", "trainable",
 )  # fmt: skip
 
 
@@ -135,6 +136,7 @@ class Measurement:
             "model": self.model,
             "device": self.device,
             **run.words,
+            **run.trained.words,
             "torch": self.torch,
             "batch": run.batch,
             "image_size": self.image_size,

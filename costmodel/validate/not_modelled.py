@@ -6,7 +6,10 @@ __all__ = ["NOT_MODELLED"]
 
 #: (what, what that means for a prediction).
 NOT_MODELLED: tuple[tuple[str, str], ...] = (
-    ("training steps", "backward passes and optimizers; measured rows with phase=train are counted as not judged"),
+    (
+        "compiled training steps",
+        "backward passes that torch.compile fuses, and captured steps; eager ones are modelled",
+    ),
     ("several devices", "data, tensor or pipeline parallelism and what their communication costs"),
     ("data-dependent routing", "mixtures of experts run as if every token gathered its own experts' weights"),
     ("kernels fused by hand", "other than attention: apex, xformers, TensorRT and other engines"),

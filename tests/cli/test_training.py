@@ -123,3 +123,25 @@ def test_a_step_has_a_closed_form(capsys):
 
     stem = 112 * 112 * 64 * 3 * 7 * 7
     assert macs("--phase", "training") == 3 * macs() - stem
+
+
+def test_a_measured_step_is_explained_under_its_own_conditions(capsys, tmp_path):
+    """What measure writes, explain takes over: the phase and the optimizer as it is printed."""
+    net = tmp_path / "net.py"
+    net.write_text("import torch\ndef net():\n    return torch.nn.Linear(64, 32), torch.zeros(8, 64)\n")
+    step = ("--phase", "training", "--optimizer", "adam", "--fused-optimizer", "--weight-decay", "--batch", "8")
+    target = tmp_path / "step.json"
+    wrote = ("--format", "json", "-o", str(target), "--repeats", "1", "--steps", "1")
+    assert run(capsys, "measure", f"{net}:net", *step, *wrote)[0] == 0
+    assert json.loads(target.read_text())["optimizer"] == "adam (fused, weight decay)"
+    status, out, err = run(
+        capsys, "explain", f"{net}:net", "--hw", "xeon-6148", "--measured", str(target), "--format", "json"
+    )
+    assert status == 0, err
+    explained = json.loads(out)
+    assert explained["execution"]["optimizer"] == "adam (fused, weight decay)"
+    assert explained["measured"]["latency_s"] > 0
+    status, _, err = run(
+        capsys, "explain", f"{net}:net", "--hw", "xeon-6148", "--measured", str(target), "--optimizer", "sgd"
+    )
+    assert status == 2
