@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from costmodel.errors import CostmodelError
     from costmodel.execution import Execution
     from costmodel.explain import Finding
+    from costmodel.generation import Generation, generate
     from costmodel.hardware import HardwareProfile
     from costmodel.presented import Analysis, Comparison
     from costmodel.sweeps import Sweep, sweep
 
 __all__ = [
-    "Analysis", "Choice", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "HardwareProfile", "Sweep",
-    "analyze", "choose", "compare", "formulas", "sweep",
+    "Analysis", "Choice", "Comparison", "Cost", "CostmodelError", "Execution", "Finding", "Generation",
+    "HardwareProfile", "Sweep",
+    "analyze", "choose", "compare", "formulas", "generate", "sweep",
 ]  # fmt: skip
 
 __version__ = VERSION
@@ -46,6 +48,8 @@ _HOMES = {
     "Choice": "costmodel.choices",
     "choose": "costmodel.choices",
     "sweep": "costmodel.sweeps",
+    "Generation": "costmodel.generation",
+    "generate": "costmodel.generation",
 }
 
 

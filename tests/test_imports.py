@@ -20,7 +20,7 @@ FLOORS = (
     {"pytest_plugin"},
     {"testing"},
     {"studies", "budgets", "choices"},
-    {"sweeps"},
+    {"generation", "sweeps"},
     {"api"},
     {"presented"},
     {"report"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from costmodel.cli import arguments as common
 from costmodel.report import STEP_FORMATS
@@ -42,6 +44,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--symbols", type=common.words, metavar="NAMES", help="sizes to leave open (default: all that can be)"
     )
+    parser.add_argument(
+        "--generate", type=common.positive, metavar="N",
+        help="a prompt and the steps that write N tokens after it, added up (hf: models that write text)",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if an operator has no formula")
     common.add_output(parser, STEP_FORMATS)
     parser.set_defaults(run=run)
@@ -64,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(arguments.output)
     if arguments.figure:
         check_figure(arguments.figure, arguments.output)
+    if arguments.generate:
+        return _generate(arguments, machines)
     modes = arguments.mode
     if not modes:
         raise InputError(f"--mode names no mode\n  there are: {', '.join(engine_names())}")
@@ -94,6 +102,34 @@ def run(arguments: argparse.Namespace) -> int:
         columns=arguments.columns,
     )
     return _strict(first) if arguments.strict else 0
+
+
+def _generate(arguments: argparse.Namespace, machines: Sequence[Any]) -> int:
+    """A prompt and its steps, on one machine in one mode."""
+    from costmodel.errors import InputError
+    from costmodel.generation import generate
+    from costmodel.generation.page import generation_data, generation_document, steps_table
+    from costmodel.report import Document
+    from costmodel.report.page import Page, emit
+
+    if len(machines) > 1 or len(arguments.mode) > 1:
+        raise InputError("--generate adds up the steps of one machine in one mode\n  name one of each")
+    found = generate(
+        arguments.model,
+        hw=machines[0],
+        new_tokens=arguments.generate,
+        **{**common.conditions(arguments), "mode": arguments.mode[0]},
+        use_cache=not arguments.no_cache,
+        progress=common.progress(arguments.model),
+    )
+    common.clear_progress()
+    page = Page(
+        document=lambda: generation_document(found),
+        data=lambda: generation_data(found),
+        table=lambda: Document("steps", (steps_table(found),)),
+    )
+    emit(page, arguments.format, arguments.output)
+    return 0
 
 
 def _symbols(asked: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:

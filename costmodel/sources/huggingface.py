@@ -20,6 +20,7 @@ from costmodel.sources.registry import Options, source
 from costmodel.sources.signatures import check_arguments
 from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
+from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
 from costmodel.sources.transformers_masks import assume_plain_input
 
@@ -209,6 +210,8 @@ def _build(config: Any, request: str, chosen: Any, ways: Mapping[str, str], phas
         if hasattr(part, "use_cache"):
             part.use_cache = phase.generates
     asked = {name: way for name, way in ways.items() if way}
+    if asked.get("attn_implementation") == REPEATED:
+        register_repeated()
     try:
         with building():
             return build(config, **asked), asked["attn_implementation"]
