@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from costmodel.kernels.contractions import contraction, depthwise_kernel, packed_groups
+from costmodel.kernels.contractions import contraction, depthwise_kernel, packed_groups, padded_copies, pads_channels
 from costmodel.kernels.operator import (
     Operator,
+    channel_blocks,
     copy_kernel,
     is_channels_last,
     is_contiguous,
@@ -102,15 +103,32 @@ def _weight_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]
         None if arguments.get("transposed") else Window.of_call(arguments),
         depthwise_kernel(operator, weight) if depthwise else None,
     )
-    kernel = _gradient_kernel(operator, DEPTHWISE_GRADIENTS[1] if depthwise else "implicit_gemm_wgrad", shape)
+    algorithm = DEPTHWISE_GRADIENTS[1] if depthwise else "implicit_gemm_wgrad"
+    if not depthwise and _is_direct(operator, groups, weight.shape[1]):
+        algorithm = "grouped_direct_wgrad"
+    kernel = _gradient_kernel(operator, algorithm, shape)
     read = gradient.nbytes + x.nbytes
     kernel = replace(kernel, bytes_read=read, bytes_written=weight.nbytes, elements=weight.numel)
     yield from _converted(operator, kernel, before=(gradient, x))
 
 
+def _is_direct(operator: Operator, groups: int, channels: int) -> bool:
+    """Whether a grouped convolution's weight gradient takes cuDNN's direct kernel (``wgrad2d_grouped_direct_kernel``),
+    which multiplies on FMA lanes: half precision in groups that its tensor-core kernels are not made for.
+
+    Those serve 32 groups or a multiple of up to 32 channels each, by steps of timm's networks on an RTX 3090: a
+    ResNeXt-101 of 32 groups trains as fast as its products suggest up to 32x8d and three times slower at 32x16d, and
+    ResNeSts of 2 groups two to three times slower.
+    """
+    serves = groups % 32 == 0 and channels <= 32
+    in_half = operator.input.itemsize == 2 and operator.hardware.gpu.convolutions.converts_layout
+    return groups > 1 and not serves and in_half
+
+
 def _gradient_kernel(operator: Operator, algorithm: str, shape: Convolution) -> Kernel:
     """One of the two gradients on the units that the machine has for it."""
-    units_of = "direct_depthwise" if algorithm in DEPTHWISE_GRADIENTS else algorithm
+    on_lanes = (*DEPTHWISE_GRADIENTS, "grouped_direct_wgrad")
+    units_of = "direct_depthwise" if algorithm in on_lanes else algorithm
     kernel = contraction(operator, units_of, shape=shape, matrix_flops=2 * _macs(operator), vector_flops=0)
     return replace(kernel, algorithm=algorithm, count=1, workspace_bytes=0)
 
@@ -137,12 +155,19 @@ def _converted(
     gradient: TensorSpec = operator.arguments["grad_output"]
     wants_nhwc = kernel.engine == "matrix" and operator.hardware.gpu.convolutions.converts_layout
     converted = wants_nhwc and not _is_nhwc(operator, gradient) and not _is_product(operator)
+    pads = kernel.engine == "matrix" and _is_nhwc(operator, gradient) and pads_channels(operator)
     if converted:
         for operand in before:
             yield copy_kernel(operator.op, operand, "nchw_to_nhwc", "elementwise")
+    elif pads:
+        yield from padded_copies(operator.op, *before)
     yield kernel
-    if converted and after is not None:
+    if after is None:
+        return
+    if converted:
         yield copy_kernel(operator.op, after, "nhwc_to_nchw", "elementwise")
+    elif pads:
+        yield from padded_copies(operator.op, after)
 
 
 def _is_nhwc(operator: Operator, gradient: TensorSpec) -> bool:
@@ -174,12 +199,12 @@ def _batch_norm_backward(operator: Operator) -> Iterator[Kernel]:
     arguments = operator.arguments
     gradient, x = next(tensors_in(arguments.get("grad_out", arguments.get("grad_output")))), operator.input
     both = gradient.nbytes + x.nbytes
-    sums = 8 * x.shape[1]
+    sums, shape = 8 * x.shape[1], channel_blocks(operator)
     yield Kernel(operator.op, "normalization", access="statistics", bytes_read=both, bytes_written=sums,
-                 vector_flops=4 * x.numel, elements=x.shape[1])  # type: ignore[arg-type]  # fmt: skip
+                 vector_flops=4 * x.numel, elements=x.shape[1], shape=shape)  # type: ignore[arg-type]  # fmt: skip
     if (arguments.get("output_mask") or (True,))[0]:
         yield Kernel(operator.op, "normalization", bytes_read=both + sums, bytes_written=x.nbytes,
-                     vector_flops=5 * x.numel, elements=x.numel)  # type: ignore[arg-type]  # fmt: skip
+                     vector_flops=5 * x.numel, elements=x.numel, shape=shape)  # type: ignore[arg-type]  # fmt: skip
 
 
 @rule("native_layer_norm_backward", "_fused_rms_norm_backward")
@@ -208,6 +233,9 @@ def _group_norm_backward(operator: Operator) -> Iterator[Kernel]:
     group_norm_kernel.cu. Gradients of scale and shift are sums over images of what the first has made."""
     arguments = operator.arguments
     gradient, x = arguments["grad_out"], operator.input
+    for operand in (gradient, x):
+        if not is_contiguous(operand):
+            yield copy_kernel(operator.op, operand)
     both, sums = gradient.nbytes + x.nbytes, 8 * x.shape[0] * x.shape[1]
     yield Kernel(operator.op, "normalization", access="reduction", bytes_read=both, bytes_written=sums,
                  vector_flops=3 * x.numel, elements=x.shape[0] * x.shape[1])  # type: ignore[arg-type]  # fmt: skip
@@ -215,6 +243,8 @@ def _group_norm_backward(operator: Operator) -> Iterator[Kernel]:
                  count=2)  # type: ignore[arg-type]  # fmt: skip
     yield Kernel(operator.op, "normalization", bytes_read=both + sums, bytes_written=x.nbytes,
                  vector_flops=4 * x.numel, elements=x.numel)  # type: ignore[arg-type]  # fmt: skip
+    if is_channels_last(x):
+        yield copy_kernel(operator.op, x)  # the gradient as the convolution before wants it
 
 
 @rule("_softmax_backward_data", "_log_softmax_backward_data")
@@ -302,3 +332,16 @@ def _upsample_backward(operator: Operator) -> Iterator[Kernel]:
 def _cleared(operator: Operator, nbytes: Any) -> Kernel:
     """A memset of what the kernels after it add to."""
     return Kernel(operator.op, "clear", bytes_written=nbytes, elements=operator.out.numel)  # type: ignore[arg-type]
+
+
+@rule("reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward")
+def _reflection_backward(operator: Operator) -> Iterator[Kernel]:
+    """The gradient is cleared, then every pixel is added to the one that it mirrors, by an atomic addition
+    (native/cuda/ReflectionPad.cu). Tensors are NCHW: others are copied before."""
+    gradient: TensorSpec = operator.arguments["grad_output"]
+    if not is_contiguous(gradient):
+        yield copy_kernel(operator.op, gradient)
+    yield _cleared(operator, operator.out.nbytes)
+    algorithm = "half_atomics" if gradient.itemsize == 2 else "copy"
+    yield operator.kernel(algorithm, access="gather", bytes_read=gradient.nbytes, bytes_written=gradient.nbytes,
+                          elements=gradient.numel, count=1)  # fmt: skip

@@ -24,7 +24,7 @@ from costmodel.kernels.shapes import Convolution, Depthwise, Product, Window
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["contraction", "depthwise_kernel", "gemm_ready", "packed_groups", "units"]
+__all__ = ["contraction", "depthwise_kernel", "gemm_ready", "packed_groups", "padded_copies", "pads_channels", "units"]
 
 
 def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
@@ -106,11 +106,16 @@ def _with_surroundings(operator: Operator, kernel: Kernel, *, separate_bias: boo
         )
     wants_nhwc = kernel.engine == "matrix" and kernel.algorithm != "gemm"
     converted = wants_nhwc and operator.hardware.gpu.convolutions.converts_layout and not is_channels_last(out)
+    pads = wants_nhwc and not converted and pads_channels(operator)
     if converted:
         yield copy_kernel(operator.op, operator.input, "nchw_to_nhwc", "elementwise")
+    elif pads:
+        yield from padded_copies(operator.op, operator.input)
     yield kernel
     if converted:
         yield copy_kernel(operator.op, out, "nhwc_to_nchw", "elementwise")
+    elif pads:
+        yield from padded_copies(operator.op, out)
     if bias is not None:
         yield Kernel(
             op=operator.op,
@@ -119,6 +124,27 @@ def _with_surroundings(operator: Operator, kernel: Kernel, *, separate_bias: boo
             bytes_read=out.nbytes + bias.nbytes,
             bytes_written=out.nbytes,  # type: ignore[arg-type]
         )
+
+
+#: Channels that cuDNN 8's tensor-core kernels for half precision take at a time.
+_ALIGNED_CHANNELS = 8
+
+
+def pads_channels(operator: Operator) -> bool:
+    """Whether cuDNN copies channels-last tensors of odd channel counts into aligned ones and back, as the releases of
+    PyTorch 1 do (``nhwcAddPaddingKernel``); later ones have kernels for any count."""
+    if operator.execution.software.at_least_torch(2, 0) or not operator.hardware.gpu.convolutions.converts_layout:
+        return False
+    return operator.input.itemsize == 2 and operator.arguments.get("groups", 1) == 1
+
+
+def padded_copies(op: str, *specs: TensorSpec) -> Iterator[Kernel]:
+    """A copy of each tensor whose channels are not aligned, with channels added, or taken away again."""
+    for spec in specs:
+        if spec.shape[1] % _ALIGNED_CHANNELS:
+            wide = -(-spec.shape[1] // _ALIGNED_CHANNELS) * _ALIGNED_CHANNELS
+            written = spec.numel // spec.shape[1] * wide * spec.itemsize
+            yield Kernel(op, "pad_channels", bytes_read=spec.nbytes, bytes_written=written, elements=spec.numel)  # type: ignore[arg-type]
 
 
 def packed_groups(groups: int, channels: int) -> int:

@@ -16,6 +16,7 @@ from costmodel.kernels.contractions import contraction
 from costmodel.kernels.operator import (
     RULES,
     Operator,
+    channel_blocks,
     copy_kernel,
     dense_order,
     is_channels_last,
@@ -111,13 +112,13 @@ def _batch_norm(operator: Operator) -> Iterator[Kernel]:
     """One kernel with the channel's statistics, ``batch_norm_transform_input`` in native/cuda/Normalization.cuh; in
     training one before it makes them, ``batch_norm_collect_statistics``, which reads the input once more."""
     if operator.arguments.get("training"):
-        x = operator.input
+        x, shape = operator.input, channel_blocks(operator)
         moments = 8 * x.shape[1]  # a mean and a variance in fp32
         yield Kernel(operator.op, "normalization", access="statistics", bytes_read=x.nbytes, bytes_written=moments,
-                     vector_flops=4 * x.numel, elements=x.shape[1])  # type: ignore[arg-type]  # fmt: skip
+                     vector_flops=4 * x.numel, elements=x.shape[1], shape=shape)  # type: ignore[arg-type]  # fmt: skip
         nbytes: int = x.nbytes  # type: ignore[assignment]
         yield operator.kernel("normalization", vector_flops=2 * x.numel, bytes_read=nbytes + moments,
-                              bytes_written=nbytes, count=1)  # fmt: skip
+                              bytes_written=nbytes, count=1, shape=shape)  # fmt: skip
     else:
         yield operator.kernel("normalization", count=1)
 

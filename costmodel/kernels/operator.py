@@ -10,6 +10,7 @@ from costmodel.cost import Cost
 from costmodel.execution import Execution
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import LOOP, Channels, Loop
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -18,6 +19,7 @@ __all__ = [
     "RULES",
     "Operator",
     "Rule",
+    "channel_blocks",
     "copy_kernel",
     "dense_order",
     "has_unit_stride",
@@ -132,6 +134,14 @@ def copy_kernel(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", a
         op=op, algorithm=algorithm, bytes_read=read, bytes_written=written, scratch_bytes=written, access=access,
         elements=elements,
     )  # fmt: skip
+
+
+def channel_blocks(operator: Operator) -> Channels | Loop:
+    """How a batch norm in training walks its input: by blocks of channels where cuDNN's kernels for half precision in
+    channels last run, which PyTorch takes beside a scale in fp32 (``cudnnBatchNormalizationForwardTrainingEx``)."""
+    x, weight = operator.input, operator.arguments.get("weight")
+    by_cudnn = weight is not None and weight.dtype == "float32" and operator.hardware.gpu.convolutions.converts_layout
+    return Channels(x.shape[1]) if by_cudnn and x.dtype == "float16" and is_channels_last(x) else LOOP  # type: ignore[arg-type]
 
 
 def window_elements(operator: Operator) -> int:

@@ -16,6 +16,7 @@ from costmodel.tensor import TensorSpec
 __all__ = [
     "LOOP",
     "Attention",
+    "Channels",
     "Convolution",
     "Depthwise",
     "Loop",
@@ -193,6 +194,13 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Channels:
+    """A walk over channels-last pixels of ``count`` channels by blocks that each take a fixed number of channels."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pooling:
     """A thread an output, which walks the ``taps`` elements of its window one by one."""
 
@@ -222,7 +230,7 @@ class Loop:
 #: The plain walk of most kernels.
 LOOP = Loop()
 
-Shape = Product | Convolution | Attention | Rows | Pooling | Planes | Loop
+Shape = Product | Convolution | Attention | Rows | Channels | Pooling | Planes | Loop
 
 
 def product_of(shape: Shape) -> Product | None:

@@ -13,6 +13,7 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import (
     Attention,
+    Channels,
     Convolution,
     Depthwise,
     Planes,
@@ -27,7 +28,15 @@ from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
 from costmodel.timing.gemm import GemmTime, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
-from costmodel.timing.gradients import attention_gradient, data_gradient, depthwise_gradient, weight_gradient
+from costmodel.timing.gradients import (
+    attention_gradient,
+    channels_cost,
+    data_gradient,
+    depthwise_gradient,
+    grouped_direct,
+    half_atomics,
+    weight_gradient,
+)
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.power import Power
 from costmodel.timing.streaming import streaming_time
@@ -133,7 +142,10 @@ def _streaming(kernel: Kernel, model: GpuModel) -> KernelSeconds:
         lane_cycles=_lane_cycles(kernel, model),
         constants=constants,
     )
-    return KernelSeconds(found.compute_s, found.memory_s, found.fixed_s * kernel.starts, found.overlap)
+    memory_s = found.memory_s
+    if isinstance(shape, Channels):
+        memory_s *= channels_cost(shape.count, model.constants.gradients)
+    return KernelSeconds(found.compute_s, memory_s, found.fixed_s * kernel.starts, found.overlap)
 
 
 def _elements_an_instruction(kernel: Kernel, elements: int) -> int:
@@ -214,6 +226,14 @@ def _depthwise_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return depthwise_gradient(kernel, model, _streaming(kernel, model))
 
 
+def _grouped_direct(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return grouped_direct(kernel, model, _streaming(kernel, model))
+
+
+def _half_atomics(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    return half_atomics(kernel, model, _streaming(kernel, model))
+
+
 def _attention_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return attention_gradient(kernel, model, _attention(kernel, model))
 
@@ -267,6 +287,8 @@ _RULES: dict[str, Rule] = {
     "direct_depthwise": _depthwise,
     "implicit_gemm_dgrad": _data_gradient,
     "implicit_gemm_wgrad": _weight_gradient,
+    "grouped_direct_wgrad": _grouped_direct,
+    "half_atomics": _half_atomics,
     "depthwise_dgrad": _depthwise_gradient,
     "depthwise_wgrad": _depthwise_gradient,
     "flash_attention_backward": _attention_gradient,

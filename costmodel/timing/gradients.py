@@ -18,8 +18,17 @@ from costmodel.timing.timeline import KernelSeconds
 if TYPE_CHECKING:
     from costmodel.timing.gpu import GpuModel
 
-__all__ = ["GRADIENTS", "GradientConstants", "attention_gradient", "data_gradient", "depthwise_gradient",
-           "weight_gradient"]  # fmt: skip
+__all__ = [
+    "GRADIENTS",
+    "GradientConstants",
+    "attention_gradient",
+    "channels_cost",
+    "data_gradient",
+    "depthwise_gradient",
+    "grouped_direct",
+    "half_atomics",
+    "weight_gradient",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,18 @@ class GradientConstants:
     depthwise_weight: Mapping[str, float] = field(
         default_factory=lambda: {"nhwc": 0.08, "nhwc_large": 0.014, "nchw": 0.03, "native": 0.02}, hash=False
     )
+    #: Weight gradient of few or wide groups by cuDNN's direct kernel: share of the fp32 vector peak, and the channels
+    #: that a block works through at a time [1].
+    grouped_direct: float = 0.055
+    grouped_direct_channels: int = 64
+    #: An atomic addition to half a word, which neighbours contend for [s]: TResNets on an RTX 3090.
+    half_atomic_s: float = 4.2e-9
+    #: Batch norm in training in channels last, by cuDNN: a block takes this many channels [1]; the share of the time of
+    #: blocks that channels leave partly empty which no other block makes use of [1]; and the extra time of channels
+    #: that are no multiple of eight, over that of the traffic [1].
+    norm_block_channels: int = 64
+    norm_block_exposed: float = 0.3
+    norm_misaligned: float = 2.0
     #: Fused attention backward: share of the forward kernel's rate.
     attention_share: float = 0.58
 
@@ -89,6 +110,34 @@ def depthwise_gradient(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -
     shares = constants.depthwise_data if kernel.algorithm == "depthwise_dgrad" else constants.depthwise_weight
     compute = kernel.matrix_flops / (shares[name] * model.machine.vector_flop_per_s)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
+
+
+def grouped_direct(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> KernelSeconds:
+    """Weight gradient of a grouped convolution on FMA lanes."""
+    constants, shape = model.constants.gradients, kernel.shape
+    assert isinstance(shape, Convolution)  # noqa: S101 - as lowered
+    window = shape.window
+    channels = shape.product.n if window is None else window.in_channels // window.groups
+    step = constants.grouped_direct_channels
+    wasted = -(-channels // step) * step / channels
+    compute = wasted * kernel.matrix_flops / (constants.grouped_direct * model.machine.vector_flop_per_s)
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
+
+
+def half_atomics(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> KernelSeconds:
+    """Every element added to memory by an atomic operation on the word that holds it."""
+    return stream._replace(compute_s=kernel.elements * model.constants.gradients.half_atomic_s)
+
+
+def channels_cost(count: int, constants: GradientConstants) -> float:
+    """Time of a batch norm over ``count`` channels by blocks, over that of its traffic [1].
+
+    >>> [round(channels_cost(count, GradientConstants()), 2) for count in (64, 32, 40, 36)]
+    [1.0, 1.3, 1.18, 3.23]
+    """
+    block = constants.norm_block_channels
+    wasted = -(-count // block) * block / count - 1
+    return 1 + constants.norm_block_exposed * wasted + (constants.norm_misaligned if count % 8 else 0.0)
 
 
 def attention_gradient(kernel: Kernel, model: GpuModel, forward: KernelSeconds) -> KernelSeconds:

@@ -28,14 +28,16 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     """Conditions that a row was measured under unless a column of it, or the user, says otherwise.
 
     A row of timm's own script is known by what it prints beside the time (:data:`_OF_TIMMS_SCRIPT`). That script keeps
-    timm's normalization layers in the lower precision (``fast_norm``), allows TF32 in matrix products, and folds
-    branches that can be folded in its files of torch 2.9 and later (RepGhostNet and GhostNetV3 are twice as fast there
-    as in those of 2.4).
+    timm's normalization layers in the lower precision (``fast_norm``) since August 2022, which is after its files of
+    torch 1.12; it allows TF32 in matrix products, and folds branches that can be folded in its files of torch 2.9 and
+    later (RepGhostNet and GhostNetV3 are twice as fast there as in those of 2.4). It trains with
+    ``create_optimizer_v2(opt="sgd")``, which is SGD with Nesterov's momentum and no decay of weights, and without a
+    scaler of the loss.
     """
     conditions: dict[str, Any] = {}
     if row.request.startswith("timm:") and _is_of_timms_script(row):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
-        conditions |= {"fast_norm": True, "tf32_matmul": True, "reparameterized": release >= [2, 9]}
+        conditions |= {"fast_norm": release >= [1, 13], "tf32_matmul": True, "reparameterized": release >= [2, 9]}
         if row.phase == Phase.TRAINING.value:
             conditions |= {"optimizer": "nesterov", "grad_scaler": False, "reparameterized": False}
     if _allows_tf32(row.torch):
