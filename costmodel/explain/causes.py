@@ -59,7 +59,7 @@ CAUSES = _table(
 #: Algorithms that multiply and accumulate on the units that their FLOPs are counted for.
 CONTRACTIONS = frozenset(
     "gemm batched_gemm implicit_gemm grouped_implicit_gemm im2col_gemm flash_attention efficient_attention "
-    "fused_attention implicit_gemm_dgrad implicit_gemm_wgrad flash_attention_backward "
+    "fused_attention early_batched_gemm implicit_gemm_dgrad implicit_gemm_wgrad flash_attention_backward "
     "efficient_attention_backward".split()
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from costmodel.kernels.contractions import contraction, gemm_ready
+from costmodel.kernels.contractions import batched_algorithm, contraction, gemm_ready
 from costmodel.kernels.operator import Operator, copy_kernel, rule
 from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import Attention, Product, Rows
@@ -168,8 +168,9 @@ class _Sizes:
 
     def _product(self, m: Any, n: Any, k: Any) -> Kernel:
         batch, item = self.batch, self._item
+        algorithm = batched_algorithm(self.operator, item)
         return contraction(
-            self.operator, "batched_gemm", shape=Product(m, n, k, batch, item), vector_flops=0, count=1,
+            self.operator, algorithm, shape=Product(m, n, k, batch, item), vector_flops=0, count=1,
             matrix_flops=2 * batch * m * n * k, bytes_read=item * batch * (m * k + k * n),
             bytes_written=item * batch * m * n, elements=batch * m * n,
         )  # fmt: skip

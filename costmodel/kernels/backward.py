@@ -23,7 +23,7 @@ from costmodel.kernels.operator import (
     window_elements,
 )
 from costmodel.kernels.plan import Kernel
-from costmodel.kernels.shapes import Convolution, Pooling, Product, Rows, Window
+from costmodel.kernels.shapes import LOOP, Channels, Convolution, Pooling, Product, Rows, Window
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -116,11 +116,12 @@ def _is_direct(operator: Operator, groups: int, channels: int) -> bool:
     """Whether a grouped convolution's weight gradient takes cuDNN's direct kernel (``wgrad2d_grouped_direct_kernel``),
     which multiplies on FMA lanes: half precision in groups that its tensor-core kernels are not made for.
 
-    Those serve 32 groups or a multiple of up to 32 channels each, by steps of timm's networks on an RTX 3090: a
-    ResNeXt-101 of 32 groups trains as fast as its products suggest up to 32x8d and three times slower at 32x16d, and
-    ResNeSts of 2 groups two to three times slower.
+    Those serve narrow groups, and 32 groups or a multiple of up to 32 channels each, by steps of timm's networks on an
+    RTX 3090: a ResNeXt-101 of 32 groups trains as fast as its products suggest up to 32x8d and three times slower at
+    32x16d, and ResNeSts of 2 groups three times slower. What decides about groups of 16 channels is not known: some
+    are slow too.
     """
-    serves = groups % 32 == 0 and channels <= 32
+    serves = channels <= 16 or (groups % 32 == 0 and channels <= 32)
     in_half = operator.input.itemsize == 2 and operator.hardware.gpu.convolutions.converts_layout
     return groups > 1 and not serves and in_half
 
@@ -223,8 +224,10 @@ def _layer_norm_backward(operator: Operator) -> Iterator[Kernel]:
         yield Kernel(operator.op, "normalization", access="layer_norm", shape=Rows(row), bytes_read=both + statistics,
                      bytes_written=x.numel * x.itemsize, vector_flops=8 * x.numel, elements=x.numel)  # type: ignore[arg-type]  # fmt: skip
     if any(wants[1:]):
+        few_blocks = not operator.execution.software.at_least_torch(1, 13)  # later releases split the rows as well
         yield Kernel(operator.op, "normalization", access="columns", bytes_read=both + statistics,
-                     bytes_written=2 * row * x.itemsize, vector_flops=4 * x.numel, elements=row)  # type: ignore[arg-type]  # fmt: skip
+                     bytes_written=2 * row * x.itemsize, vector_flops=4 * x.numel, elements=row,
+                     shape=Channels(row) if few_blocks else LOOP)  # type: ignore[arg-type]  # fmt: skip
 
 
 @rule("native_group_norm_backward")

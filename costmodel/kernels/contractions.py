@@ -24,7 +24,16 @@ from costmodel.kernels.shapes import Convolution, Depthwise, Product, Window
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["contraction", "depthwise_kernel", "gemm_ready", "packed_groups", "padded_copies", "pads_channels", "units"]
+__all__ = [
+    "batched_algorithm",
+    "contraction",
+    "depthwise_kernel",
+    "gemm_ready",
+    "packed_groups",
+    "padded_copies",
+    "pads_channels",
+    "units",
+]
 
 
 def contraction(operator: Operator, algorithm: str, **changes: Any) -> Kernel:
@@ -219,9 +228,8 @@ def _matrix_product(operator: Operator) -> Iterator[Kernel]:
         if not gemm_ready(factor):
             yield copy_kernel(operator.op, factor)
     fused = bias is None or operator.name != "linear" or len(first.shape) == 2 or is_contiguous(first)
-    kernel = contraction(
-        operator, "gemm" if batch == 1 else "batched_gemm", shape=Product(rows, n, k, batch, second.itemsize)
-    )  # type: ignore[arg-type]
+    algorithm = "gemm" if batch == 1 else batched_algorithm(operator, second.itemsize)
+    kernel = contraction(operator, algorithm, shape=Product(rows, n, k, batch, second.itemsize))  # type: ignore[arg-type]
     if not fused:
         kernel = replace(
             kernel, bytes_read=kernel.bytes_read - bias.nbytes, vector_flops=kernel.vector_flops - out.numel
@@ -244,6 +252,13 @@ def _grouped_product(operator: Operator) -> Iterator[Kernel]:
     rows = -(-x.shape[0] // met)
     shape = Product(rows, out.shape[-1], x.shape[-1], met, weight.itemsize)
     yield contraction(operator, "batched_gemm", shape=shape)
+
+
+def batched_algorithm(operator: Operator, item_bytes: int) -> str:
+    """Whose kernels multiply batches of matrices: in half precision those of cuBLAS 11, with which PyTorch 1 was
+    built, take twice as long as later ones."""
+    early = item_bytes == 2 and not operator.execution.software.at_least_torch(2, 0)
+    return "early_batched_gemm" if early and operator.hardware.gpu.convolutions.converts_layout else "batched_gemm"
 
 
 def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:

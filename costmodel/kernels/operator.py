@@ -137,11 +137,18 @@ def copy_kernel(op: str, spec: TensorSpec, algorithm: str = "contiguous_copy", a
 
 
 def channel_blocks(operator: Operator) -> Channels | Loop:
-    """How a batch norm in training walks its input: by blocks of channels where cuDNN's kernels for half precision in
-    channels last run, which PyTorch takes beside a scale in fp32 (``cudnnBatchNormalizationForwardTrainingEx``)."""
+    """How a batch norm in training walks its input: in channels last by blocks of channels, where cuDNN's kernels for
+    half precision run, which PyTorch takes beside a scale in fp32 (``cudnnBatchNormalizationForwardTrainingEx``);
+    through NCHW one element at a time."""
     x, weight = operator.input, operator.arguments.get("weight")
-    by_cudnn = weight is not None and weight.dtype == "float32" and operator.hardware.gpu.convolutions.converts_layout
-    return Channels(x.shape[1]) if by_cudnn and x.dtype == "float16" and is_channels_last(x) else LOOP  # type: ignore[arg-type]
+    if len(x.shape) != 4 or not operator.hardware.gpu.convolutions.converts_layout:
+        return LOOP
+    count: int = x.shape[1]  # type: ignore[assignment]
+    if not is_channels_last(x):
+        early = not operator.execution.software.at_least_torch(1, 13)
+        return Channels(count, last=False, item_bytes=x.itemsize, early=early)
+    by_cudnn = weight is not None and weight.dtype == "float32" and x.dtype == "float16"
+    return Channels(count) if by_cudnn else LOOP
 
 
 def window_elements(operator: Operator) -> int:

@@ -195,9 +195,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """A walk over channels-last pixels of ``count`` channels by blocks that each take a fixed number of channels."""
+    """A walk over pixels of ``count`` channels: channels ``last``, by blocks that each take a fixed number of them;
+    otherwise channel by channel, an element at a time. ``item_bytes``: B of an element; ``early``: by cuDNN's kernels
+    of the time before PyTorch 1.13."""
 
     count: int
+    last: bool = True
+    item_bytes: int = 2
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

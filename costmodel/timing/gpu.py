@@ -30,7 +30,7 @@ from costmodel.timing.gemm import GemmTime, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.gradients import (
     attention_gradient,
-    channels_cost,
+    channels_s,
     data_gradient,
     depthwise_gradient,
     grouped_direct,
@@ -144,7 +144,7 @@ def _streaming(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     )
     memory_s = found.memory_s
     if isinstance(shape, Channels):
-        memory_s *= channels_cost(shape.count, model.constants.gradients)
+        memory_s = channels_s(kernel, shape, model, memory_s)
     return KernelSeconds(found.compute_s, memory_s, found.fixed_s * kernel.starts, found.overlap)
 
 
@@ -234,6 +234,11 @@ def _half_atomics(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return half_atomics(kernel, model, _streaming(kernel, model))
 
 
+def _early_batched(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    found, share = _matrix_product(kernel, model), model.constants.gradients.early_batched
+    return found._replace(compute_s=found.compute_s / share, memory_s=found.memory_s / share)
+
+
 def _attention_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return attention_gradient(kernel, model, _attention(kernel, model))
 
@@ -282,6 +287,7 @@ Rule = Callable[[Kernel, GpuModel], KernelSeconds]
 _RULES: dict[str, Rule] = {
     "gemm": _matrix_product,
     "batched_gemm": _matrix_product,
+    "early_batched_gemm": _early_batched,
     "implicit_gemm": _dense_convolution,
     "grouped_implicit_gemm": _dense_convolution,
     "direct_depthwise": _depthwise,

@@ -29,6 +29,7 @@ __all__ = ["Step", "gpu_timeline"]
 SPREAD = {
     "gemm": 0.06,
     "batched_gemm": 0.20,
+    "early_batched_gemm": 0.20,
     "implicit_gemm": 0.12,
     "grouped_implicit_gemm": 0.25,
     "direct_depthwise": 0.25,

@@ -56,7 +56,7 @@ RATE_CLASSES: Mapping[str, float] = MappingProxyType(
         "layer_norm": 1.0,
         "quantize_rows": 1.0,
         "reduction": 1.2,
-        "statistics": 1.2,
+        "statistics": 1.24,
         "columns": 1.5,
         "pooling": 1.2,
         "cat": 1.3,

@@ -19,6 +19,8 @@ _OF_TRANSFORMERS = {
     "convnext_large": "convnext_large",
     "resnet50": "resnet50",
 }
+#: A network that a file is not sure of -> timm's of the same layers: NVIDIA's SE-ResNeXt-101.
+_SAME_NETWORK = {"timm:legacy_seresnext101_32x4d?": "timm:seresnext101_32x4d"}
 #: A model of transformers with the head that a benchmark trains -> the configuration, of the same folder.
 _WITH_HEADS = {
     "hf:bert-base-uncased(qa)": "bert_base_qa",
@@ -63,6 +65,7 @@ def _as_noted(request: str, mode: str, note: str) -> tuple[str, str]:
     ('timm:resnet50', 'cudagraph')
     """
     own = _OF_TRANSFORMERS.get(request.removeprefix("timm:"))
+    request = _SAME_NETWORK.get(request, request)
     if request in _WITH_HEADS:
         request = f"hf:{_CONFIGURATIONS / _WITH_HEADS[request]}.json"
     if own is not None and note.startswith("HF "):
@@ -76,8 +79,12 @@ def _script(record: Mapping[str, str]) -> dict[str, str]:
 
 
 def _trained(record: Mapping[str, str]) -> dict[str, str]:
-    """The optimizer of NVIDIA's fine-tuning of BERT: its own fused Adam, whatever the precision."""
-    return {"optimizer": "adam", "fused_optimizer": "yes"} if record.get("model") in _WITH_HEADS else {}
+    """The optimizer of NVIDIA's fine-tuning of BERT: a fused Adam in half precision; in fp32 the ``BertAdam`` of its
+    time, which goes from parameter to parameter and lets weights decay."""
+    if record.get("model") not in _WITH_HEADS:
+        return {}
+    in_half = "fp16" in record.get("dtype", "")
+    return {"optimizer": "adam", "fused_optimizer": "yes"} if in_half else {"optimizer": "adamw"}
 
 
 def model_row(record: Mapping[str, str], file: str, line: int, flags: Flags) -> ModelRow:

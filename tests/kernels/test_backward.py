@@ -177,7 +177,7 @@ def test_before_pytorch_2_attention_is_written_out_and_its_scores_lie_in_memory(
     products = [
         nodes[launch.nodes[-1]].phase
         for launch in plan.launches
-        if plan.kernels[launch.kernel].algorithm == "batched_gemm"
+        if plan.kernels[launch.kernel].algorithm == "early_batched_gemm"
     ]
     assert products.count(NodePhase.FORWARD) == 2 and products.count(NodePhase.BACKWARD) == 4
     (softmax, backward) = [k for k in plan.kernels if k.algorithm == "softmax" and k.elements == SCORES]
