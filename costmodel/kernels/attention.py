@@ -14,7 +14,7 @@ from costmodel.kernels.precision import contraction_dtype
 from costmodel.kernels.shapes import Attention, Product, Rows
 from costmodel.symbols import product
 
-__all__: list[str] = []
+__all__ = ["fused_attention"]
 
 #: Widest head that FlashAttention 2 is compiled for [elements].
 _WIDEST_FLASH = 256
@@ -27,24 +27,26 @@ def _attention(operator: Operator) -> Iterator[Kernel]:
     Flash attention takes half precision without a mask on generations that have it (NVIDIA's since Ampere), all else of
     four dimensions the memory-efficient kernel (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp).
     """
-    query, key, value = (operator.arguments[name] for name in ("query", "key", "value"))
-    batch = product(query.shape[:-2])
-    length, keys, width = query.shape[-2], key.shape[-2], query.shape[-1]
+    query, key = (operator.arguments[name] for name in ("query", "key"))
     if len(query.shape) == 4:
-        masked = operator.arguments.get("attn_mask") is not None or query.itemsize > 2
-        flash = not masked and width <= _WIDEST_FLASH and _has_flash(operator)
-        yield contraction(
-            operator,
-            "flash_attention" if flash else "efficient_attention",
-            shape=Attention(
-                length, keys, width, batch,
-                shared_by=query.shape[-3] // key.shape[-3],
-                values=0 if value.shape[-1] == width else value.shape[-1],
-                causal=bool(operator.arguments.get("is_causal")),
-            ),
-        )  # fmt: skip
+        algorithm, shape = fused_attention(operator, masked=operator.arguments.get("attn_mask") is not None)
+        yield contraction(operator, algorithm, shape=shape)
         return
-    yield from _math_attention(operator, batch, length, keys, width)
+    yield from _math_attention(operator, product(query.shape[:-2]), query.shape[-2], key.shape[-2], query.shape[-1])
+
+
+def fused_attention(operator: Operator, *, masked: bool) -> tuple[str, Attention]:
+    """The kernel that runs for operands of four dimensions, and what it works on."""
+    query, key, value = (operator.arguments[name] for name in ("query", "key", "value"))
+    width = query.shape[-1]
+    flash = not masked and query.itemsize <= 2 and width <= _WIDEST_FLASH and _has_flash(operator)
+    shape = Attention(
+        query.shape[-2], key.shape[-2], width, product(query.shape[:-2]),
+        shared_by=query.shape[-3] // key.shape[-3],
+        values=0 if value.shape[-1] == width else value.shape[-1],
+        causal=bool(operator.arguments.get("is_causal")),
+    )  # fmt: skip
+    return "flash_attention" if flash else "efficient_attention", shape
 
 
 def _has_flash(operator: Operator) -> bool:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from costmodel.kernels.attention import fused_attention
 from costmodel.kernels.contractions import batched_algorithm, contraction, gemm_ready
 from costmodel.kernels.operator import Operator, copy_kernel, rule
 from costmodel.kernels.plan import Kernel
-from costmodel.kernels.shapes import Attention, Product, Rows
+from costmodel.kernels.shapes import Product, Rows
 from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
@@ -28,7 +29,8 @@ def _forward(operator: Operator) -> Iterator[Kernel]:
     if sizes.is_written_out:
         yield from sizes.forward()
         return
-    yield contraction(operator, sizes.fused, shape=sizes.shape, count=1)
+    algorithm, shape = fused_attention(operator, masked=sizes.mask is not None)
+    yield contraction(operator, algorithm, shape=shape, count=1)
 
 
 @rule("_scaled_dot_product_flash_attention_backward", "_scaled_dot_product_efficient_attention_backward")
@@ -45,8 +47,9 @@ def _backward(operator: Operator) -> Iterator[Kernel]:
                  vector_flops=2 * out.numel, elements=rows // 4)  # fmt: skip
     flops = 2 * sizes.scores * (3 * sizes.width + 2 * sizes.deep)
     read = sum(t.nbytes for t in tensors_in([operator.arguments[n] for n in ("query", "key", "value", "out")]))  # type: ignore[misc]
+    algorithm, shape = fused_attention(operator, masked=sizes.mask is not None)
     yield contraction(
-        operator, f"{sizes.fused}_backward", shape=sizes.shape, count=1, matrix_flops=flops, bytes_read=read + 2 * rows,
+        operator, f"{algorithm}_backward", shape=shape, count=1, matrix_flops=flops, bytes_read=read + 2 * rows,
         bytes_written=4 * query.numel + sum(t.nbytes for t in sizes.keys_and_values), elements=query.numel,
     )  # fmt: skip
     if query.itemsize < 4:
@@ -94,14 +97,6 @@ class _Sizes:
     def mask(self) -> TensorSpec | None:
         found: TensorSpec | None = self.operator.arguments.get("attn_bias", self.operator.arguments.get("attn_mask"))
         return found
-
-    @property
-    def fused(self) -> str:
-        return "efficient_attention" if self.mask is not None or self.query.itemsize > 2 else "flash_attention"
-
-    @property
-    def shape(self) -> Attention:
-        return Attention(self.queries, self.keys, self.width, self.batch)
 
     # -- written out -------------------------------------------------------------------------
 

@@ -240,7 +240,8 @@ def _early_batched(kernel: Kernel, model: GpuModel) -> KernelSeconds:
 
 
 def _attention_gradient(kernel: Kernel, model: GpuModel) -> KernelSeconds:
-    return attention_gradient(kernel, model, _attention(kernel, model))
+    forward = replace(kernel, algorithm=kernel.algorithm.removesuffix("_backward"))
+    return attention_gradient(kernel, model, _attention(forward, model))
 
 
 def _depthwise(kernel: Kernel, model: GpuModel) -> KernelSeconds:
