@@ -81,16 +81,13 @@ def _flop_counter_mode(node: Seen) -> Iterator[Part]:
 # -- fvcore ------------------------------------------------------------------------------------
 
 _PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "einsum")
-_NORMS = {"layer_norm": 5, "group_norm": 5, "instance_norm": 5}
+_NORMS = ("layer_norm", "group_norm", "instance_norm")
 
 
 def _fvcore(node: Seen) -> Iterator[Part]:
     """One a MAC of products and convolutions; 2 an element of batch norm, 5 of others (1 and 4 without weights)."""
-    affine = node.has("weight")
-    if node.op == "batch_norm":
-        yield node.elements_in * (2 if affine else 1), f"{NORMS}, {2 if affine else 1} an element"
-    elif node.op in _NORMS:
-        yield node.elements_in * (5 if affine else 4), f"{NORMS}, {5 if affine else 4} an element"
+    if (cost := _norm_cost(node)) is not None:
+        yield node.elements_in * cost, f"{NORMS}, {cost} an element"
     elif node.op == "adaptive_avg_pool2d":
         yield node.elements_in, f"{POOLING}, one an element of its input"
     elif node.op == "upsample_nearest2d":
@@ -101,6 +98,14 @@ def _fvcore(node: Seen) -> Iterator[Part]:
         yield from _left_out(node, 1, ATTENTION)
     elif node.macs and not (node.is_convolution or node.op in _PRODUCTS):
         yield from _left_out(node, 1, f"{LEFT_OUT}: {node.op} has no rule")
+
+
+def _norm_cost(node: Seen) -> int | None:
+    """What fvcore and calflops count for an element of a norm: less where batch norm has its statistics at hand."""
+    affine = node.has("weight")
+    if node.op == "batch_norm" and node.arguments.get("training") is not True:
+        return 2 if affine else 1
+    return (5 if affine else 4) if node.op in ("batch_norm", *_NORMS) else None
 
 
 def _timm(node: Seen) -> Iterator[Part]:
@@ -362,13 +367,10 @@ def _calflops_flops(node: Seen) -> Iterator[Part]:
         yield steps * (sum((states - 2 * gates) * h for h in hidden) + biases), RECURRENT
         return
     yield from _calflops_products(node, 2)
-    affine = node.has("weight")
     if node.is_convolution and node.has("bias"):
         yield _calflops_bias(node), BIAS
-    elif node.op == "batch_norm":
-        yield node.elements_in * (2 if affine else 1), f"{NORMS}, {2 if affine else 1} an element"
-    elif node.op in _NORMS:
-        yield node.elements_in * (5 if affine else 4), f"{NORMS}, {5 if affine else 4} an element"
+    elif (cost := _norm_cost(node)) is not None:
+        yield node.elements_in * cost, f"{NORMS}, {cost} an element"
     elif node.op in (*_PATCHED, "leaky_relu"):
         yield node.elements_in, ACTIVATIONS
     elif _is_softmax_layer(node):

@@ -37,6 +37,18 @@ class Generator(nn.Module):
         return self.layers(x)
 
 
+class Standardized(nn.Module):
+    """A convolution whose weight is standardized by batch norm in train mode, as networks without norms have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters, self.gain = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.ones(8))
+
+    def forward(self, x):
+        weight = F.batch_norm(self.filters.reshape(1, 8, -1), None, None, weight=self.gain, training=True)
+        return F.silu(F.conv2d(x, weight.reshape_as(self.filters)))
+
+
 class Tagger(nn.Module):
     """Recurrent layers of all kinds, in both directions, and a head on every step."""
 
@@ -103,6 +115,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vit_tiny": (timm("vit_tiny_patch16_224", img_size=64), PICTURE),
     "efficientnet_b0": (timm("efficientnet_b0"), PICTURE),
     "generator": (Generator, (1, 16, 4, 4)),
+    "standardized": (Standardized, (1, 3, 16, 16)),
     "tagger": (Tagger, (1, 11, 16)),
     "attending": (Attending, (1, 10, 32)),
 }
