@@ -11,6 +11,7 @@ from costmodel.explain.chains import readers, source
 from costmodel.explain.rule import Finding, listed, rule
 from costmodel.formulas import is_free
 from costmodel.kernels import Kernel
+from costmodel.tensor import TensorSpec
 from costmodel.units import format_bytes, format_percent, format_seconds
 
 __all__ = ["foldable_norms", "squeeze_excitations"]
@@ -184,7 +185,7 @@ def weights_at_small_batch(case: Case) -> Iterator[Finding]:
     for start in case.starts:
         weight = case.arguments(start.node).get("weight")
         slot = case.analysis.timeline[start.position]
-        if weight is None or not start.kernel.matrix_flops or slot.memory_s <= slot.compute_s:
+        if not isinstance(weight, TensorSpec) or not start.kernel.matrix_flops or slot.memory_s <= slot.compute_s:
             continue
         stored = start.kernel.bytes_read
         activations = sum(spec.numel for spec in case.outputs(start.node))  # type: ignore[misc]
