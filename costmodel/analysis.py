@@ -251,8 +251,8 @@ class Analysis:
         None where the batch cannot change or nobody knows the machine's memory. Batches are evaluated on the traces in
         hand.
         """
-        if "batch" not in self.record.symbols or self.memory.usable_bytes is None:
-            return None
+        if "batch" not in (self.record.general or self.record).symbols or self.memory.usable_bytes is None:
+            return None  # a step of one sample that copies less than others keeps the graph of the others beside it
         here = self.in_hand()
 
         def spare(batch: int) -> float:

@@ -290,7 +290,8 @@ def _explain(module: nn.Module, error: Exception, doing: str) -> str:
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "
     if "Expected more than 1 value per channel" in what:
         what += "\n  batch normalization in train mode needs several values: give a larger batch (--batch N)"
-    return f"the {doing} of {type(module).__name__} failed\n  {where}\n  {kind}{what}"
+    lines = [where] if kind or where != _NO_LINE else []  # costmodel's own words need none
+    return "\n  ".join([f"the {doing} of {type(module).__name__} failed", *lines, f"{kind}{what}"])
 
 
 def _ways(error: Exception) -> Iterator[str]:
@@ -302,12 +303,15 @@ def _ways(error: Exception) -> Iterator[str]:
     yield "  or fix the branch with an argument, or analyze the submodule that does the work"
 
 
+_NO_LINE = "(no line of the model is involved)"
+
+
 def _model_line(error: BaseException) -> str:
     """The innermost line that is the model's own, not torch's and not ours."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(_PACKAGES) and not f.filename.startswith("<")]
     if not own:
-        return "(no line of the model is involved)"
+        return _NO_LINE
     frame = own[-1]
     source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
     return f"at {_short(frame.filename)}:{frame.lineno}, in {frame.name}: {source}"

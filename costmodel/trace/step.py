@@ -103,6 +103,7 @@ class StepRecorder(Recorder):
         """
         leaves = pytree.tree_leaves(result)
         self._put_out = [self.lookup(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        self.doing = "loss"
         loss, note = loss_of(result, self.own_loss, self._target)
         self.note(note)
         if not loss.requires_grad:

@@ -294,3 +294,17 @@ def test_what_a_checkpoint_runs_again_runs_in_the_autocast_of_the_first_time():
             found["forward" if node.phase.value == "forward" else "again"].append((kernel.algorithm, kernel.dtype))
     assert found["again"] == found["forward"] and len(found["again"]) == 2
     assert {dtype for _, dtype in found["again"]} == {"fp16"}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_in_training_whose_weight_is_a_list_are_explained(kind):
+    class Sequences(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = kind(64, 64, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    found = costmodel.analyze(Sequences(), torch.empty(2, 4, 64), hw="a100", phase="training")
+    assert found.findings

@@ -111,7 +111,27 @@ def test_a_70b_model_in_bf16_is_larger_than_131_gib_and_fits_no_card_of_80_gb(tm
     for found in (first, first.at(hw="a100"), first.at(hw="h100-pcie-80gb")):
         assert found.totals.peak_memory_bytes > 131 * GIB
         assert found.totals.fits is False
-        assert found.max_batch() in (0, None)
+        assert found.max_batch() == 0
+
+
+class _WithToken(nn.Module):
+    """A token that is repeated for each sample: of one sample, autograd has nothing to sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.zeros(1, 1, 64)), nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.layer(torch.cat([self.token.expand(len(x), -1, -1), x], 1))
+
+
+def test_the_largest_batch_is_found_from_a_step_of_one_sample_that_copies_less_than_others():
+    found = costmodel.analyze(_WithToken(), torch.empty(1, 196, 64), hw="t4", phase="training")
+    assert not found.record.symbols
+    most = found.max_batch()
+    assert most == found.at(batch=64).max_batch()
+    assert found.at(batch=most).totals.fits
+    assert not found.at(batch=most + 1).totals.fits
 
 
 def test_what_lies_there_at_the_peak_adds_up_but_for_the_rounding_of_blocks(resnet50):

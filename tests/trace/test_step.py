@@ -427,3 +427,18 @@ def test_flex_attention_in_training_is_refused_in_a_sentence():
 
     with pytest.raises(CostmodelError, match="backward pass of flex_attention is not modelled"):
         step_of(Attention(), torch.zeros(2, 128, 32))
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [(nn.ReLU(), "no output depends on a parameter that takes a gradient"), (nn.Embedding(3, 4), "")],
+)
+def test_what_cannot_be_trained_is_said_without_a_word_of_lines(module, why):
+    tokens = torch.zeros(2, 3, dtype=torch.int64) if isinstance(module, nn.Embedding) else torch.zeros(2, 3)
+    if not why:
+        module.weight.requires_grad_(False)
+    with pytest.raises(CostmodelError) as raised:
+        step_of(module, tokens)
+    first, second = str(raised.value).splitlines()
+    assert first == f"the loss of {type(module).__name__} failed"
+    assert why in second
