@@ -69,6 +69,8 @@ class OpGraph:
     buffer_bytes_of: dict[str, int] = field(default_factory=dict)
     """The same of its buffers."""
     gradients: dict[str, int] = field(default_factory=dict)
+    let_go: dict[int, int] = field(default_factory=dict, compare=False)
+    """Storage -> the last node during which Python still held a tensor in it, of a run without autograd."""
     """Of a training step: name of each parameter that is trained -> the tensor that ends as its gradient."""
     notes: tuple[str, ...] = ()
     assumed: tuple[Assumption, ...] = ()
@@ -108,6 +110,7 @@ class OpGraph:
             parameter_bytes_of=self.parameter_bytes_of,
             buffer_bytes_of=self.buffer_bytes_of,
             gradients=self.gradients,
+            let_go=self.let_go,
             notes=self.notes,
             assumed=self.assumed,
             executed=self.executed,

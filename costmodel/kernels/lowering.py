@@ -171,6 +171,7 @@ class _Lowering:
             structure.launches(of_key),
             stored_bytes(self.graph, structure.storage_scale) + structure.copies.nbytes(self.graph),
             held=structure.copies.held,
+            by_python=True,
         )
 
     def _kernels(self, structure: _Structure) -> Iterable[tuple[Kernel, ...]]:

@@ -100,6 +100,8 @@ class KernelPlan:
     notes: tuple[str, ...] = ()
     held: frozenset[int] = frozenset()
     """Storages of the run that live to its end, whoever touches them last."""
+    by_python: bool = False
+    """Whether Python calls operator by operator, so that its variables hold what they name."""
 
 
 def storages_of(graph: OpGraph, nodes: Iterable[int]) -> tuple[tuple[Read, ...], tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import groupby
 from typing import NamedTuple
 
@@ -28,11 +30,12 @@ class Lifetime(NamedTuple):
 def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
     """For each launch the storages of the step whose life begins and ends with it.
 
-    What the graph puts out and gradients of parameters live to the end of the step; so do the copies of weights that
-    autocast keeps, in training no longer than somebody reads them once the forward pass, and autocast with it, is over.
-    Inputs, parameters, buffers and the optimizer's state lie in memory before the step and after it; keys and values
-    that a step of writing finds are there when it begins, and gone once their longer copies are made. Sizes do not
-    matter, so that the answer is kept for the launches of a plan.
+    A storage lives from the first launch that touches it to the last, and, run by Python, as long as a variable there
+    holds it. What the graph puts out and gradients of parameters live to the end of the step; so do the copies of
+    weights that autocast keeps, in training no longer than somebody reads them once the forward pass, and autocast with
+    it, is over. Inputs, parameters, buffers and the optimizer's state lie in memory before the step and after it; keys
+    and values that a step of writing finds are there when it begins, and gone once their longer copies are made. Sizes
+    do not matter, so that the answer is kept for the launches of a plan.
     """
     kept: dict[int, tuple[tuple[Launch, ...], list[Lifetime]]] = graph.memo.setdefault("lifetimes", {})
     known = kept.get(id(plan.launches))
@@ -64,6 +67,8 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
         last |= {storage: max(last[storage], forward_ends) for storage in plan.held if storage in last}
     else:
         kept |= plan.held
+    if plan.by_python:
+        last |= _held_longer(plan, graph, last)
     allocated: list[list[int]] = [[] for _ in plan.launches]
     freed: list[list[int]] = [[] for _ in plan.launches]
     for storage, index in first.items():
@@ -72,6 +77,16 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
         if storage not in kept:
             freed[index].append(storage)
     return [Lifetime(tuple(a), tuple(f)) for a, f in zip(allocated, freed, strict=True)]
+
+
+def _held_longer(plan: KernelPlan, graph: OpGraph, last: Mapping[int, int]) -> dict[int, int]:
+    """Storages that a variable of Python's keeps beyond the last launch that touches them -> the last launch that it
+    keeps them for: a block's input, say, while the block runs."""
+    if not graph.let_go:
+        return {}
+    launched = [launch.nodes[0] for launch in plan.launches]
+    found = {storage: bisect_right(launched, node) - 1 for storage, node in graph.let_go.items() if storage in last}
+    return {storage: index for storage, index in found.items() if index > last[storage]}
 
 
 def occupancy(plan: KernelPlan, graph: OpGraph, allocator: Allocator) -> list[float]:

@@ -225,6 +225,7 @@ def record(
         except ForwardError as error:
             error.until = recorder.trace
             raise
+        recorder.ends()
         recorder.trace.assumed = recorder.checks.assumed
         recorder.trace.outputs = [recorder.lookup(t) for t in _output_tensors(result)]
     if isinstance(recorder, StepRecorder):

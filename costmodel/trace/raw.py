@@ -82,6 +82,8 @@ class RawTrace:
     assumed: tuple[Assumption, ...] = ()
     asks_batch: bool = False
     gradients: dict[str, int] = field(default_factory=dict)
+    let_go: dict[int, int] = field(default_factory=dict)
+    """Storage -> the last operator during which Python still held a tensor in it, where that was seen to end."""
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -9,7 +9,9 @@ No hook is placed on the user's module. What it asks of the device is answered b
 
 from __future__ import annotations
 
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,6 +85,9 @@ class Recorder(TorchDispatchMode):
         self._index: dict[int, int] = {}
         self._identity, self._keep = self.substrate.identity, self.substrate.keep
         self._kept: list[Any] = []  # what holds the identities of all tensors so far
+        self.watches_holders = isinstance(self.substrate, MetaSubstrate)
+        self._times_kept: Counter[int] = Counter()  # id of a result -> how often it is in _kept
+        self._watched: list[tuple[int, int]] = []  # (place in _kept, storage) of results that Python may still hold
         self._storages: dict[int, int] = {}
         self._last_write: dict[int, int] = {}
         self._made: dict[int, tuple[Any, Any]] = {}
@@ -99,6 +104,9 @@ class Recorder(TorchDispatchMode):
         self.trace.tensors.append(RawTensor(shape, strides, dtype_name(tensor.dtype), storage, producer, role, name))
         self._index[self._identity(tensor)] = index
         self._kept.append(self._keep(tensor))
+        if role == "activation":
+            self._times_kept[id(tensor)] += 1
+            self._watched.append((len(self._kept) - 1, storage))
         return index
 
     def _storage(self, tensor: torch.Tensor, role: str) -> int:
@@ -149,6 +157,7 @@ class Recorder(TorchDispatchMode):
             # (its dropout clones in eval mode, the real one returns its input).
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+        self._notice_what_was_let_go()
         if self.guard is not None:
             self.guard.before(schema.op, schema.names, args, kwargs, self.modules[-1][0], len(self.trace.nodes))
         try:
@@ -161,6 +170,26 @@ class Recorder(TorchDispatchMode):
             else:
                 self.record(schema, call)
         return call.result
+
+    def _notice_what_was_let_go(self) -> None:
+        """Note the results that nobody but the recorder holds any more: a caller's variables keep what its callee has
+        long read. Without autograd, which holds tensors unseen, that is when their memory is free."""
+        if not self.watches_holders:  # with autograd or in a real run more than Python's references keep results
+            return
+        kept, own, last = self._kept, self._times_kept, len(self.trace.nodes) - 1
+        # The recorder's own references are those of its list, and the argument of getrefcount.
+        held = [pair for pair in self._watched if sys.getrefcount(kept[pair[0]]) > own[id(kept[pair[0]])] + 1]
+        if len(held) < len(self._watched):
+            here = {storage for _, storage in held}
+            for storage in {storage for _, storage in self._watched} - here:
+                self.trace.let_go[storage] = last
+            self._watched = held
+
+    def ends(self) -> None:
+        """The forward pass is over: what was held when its last operator began was held to its end."""
+        if self.watches_holders:
+            last = len(self.trace.nodes) - 1
+            self.trace.let_go |= {storage: last for _, storage in self._watched}
 
     def is_handed_over(self, tensor: torch.Tensor) -> bool:
         """Whether a detach is a factory's own: torch detaches what a factory has made where somebody else, here the
@@ -275,6 +304,8 @@ class Recorder(TorchDispatchMode):
         del trace.nodes[mark.nodes :], trace.tensors[mark.tensors :], trace.storages[mark.storages :]
         self._index, self._storages = dict(mark.tensor_ids), dict(mark.storage_ids)
         self._last_write = dict(mark.last_write)
+        self._watched = [pair for pair in self._watched if pair[1] < mark.storages]
+        trace.let_go = {storage: node for storage, node in trace.let_go.items() if storage < mark.storages}
 
     def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """What a tensor holds, or None where that is not known."""

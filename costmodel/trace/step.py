@@ -50,6 +50,7 @@ class StepRecorder(Recorder):
         register()
         self._forward_of: dict[int, int] = {}  # autograd's number of a call -> its node
         self._is_backward = False
+        self.watches_holders = False
         self._put_out: list[int] = []  # what the forward pass gave
 
     # -- whose call ----------------------------------------------------------------------------
