@@ -182,6 +182,7 @@ RUN: dict[str, Callable[[nn.Module, torch.Tensor], int]] = {
 
 def printed(tool: str, module: nn.Module, x: torch.Tensor) -> int:
     """What a tool prints for a copy of the model; its own talk is swallowed."""
+    make_importable()  # ptflops and calflops import torchvision
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         return RUN[tool](copy.deepcopy(module), x)
