@@ -28,8 +28,8 @@ def render(
 
     ``by``, ``top`` (None or 0: all) and ``columns`` shape the rows of an analysis; data formats always
     hold all rows and columns. ``style`` is a :class:`~costmodel.report.as_terminal.TerminalStyle`.
-    Several analyses are one page that compares their machines; JSON and CSV hold each of them whole. HTML of one is a
-    page to be explored, unless its rows are kernels or ``columns`` are named: then it is the static one.
+    Several analyses are one page that compares their machines; JSON and CSV hold each of them whole. HTML is a
+    page to be explored, unless rows are kernels or ``columns`` are named: then it is a static one.
     Raises InputError for an unknown format, grouping or column.
     """
     _check_format(format)
@@ -40,10 +40,11 @@ def render(
         return _timeline(contents, are_documents)
     if format == "json":
         return _json(contents, several, are_documents, by)
-    if format == "html" and not are_documents and len(contents) == 1 and by != "kernel" and columns is None:
-        from costmodel.report.explorer import analysis_page
+    if format == "html" and not are_documents and contents and by != "kernel" and columns is None:
+        from costmodel.report.explorer import explorer_page
 
-        return analysis_page(contents[0])
+        if page := explorer_page(contents):
+            return page
     if not are_documents:
         contents = _documents(contents, format, by, top, columns)
     return _text(contents, format, style)

@@ -64,7 +64,7 @@ class Reader(HTMLParser):
 
 
 def data_of(page: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    return json.loads(re.search(r'<script type="application/json" class="data">(.*?)</script>', page, re.S).group(1))
 
 
 def test_the_page_is_well_formed_fetches_nothing_and_no_name_is_markup(page):
@@ -130,7 +130,7 @@ def shown(request, browser, page, tmp_path):
 
 def names(tab) -> list[str]:
     """The first cells of the table as they read, without their marks of folding."""
-    return [text.strip("▾▸ \n") for text in tab.locator("#modules tbody tr td:first-child").all_inner_texts()]
+    return [text.strip("▾▸ \n") for text in tab.locator(".modules tbody tr td:first-child").all_inner_texts()]
 
 
 def test_names_are_text_and_the_page_follows_the_scheme(shown):
@@ -145,17 +145,17 @@ def test_names_are_text_and_the_page_follows_the_scheme(shown):
 
 
 def test_headings_sort_within_modules(shown, analysis):
-    shown.click("#fold")
+    shown.click(".fold")
     top = ["small", "large", EVIL]
     assert [name for name in names(shown) if name in top] == top  # as the model runs
     by_time = {row.module.partition(".")[0]: 0.0 for row in analysis.rows()}
     for row in analysis.rows():
         by_time[row.module.partition(".")[0]] += row.latency_s
-    head = shown.locator("#modules th", has_text="time").locator("button")
+    head = shown.locator(".modules th", has_text="time").locator("button")
     head.click()
     longest = sorted(top, key=lambda name: -by_time[name])
     assert [name for name in names(shown) if name in top] == longest
-    assert shown.locator("#modules th[aria-sort=descending]").inner_text().startswith("time")
+    assert shown.locator(".modules th[aria-sort=descending]").inner_text().startswith("time")
     head.click()
     assert [name for name in names(shown) if name in top] == longest[::-1]
     head.click()
@@ -163,44 +163,67 @@ def test_headings_sort_within_modules(shown, analysis):
 
 
 def test_modules_fold_and_a_filter_finds_operators(shown):
-    shown.click("#fold")
+    shown.click(".fold")
     folded = len(names(shown))
-    shown.locator("#modules button[aria-label='fold large']").click()
+    shown.locator(".modules button[aria-label='fold large']").click()
     assert len(names(shown)) == folded + 3
     assert names(shown)[names(shown).index("large") + 1] == "0 conv2d"
-    shown.click("#unfold")
-    shown.check("#flat")
+    shown.click(".unfold")
+    shown.check(".flat")
     assert len(names(shown)) == len(data_of(shown.content())["ops"]["name"])
-    shown.fill("#filter", "large.1")
+    shown.fill(".filter", "large.1")
     assert names(shown) == ["large.1 batch_norm"]
-    assert "1 of " in shown.inner_text("#shown")
+    assert "1 of " in shown.inner_text(".shown")
 
 
 def test_dots_causes_and_the_timeline_tell_more_when_they_are_pointed_at(shown):
     tip = shown.locator(".tip")
-    shown.locator("#roofline circle").first.hover(force=True)
+    shown.locator(".roofline circle").first.hover(force=True)
     assert "of its roof" in tip.inner_text() and tip.is_visible()
-    shown.locator("#causes .step").first.hover()
+    shown.locator(".causes .step").first.hover()
     assert "FLOPs alone" in tip.inner_text()
-    lanes = shown.locator("#lanes")
+    lanes = shown.locator(".lanes")
     lanes.scroll_into_view_if_needed()
     box = lanes.bounding_box()
     shown.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 10)
     assert tip.is_visible() and "from" in tip.inner_text()
-    before = shown.evaluate("document.getElementById('lanes').toDataURL()")
-    shown.click("#zoom-in")
-    assert shown.evaluate("document.getElementById('lanes').toDataURL()") != before
-    shown.click("#zoom-all")
+    before = shown.evaluate("document.querySelector('.lanes').toDataURL()")
+    shown.click(".zoom-in")
+    assert shown.evaluate("document.querySelector('.lanes').toDataURL()") != before
+    shown.click(".zoom-all")
     shown.mouse.move(5, 5)
-    assert shown.evaluate("document.getElementById('lanes').toDataURL()") == before
+    assert shown.evaluate("document.querySelector('.lanes').toDataURL()") == before
 
 
 def test_a_dot_leads_to_its_operator(shown):
-    shown.locator("#roofline circle").first.click(force=True)
-    wanted = shown.input_value("#filter")
+    shown.locator(".roofline circle").first.click(force=True)
+    wanted = shown.input_value(".filter")
     assert wanted and names(shown)
 
 
 def test_a_narrow_window_scrolls_the_table_and_nothing_else(shown):
     shown.set_viewport_size({"width": 420, "height": 800})
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_of_several_runs_one_is_chosen(browser, analysis, tmp_path):
+    path = tmp_path / "runs.html"
+    path.write_text(render([analysis, analysis.at(hw="t4"), analysis.at(hw="i9-10940x")], "html"), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("html[data-ready=true]", state="attached")
+    assert tab.locator("section.run:visible").count() == 1
+    lanes = []
+    for number in range(3):
+        tab.select_option("#run", index=number)
+        section = tab.locator("section.run:visible")
+        assert section.locator("circle").count() and section.locator(".modules tbody tr").count()
+        lanes.append(section.locator(".tile b").first.inner_text())
+    tab.select_option("#run", index=0)
+    assert tab.locator("section.run:visible .tile b").first.inner_text() == lanes[0]
+    assert len(set(lanes)) == 3 and said == []
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.close()

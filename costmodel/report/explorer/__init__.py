@@ -1,4 +1,4 @@
-"""The page of one analysis that can be explored: one HTML file, its data, styles and scripts inside, no network.
+"""The page of an analysis that can be explored, or of several: one HTML file with data and scripts, and no network.
 
 ``page.css`` and ``page.js`` are written by hand and ship with the package. What they show is in a block of JSON; names
 reach the page as text alone, and a policy in its head forbids it to fetch anything.
@@ -14,16 +14,16 @@ from typing import Any
 from costmodel.explain import CAUSES, Split, split
 from costmodel.explain.kinds import KINDS, kind_of
 from costmodel.report.as_html import html_fragment
-from costmodel.report.document import Document, KeyValues
+from costmodel.report.document import Document, KeyValues, Table
 from costmodel.report.escape import for_html, visible
 from costmodel.report.figures import COLOURS
 from costmodel.report.model_figures import roofs_of
 from costmodel.report.perfetto.calls import calls_of
-from costmodel.report.summary import PREDICTED, conditions, coverage_sentence, summary_facts
+from costmodel.report.summary import PREDICTED, conditions, coverage_sentence, machines_document, summary_facts
 from costmodel.report.text import module_spans
 from costmodel.units import format_bytes, format_count, format_quantity, format_seconds
 
-__all__ = ["MOST_BYTES", "analysis_page"]
+__all__ = ["MOST_BYTES", "explorer_page"]
 
 #: No page is larger [B]: of a model with very many operators it leaves out shapes and what tooltips say.
 MOST_BYTES = 3_000_000
@@ -34,18 +34,22 @@ _LEVELS = 3
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def analysis_page(analysis: Any) -> str:
-    """The whole page, as HTML text of less than :data:`MOST_BYTES`."""
-    found = split(analysis)
-    page = _page(analysis, found, in_detail=True)
-    return page if len(page.encode()) < MOST_BYTES else _page(analysis, found, in_detail=False)
+def explorer_page(analyses: Sequence[Any]) -> str | None:
+    """The whole page, as HTML text of less than :data:`MOST_BYTES`: one analysis, or several of one model (machines,
+    modes) to choose from, below a table of them. None where it would be larger even without details."""
+    found = [split(analysis) for analysis in analyses]
+    for in_detail in (True, False):
+        page = _page(analyses, found, in_detail)
+        if len(page.encode()) < MOST_BYTES:
+            return page
+    return None
 
 
-def _page(analysis: Any, found: Split, *, in_detail: bool) -> str:
-    title = f"{analysis.model.name} on {analysis.hardware.title}"
-    data = json.dumps(_data(analysis, found, in_detail), separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    for sign in "<>&":
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
+def _page(analyses: Sequence[Any], splits: Sequence[Split], in_detail: bool) -> str:
+    first = analyses[0]
+    titles = [f"{analysis.model.name} on {analysis.hardware.title}" for analysis in analyses]
+    title = titles[0] if len(analyses) == 1 else f"{first.model.name} in {len(analyses)} runs"
+    runs = [_run(analysis, found, in_detail) for analysis, found in zip(analyses, splits, strict=True)]
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -57,34 +61,59 @@ def _page(analysis: Any, found: Split, *, in_detail: bool) -> str:
 {_file("page.css")}</style>
 </head>
 <body>
-<header><div><h1>{for_html(title)}</h1><p>{for_html(conditions(analysis))}</p></div>
+<header><div><h1>{for_html(title)}</h1><p>{for_html(conditions(*analyses))}</p></div>
 <button id="theme" title="light or dark">dark</button></header>
-{_tiles(analysis)}
-<h2>Where the time goes</h2>
-<div id="bounds"></div><br>
-<div id="kinds"></div><br>
-<div id="phases"></div>
-{_findings(analysis)}
-<h2>From FLOPs to time</h2>
-<div class="charts">
-<figure><figcaption>{for_html(_alone(found))}</figcaption><div id="causes"></div></figure>
-<figure><figcaption>{for_html(_under_roofs(analysis))}</figcaption><div id="roofline"></div></figure>
-</div>
-<h2>Timeline</h2>
-<figure><div class="tools"><button id="zoom-in">+</button><button id="zoom-out">−</button>
-<button id="zoom-all">all</button><span class="note">wheel or + − zooms, drag or arrows move, double click shows all
-</span></div><canvas id="lanes" tabindex="0" aria-label="timeline of the step"></canvas></figure>
-<h2 id="table">By module</h2>
-<div class="tools"><input type="search" id="filter" placeholder="filter: layer3 conv2d" aria-label="filter">
-<button id="unfold">unfold all</button><button id="fold">fold all</button>
-<label class="note"><input type="checkbox" id="flat"> operators alone</label><span class="note" id="shown"></span></div>
-<div class="scroll"><table id="modules"></table></div>
-{_notes(analysis)}
-<script type="application/json" id="data">{data}</script>
+{_choice(analyses)}{"".join(runs)}
 <script>
 {_file("page.js")}</script>
 </body>
 </html>
+"""
+
+
+def _choice(analyses: Sequence[Any]) -> str:
+    """A table of several runs, and the list to choose one from."""
+    if len(analyses) == 1:
+        return ""
+    table = next(block for block in machines_document(analyses).blocks if isinstance(block, Table))
+    body = html_fragment(Document("", (table,))).partition("</h1>")[2]
+    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    options = "".join(
+        f"<option>{for_html(f'{analysis.hardware.title}, {analysis.execution.engine}')}</option>"
+        for analysis in analyses
+    )
+    return f'{body}<h2><label>Look at <select id="run">{options}</select></label></h2>'
+
+
+def _run(analysis: Any, found: Split, in_detail: bool) -> str:
+    """The section of one analysis, with its data."""
+    data = json.dumps(_data(analysis, found, in_detail), separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    for sign in "<>&":
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return f"""<section class="run">
+{_tiles(analysis)}
+<h2>Where the time goes</h2>
+<div class="bounds"></div><br>
+<div class="kinds"></div><br>
+<div class="phases"></div>
+{_findings(analysis)}
+<h2>From FLOPs to time</h2>
+<div class="charts">
+<figure><figcaption>{for_html(_alone(found))}</figcaption><div class="causes"></div></figure>
+<figure><figcaption>{for_html(_under_roofs(analysis))}</figcaption><div class="roofline"></div></figure>
+</div>
+<h2>Timeline</h2>
+<figure><div class="tools"><button class="zoom-in">+</button><button class="zoom-out">−</button>
+<button class="zoom-all">all</button><span class="note">wheel or + − zooms, drag or arrows move, double click shows all
+</span></div><canvas class="lanes" tabindex="0" aria-label="timeline of the step"></canvas></figure>
+<h2 class="table">By module</h2>
+<div class="tools"><input type="search" class="filter" placeholder="filter: layer3 conv2d" aria-label="filter">
+<button class="unfold">unfold all</button><button class="fold">fold all</button>
+<label class="note"><input type="checkbox" class="flat"> operators alone</label><span class="note shown"></span></div>
+<div class="scroll"><table class="modules"></table></div>
+{_notes(analysis)}
+<script type="application/json" class="data">{data}</script>
+</section>
 """
 
 
