@@ -39,8 +39,14 @@ BLOCKED_GROUP_CHANNELS = 8
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution"}
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_CONVOLUTION_GRADIENTS = {"convolution_backward", "mkldnn_convolution_backward"}
 _PRODUCTS = LINEAR | {"addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot", "_int_mm"}
-_ATTENTION = {"scaled_dot_product_attention", "flex_attention"}
+_ATTENTION = {
+    "scaled_dot_product_attention",
+    "flex_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+}
 
 
 def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
@@ -49,6 +55,8 @@ def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
         return ()
     if operator.name in CONVOLUTIONS:
         return tuple(convolution_kernels(operator))
+    if operator.name in _CONVOLUTION_GRADIENTS:
+        return tuple(_convolution_gradients(operator))
     if operator.name in _PRODUCTS:
         return tuple(_matrix_product(operator))
     if operator.name in _ATTENTION:
@@ -110,6 +118,48 @@ def _contraction(operator: Operator, algorithm: str, shape: Shape = LOOP) -> Ker
     return operator.kernel(algorithm, matrix_flops=flops, shape=shape, **units(operator, "gemm"))
 
 
+def _convolution_gradients(operator: Operator) -> Iterator[Kernel]:
+    """oneDNN's backward by data and by weights, each with reorders of its own of what it does not take as it lies, and
+    a sum over pixels for the bias (aten/src/ATen/native/mkldnn/Conv.cpp)."""
+    arguments = operator.arguments
+    x, weight, gradient = operator.input, arguments["weight"], arguments["grad_output"]
+    wants = tuple(arguments.get("output_mask") or (True, True, True))
+    last = is_channels_last(x) or is_channels_last(gradient)
+    blocked = not last and not _has_ragged_groups(operator, weight)
+    algorithm = algorithm_of("aten.convolution", arguments)
+    groups: int = arguments.get("groups", 1)
+    taps, access = product(weight.shape[2:]), "channels_last" if last else "elementwise"
+    positions = x if arguments.get("transposed") else gradient  # a filter is applied at each of these
+    work = operator.kernel(
+        algorithm, matrix_flops=2 * positions.numel * product(weight.shape[1:]), vector_flops=0, count=1, access=access,
+        **units(operator, "gemm"),
+    )  # fmt: skip
+    if wants[0]:
+        if blocked:
+            yield _reordered(operator, gradient)
+        yield moved(operator, weight, "reorder_weights")
+        shape = Product(
+            x.numel // x.shape[1], weight.shape[1], weight.shape[0] // groups * taps, groups, weight.itemsize
+        )  # type: ignore[arg-type]
+        yield replace(work, shape=Convolution(shape), elements=x.numel, bytes_read=gradient.nbytes + weight.nbytes,
+                      bytes_written=x.nbytes)  # type: ignore[arg-type]  # fmt: skip
+        if blocked:
+            yield _reordered(operator, x)
+    if wants[1]:
+        if blocked:
+            yield _reordered(operator, x)
+            yield _reordered(operator, gradient)
+        shape = Product(weight.shape[1] * taps, weight.shape[0] // groups, gradient.numel // gradient.shape[1], groups,
+                        weight.itemsize)  # type: ignore[arg-type]  # fmt: skip
+        read = gradient.nbytes + x.nbytes
+        yield replace(work, shape=Convolution(shape), elements=weight.numel, bytes_read=read,
+                      bytes_written=weight.nbytes, inside=bool(wants[0]))  # type: ignore[arg-type]  # fmt: skip
+        yield moved(operator, weight, "reorder_weights")
+    if wants[2]:
+        yield Kernel(operator.op, "reduction", access="reduction", bytes_read=gradient.nbytes, elements=gradient.numel,
+                     bytes_written=gradient.shape[1] * gradient.itemsize)  # type: ignore[arg-type]  # fmt: skip
+
+
 def moved(operator: Operator, spec: TensorSpec, algorithm: str) -> Kernel:
     """Every element of ``spec`` read once and written once in another order, inside the operator's call."""
     nbytes: int = spec.nbytes  # type: ignore[assignment]
@@ -169,6 +219,12 @@ def _plain(operator: Operator) -> Iterator[Kernel]:
     elif algorithm == "elementwise" and not in_order(operator):
         algorithm = "strided_elementwise"
     taps = window_elements(operator)
+    if "pool" in operator.name and operator.name.endswith("_backward"):
+        # A pass over the gradients: a maximum has one place to go to, an average each pixel of its window.
+        places = 1 if "max" in operator.name else max(taps, 1)
+        elements = operator.arguments["grad_output"].numel * places
+        yield operator.kernel("copy", shape=LOOP, access=access, elements=elements)
+        return
     shape = Pooling(taps, is_channels_last(operator.out)) if taps else LOOP
     yield operator.kernel(algorithm, shape=shape, access=access)
 

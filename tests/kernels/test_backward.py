@@ -195,3 +195,25 @@ def test_every_sheet_of_backward_formulas_says_how_its_operators_work() -> None:
         if sheet.startswith("backward_"):
             sheets[sheet] = algorithm_of(op, {})
     assert sheets and not any(algorithm.startswith("backward") for algorithm in sheets.values())
+
+
+# -- a CPU -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cpu_reorders_what_each_of_the_two_gradients_reads():
+    net = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), nn.Conv2d(C, K, 3, padding=1, bias=False), nn.ReLU())
+    found = analysis(net, IMAGE, dtype="fp32", layout="nchw", hw="xeon-6148")
+    run = kernels(found, "convolution_backward")[:8]
+    assert [k.algorithm for k in run] == [
+        "reorder_activations", "reorder_weights", "implicit_gemm", "reorder_activations",  # dy and w in, dx out
+        "reorder_activations", "reorder_activations", "implicit_gemm", "reorder_weights",  # x and dy in, dw out
+    ]  # fmt: skip
+    assert [k.matrix_flops for k in run if k.matrix_flops] == [2 * Y * C * 9] * 2
+    assert sum(k.starts for k in run) == 1  # one call of PyTorch's
+
+
+def test_a_gradient_through_a_maximum_walks_the_maxima():
+    net = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), nn.MaxPool2d(2), nn.ReLU())
+    found = analysis(net, IMAGE, dtype="fp32", layout="nchw", hw="xeon-6148")
+    (pool,) = kernels(found, "max_pool2d_with_indices_backward")
+    assert pool.elements == X // 4
