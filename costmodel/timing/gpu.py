@@ -36,6 +36,7 @@ from costmodel.timing.gradients import (
     grouped_direct,
     half_atomics,
     weight_gradient,
+    with_splits,
 )
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.power import Power
@@ -58,8 +59,9 @@ class GpuModel:
         self.clock = Clock.of(hardware, constants.clock)
         self.attention = {kernels.name: kernels for kernels in hardware.gpu.attention}
         self.power = Power(hardware, constants.power)
-        #: Products whose long sums are split as far as it takes to fill the machine.
+        #: Products whose long sums are split as far as it takes to fill the machine, by every library.
         self.deep_products = replace(constants.products, split_max=constants.gradients.weight_split_max)
+        self.splitting = with_splits(self.implicit)
         self.convolved = lru_cache(maxsize=_MOST_KNOWN)(self._convolved)
         #: Energy of what a kernel executes, at the reference voltage [J].
         self.switched_j = lru_cache(maxsize=_MOST_KNOWN)(self._switched_j)
@@ -166,17 +168,19 @@ def _lane_cycles(kernel: Kernel, model: GpuModel) -> float:
 def product_time(kernel: Kernel, model: GpuModel) -> GemmTime | None:
     """The time and the tiles of a kernel that runs as matrix products; None for other shapes."""
     product, constants = product_of(kernel.shape), model.constants.products
+    machine = model.implicit if isinstance(kernel.shape, Convolution) else model.products
     if product is None:
         return None
     if kernel.algorithm == "implicit_gemm_wgrad":  # groups stand side by side, so that their sums are split as one's
         product, constants = replace(product, n=product.n * product.batch, batch=1), model.deep_products
+        machine = model.splitting
     return gemm_time(
         product.m,
         product.n,
         product.k,
         product.batch,
         dtype=kernel.algorithm if kernel.algorithm in model.products.engines else kernel.dtype,
-        hw=model.implicit if isinstance(kernel.shape, Convolution) else model.products,
+        hw=machine,
         traffic_bytes=kernel.bytes,
         row_reuse=row_reuse(kernel, model),
         constants=constants,

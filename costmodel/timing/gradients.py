@@ -7,7 +7,7 @@ otherwise. What streams (activations, normalizations, pooling) is timed as it is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.kernels.plan import Kernel
@@ -16,6 +16,7 @@ from costmodel.timing.convolution import convolution_time, eligible
 from costmodel.timing.timeline import KernelSeconds
 
 if TYPE_CHECKING:
+    from costmodel.timing.gemm_machine import GemmMachine
     from costmodel.timing.gpu import GpuModel
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "grouped_direct",
     "half_atomics",
     "weight_gradient",
+    "with_splits",
 ]
 
 
@@ -93,6 +95,14 @@ def data_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> Ke
     found = model.convolved(window)
     compute_s = found.compute_s / constants.lanes_data_share
     return KernelSeconds(compute_s, found.memory_s, found.fixed_s, serial_s=found.transform_s)
+
+
+def with_splits(machine: GemmMachine) -> GemmMachine:
+    """The machine with kernels that split k, as those of weight gradients do in every library."""
+    engines = {
+        name: replace(engine, kernels=replace(engine.kernels, splits=True)) for name, engine in machine.engines.items()
+    }
+    return replace(machine, engines=engines)
 
 
 def weight_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> KernelSeconds:

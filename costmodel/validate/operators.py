@@ -128,6 +128,14 @@ def _conv2d(row: OperatorRow, *, bias: bool) -> _Call:
     return _Call("aten.conv2d", tensors, (batch, out, *sizes), arguments)
 
 
+def _conv2d_backward_weight(row: OperatorRow) -> _Call:
+    """The gradient of weight[O, C/groups, kH, kW] of a convolution of input[N, C, H, W]."""
+    forward = _conv2d(row, bias=False)
+    tensors = {"grad_output": forward.out, "input": row.input, "*weight": row.other}
+    arguments = {"bias_sizes": None, **forward.arguments, "transposed": False, "output_padding": (0, 0)}
+    return _Call("aten.convolution_backward", tensors, row.other, {**arguments, "output_mask": (False, True, False)})
+
+
 def _conv2d_backward_input(row: OperatorRow) -> _Call:
     """The gradient of input[N, C, H, W] of a convolution with weight[O, C/groups, kH, kW]: one transposed."""
     forward = _conv2d(row, bias=False)
@@ -185,6 +193,7 @@ _KNOWN: dict[str, Callable[[OperatorRow], _Call]] = {
     "matmul": _matmul,
     "conv2d": lambda row: _conv2d(row, bias=False),
     "conv2d_backward_input": _conv2d_backward_input,
+    "conv2d_backward_weight": _conv2d_backward_weight,
     "conv2d_bias": lambda row: _conv2d(row, bias=True),
     "sdpa_context": lambda row: _attention(row, causal=True),
     **dict.fromkeys(("sdpa_encoder", "sdpa_generation"), lambda row: _attention(row, causal=False)),

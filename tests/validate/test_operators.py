@@ -37,6 +37,8 @@ def row(op: str, input: tuple[int, ...], other: tuple[int, ...] = (), **options:
             (2, 8, 9, 12),
             2 * 16 * 4 * 5 * 8 * 9,
         ),
+        # and so has that of its weight, of the weight's shape
+        (row("conv2d_backward_weight", (2, 8, 9, 12), (16, 8, 3, 3), stride=(2,)), (16, 8, 3, 3), 2 * 16 * 4 * 5 * 72),
         (row("add", (4, 5), (4, 5)), (4, 5), 0),
         (row("softmax", (4, 5)), (4, 5), 0),
         (row("layer_norm", (4, 5)), (4, 5), 0),
@@ -70,8 +72,10 @@ def test_bytes_are_every_operand_once(measured: OperatorRow, read: int, written:
 @pytest.mark.parametrize("op", known())
 def test_every_operator_has_a_formula(op: str) -> None:
     shapes = {"bmm": ((2, 3, 4), (2, 4, 5)), "matmul": ((3, 4), (4, 5)), "conv2d": ((1, 2, 8, 8), (4, 2, 3, 3))}
-    shapes |= {"conv2d_bias": shapes["conv2d"], "conv2d_backward_input": shapes["conv2d"]}
+    shapes |= dict.fromkeys(("conv2d_bias", "conv2d_backward_input", "conv2d_backward_weight"), shapes["conv2d"])
     shapes |= {"linear": ((4, 5), (6, 5)), "linear_no_bias": ((4, 5), (6, 5))}
+    heads = ((1, 2, 3, 8), (1, 2, 5, 8))
+    shapes |= dict.fromkeys(("sdpa_context", "sdpa_encoder", "sdpa_generation"), heads)
     graph = operator_graph(row(op, *shapes.get(op, ((4, 5),))))
     assert lookup(graph.nodes[0].op) is not None
 
