@@ -19,10 +19,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 CACHED_COMMAND = "costmodel analyze resnet50 --hw t4, cached"
 MODELS = ("resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224")
+#: Of all kinds and sizes: what somebody compares who has not decided yet.
+SWEPT = tuple(
+    f"timm:{name}"
+    for name in (
+        "resnet18 resnet34 resnet50 resnet101 resnext50_32x4d wide_resnet50_2 resnetv2_50 seresnet50 vgg16 densenet121 "
+        "densenet201 mobilenetv2_100 mobilenetv3_large_100 efficientnet_b0 efficientnet_b3 regnety_040 repvgg_a0 "
+        "ghostnet_100 inception_v3 convnext_tiny convnext_base vit_tiny_patch16_224 vit_small_patch16_224 "
+        "vit_base_patch16_224 deit3_base_patch16_224 swin_tiny_patch4_window7_224 swin_base_patch4_window7_224 "
+        "mixer_b16_224 xcit_tiny_12_p16_224 maxvit_tiny_tf_224"
+    ).split()
+)
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -127,6 +138,33 @@ def training_command(repeats: int) -> float:
         return statistics.median(times[1:])
 
 
+def sweep_speed(models: Sequence[str]) -> tuple[float, int, float, float]:
+    """Seconds of this process a point of a sweep over ``models``, all machines and ten batches, their traces cached;
+    points; and the resident memory [MB] of the process after a third of the models, and the most at the end."""
+    from costmodel.sweeps.evaluate import evaluate
+    from costmodel.sweeps.grid import Grid, machines_of
+
+    machines, batches = machines_of(["all"]), tuple(2**power for power in range(10))
+    for model in models:  # so that traces are there, and libraries loaded
+        for task in Grid(models=(model,), machines=machines[:1]).tasks():
+            list(evaluate(task))
+    points, seconds, early = 0, 0.0, 0.0
+    for number, model in enumerate(models):
+        started = time.process_time()
+        for task in Grid(models=(model,), machines=machines, batch=batches).tasks():
+            points += sum(1 for _ in evaluate(task))
+        seconds += time.process_time() - started
+        if number == len(models) // 3:
+            early = resident_mb()
+        print(f"  {model}: {1e3 * (time.process_time() - started) / len(machines) / len(batches):.2f} ms", flush=True)
+    return seconds / points, points, early, resident_mb()
+
+
+def resident_mb() -> float:
+    """The most memory that this process has had [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 def whole_command(repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "COSTMODEL_CACHE_DIR": folder}
@@ -149,8 +187,12 @@ def whole_command(repeats: int) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-sweep", action="store_true", help="leave the sweep out, which takes some minutes")
+    parser.add_argument("--only-sweep", action="store_true", help="the sweep alone")
     parser.add_argument("models", nargs="*", default=MODELS)
     arguments = parser.parse_args()
+    if arguments.only_sweep:
+        return 0 if swept() else 1
     analyzed, trained, again = [], [], []
     for name in arguments.models:
         times = model_times(name, arguments.repeats)
@@ -179,7 +221,17 @@ def main() -> int:
         held("re-evaluation in ms, at most", max(again), 1.0),
         held("a cached command, of import torch, at most", cached, 0.2),
     ]
+    if not arguments.no_sweep:
+        reached.append(swept())
     return 0 if all(reached) else 1
+
+
+def swept() -> bool:
+    """Run the sweep, print its speed, and say whether it is reached."""
+    print(f"sweep of {len(SWEPT)} models, all machines, ten batches, by model:", flush=True)
+    each, points, early, late = sweep_speed(SWEPT)
+    print(f"{points} points; memory {early:.0f} MB after a third of the models, {late:.0f} MB at the end")
+    return held("a point of the sweep in ms, at most", 1e3 * each, 4.0)
 
 
 def held(what: str, found: float, aim: float) -> bool:

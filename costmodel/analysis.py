@@ -26,7 +26,20 @@ from costmodel.memory import Footprint, footprint, largest_batch
 from costmodel.nodes import Assumption
 from costmodel.optimizer import with_optimizer
 from costmodel.quantization import with_packed_weights
-from costmodel.rows import KernelRow, ModelInfo, Row, Totals, Work, grouped, kernel_rows, node_rows, totals_of, works_of
+from costmodel.rows import (
+    KernelRow,
+    ModelInfo,
+    Row,
+    Totals,
+    Work,
+    asked_of,
+    bound_shares,
+    grouped,
+    kernel_rows,
+    node_rows,
+    totals_of,
+    works_of,
+)
 from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
 
@@ -242,7 +255,11 @@ class Analysis:
         unrest = calibration.unrest if calibration else 0.0
         interval = step_interval(self.plan, self.timeline, unrest, self.host_latencies)
         power = drawn(self.timeline, interval, self.hardware.power_limit_w)
-        return totals_of(self._works, self.bound, self.timeline, self.memory, interval, power)
+        return totals_of(self._asked_work, self.plan, self.timeline, self.memory, interval, power)
+
+    @cached_property
+    def _asked_work(self) -> Work:
+        return asked_of(self.bound, self.node_costs, self.run_costs)
 
     def max_batch(self) -> int | None:
         """The largest batch whose step fits the machine under these conditions, by the best estimate of what its
@@ -318,10 +335,7 @@ class Analysis:
     @cached_property
     def bounds(self) -> dict[str, float]:
         """Share of the predicted time by what bounds the operators that take it, as their rows say."""
-        shares: dict[str, float] = {}
-        for row in self._node_rows:
-            shares[row.bound] = shares.get(row.bound, 0.0) + row.share
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+        return bound_shares(self.bound, self.plan, self.timeline)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -411,6 +425,9 @@ class Analysis:
         if other.record is self.record and other._binding == self._binding:
             other._bound = self._bound
             shared = ["node_costs"]
+            run, here = other.execution, self.execution
+            if (run.precision, run.software) == (here.precision, here.software):
+                shared += ["run_costs", "_asked_work"]
             issue = {"host": self.execution.host, "inputs": self.execution.inputs}
             if other.hardware is self.hardware and other.execution.changed(**issue) == self.execution:
                 shared.append("plan")  # another host issues the same kernels

@@ -177,7 +177,7 @@ def _find_again(asked: str, search_path: str) -> Path:
     return find(asked)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _load_as_of(path: Path, modified_ns: int) -> HardwareProfile:
     """One reading of a file; changed files are read anew."""
     return read_profile(path)

@@ -31,7 +31,21 @@ def eager_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) 
     Views launch nothing. Casts that autocast inserts are kernels of their own, ahead of the node that
     asked for them. Raises FormulaError when a formula fails.
     """
-    return _Lowering(graph, execution, hardware).run()
+    if graph.origin is None or graph.origin[0].memo is not graph.memo:
+        return _Lowering(graph, execution, hardware).run()
+    run, sizes = execution, tuple(graph.origin[1].items())
+    words = (run.batch, run.precision, run.software, run.layout, run.engine, run.phase, run.train_mode)
+    plans: dict[Any, tuple[HardwareProfile, KernelPlan]] = graph.memo.setdefault("plans", {})
+    key = (hardware.lowered_as, sizes, *words)
+    if key not in plans:
+        while len(plans) >= _MOST_PLANS:
+            del plans[next(iter(plans))]
+        plans[key] = hardware, _Lowering(graph, execution, hardware).run()
+    return plans[key][1]
+
+
+#: Plans that are kept for machines that launch the same kernels: more than there are kinds of machines.
+_MOST_PLANS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +198,7 @@ class _Lowering:
             return map(self.kernels, structure.keys)
         run, batch = self.execution, sizes["batch"]
         key = ("kernels by batch", run.precision, run.software, run.layout, run.engine, run.phase, run.train_mode)
-        known = self.graph.memo.setdefault((*key, self.hardware, others), _Known(set(), []))
+        known = self.graph.memo.setdefault((*key, self.hardware.lowered_as, others), _Known(self.hardware, set(), []))
         for region, functions in known.functions:
             if batch in region:
                 return [
@@ -222,8 +236,10 @@ _Function = tuple[Kernel, ...] | Callable[[int], tuple[Kernel, ...]] | None
 
 
 class _Known(NamedTuple):
-    """The batches that were lowered by the rules, and the functions of each region."""
+    """The batches that were lowered by the rules, and the functions of each region; for machines that launch the same
+    kernels as ``hardware``."""
 
+    hardware: HardwareProfile
     batches: set[int]
     functions: list[tuple[Region, list[_Function]]]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from costmodel.graph import OpGraph
 from costmodel.kernels.shapes import LOOP, Shape
@@ -102,6 +102,17 @@ class KernelPlan:
     """Storages of the run that live to its end, whoever touches them last."""
     by_python: bool = False
     """Whether Python calls operator by operator, so that its variables hold what they name."""
+    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """What others have worked out from this plan and its graph alone, for the machines that share it."""
+
+    @property
+    def alike(self) -> list[int]:
+        """For each kernel the first that equals it."""
+        known: list[int] | None = self.memo.get("alike")
+        if known is None:
+            first: dict[Kernel, int] = {}
+            known = self.memo["alike"] = [first.setdefault(kernel, i) for i, kernel in enumerate(self.kernels)]
+        return known
 
 
 def storages_of(graph: OpGraph, nodes: Iterable[int]) -> tuple[tuple[Read, ...], tuple[int, ...]]:

@@ -91,6 +91,13 @@ class Footprint:
         """(the most allocated [B], during which launch)."""
         if not self.has_blocks:
             return self.peak_bytes, self.peak_launch
+        known: tuple[int, int | None] | None = self.plan.memo.get("handed out")
+        if known is None:
+            known = self.plan.memo["handed out"] = self._handed_out()
+        return sum(map(rounded, self._resident)) + self.library_bytes + known[0], known[1]
+
+    def _handed_out(self) -> tuple[int, int | None]:
+        """(the most that the step itself takes of the allocator [B], during which launch)."""
         now, most, when = 0, 0, None
         nbytes = self.plan.storage_bytes
         for index, ((allocated, freed), beside) in enumerate(zip(self._lifetimes, self._scratch, strict=True)):
@@ -103,7 +110,7 @@ class Footprint:
             for storage in freed:
                 if nbytes[storage]:
                     now -= rounded(nbytes[storage])
-        return sum(map(rounded, self._resident)) + self.library_bytes + most, when
+        return most, when
 
     @property
     def certain_bytes(self) -> float:
@@ -265,8 +272,13 @@ def footprint(
 
     ``allocator`` (default: :class:`ExactBytes`) hands out what the step makes.
     """
-    taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
-    peak = max(range(len(taken)), key=taken.__getitem__, default=None)
+    known: tuple[float, int | None] | None = plan.memo.get("peak") if allocator is None else None
+    if known is None:
+        taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
+        launch = max(range(len(taken)), key=taken.__getitem__, default=None)
+        known = 0.0 if launch is None else taken[launch], launch
+        plan.memo.update({"peak": known} if allocator is None else {})
+    most, peak = known
     precision, there = execution.precision, caches(graph)
 
     def brought(role: Role) -> float:
@@ -279,7 +291,7 @@ def footprint(
         input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs} - there),
         constant_bytes=brought(Role.CONSTANT),
         state_bytes=brought(Role.STATE),
-        activation_bytes=0.0 if peak is None else taken[peak],
+        activation_bytes=most,
         peak_launch=peak,
         plan=plan,
         graph=graph,

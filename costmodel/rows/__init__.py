@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from costmodel.rows.kernels import KernelRow, kernel_rows
-from costmodel.rows.making import node_rows, totals_of, works_of
+from costmodel.rows.making import asked_of, bound_shares, node_rows, totals_of, works_of
 from costmodel.rows.quantities import QUANTITIES, Quantities, Quantity, Work
 from costmodel.rows.row import ModelInfo, Row, Totals, grouped
 
@@ -16,6 +16,8 @@ __all__ = [
     "Row",
     "Totals",
     "Work",
+    "asked_of",
+    "bound_shares",
     "grouped",
     "kernel_rows",
     "node_rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from costmodel.cost import Cost
+from costmodel.cost import Cost, total
 from costmodel.costing import GraphCosts
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
@@ -14,7 +14,7 @@ from costmodel.rows.quantities import QUANTITIES, Work
 from costmodel.rows.row import Row, Totals
 from costmodel.timing import Drawn, Timeline
 
-__all__ = ["node_rows", "totals_of", "works_of"]
+__all__ = ["asked_of", "bound_shares", "node_rows", "totals_of", "works_of"]
 
 
 def works_of(
@@ -38,20 +38,56 @@ def works_of(
     ]
 
 
+def asked_of(graph: OpGraph, costs: GraphCosts, run_costs: Sequence[Cost]) -> Work:
+    """All nodes as one, without what the machine runs: quantities add up, so that those of it are the sums over nodes.
+
+    The same for all machines, so that it is worth keeping.
+    """
+    return Work(
+        cost=costs.total,
+        run_cost=total(run_costs),
+        kernels=(),
+        slots=(),
+        params=graph.param_count,
+        activation_bytes=sum(_activation_bytes(graph, costs, index) for index in range(len(graph.nodes))),
+    )
+
+
+def bound_shares(graph: OpGraph, plan: KernelPlan, timeline: Timeline) -> dict[str, float]:
+    """Share of the time by what bounds the operators that take it, as their rows would say, the largest first."""
+    shares: dict[str, float] = {}
+    by_node: dict[int, list[int]] = {}
+    for position, launch in enumerate(plan.launches):
+        by_node.setdefault(launch.nodes[0], []).append(position)
+    latency_s, kernels, launches, slots = timeline.latency_s, plan.kernels, plan.launches, timeline.slots
+    for positions in by_node.values():
+        if len(positions) == 1:
+            bound, seconds = slots[positions[0]].bounded
+        else:
+            main = max(positions, key=lambda p: (kernels[launches[p].kernel].matrix_flops, slots[p].latency_s))
+            bound, seconds = slots[main].bound, sum(slots[p].latency_s for p in positions)
+        shares[bound] = shares.get(bound, 0.0) + (seconds / latency_s if latency_s else 0.0)
+    if len(by_node) < len(graph.nodes):
+        shares.setdefault("free", 0.0)
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
 def totals_of(
-    works: Sequence[Work],
-    graph: OpGraph,
+    asked: Work,
+    plan: KernelPlan,
     timeline: Timeline,
     memory: Footprint,
     interval: tuple[float, float],
     drawn: Drawn | None,
 ) -> Totals:
-    """Sums over the nodes. Parameters that no operator uses count too; time is that of the last launch's end.
+    """Sums over the nodes, of which ``asked`` is what :func:`asked_of` gives. Parameters that no operator uses count
+    too; time is that of the last launch's end.
 
     ``interval`` (low, high) [s] is the one around the time of the step, ``drawn`` its power and energy.
     """
-    sums = {quantity.key: sum(map(quantity.of, works)) for quantity in QUANTITIES}
-    sums |= {"params": graph.param_count, "latency_s": timeline.latency_s, "energy_j": timeline.energy_j}
+    whole = asked._replace(kernels=[plan.kernels[launch.kernel] for launch in plan.launches])
+    sums = {quantity.key: quantity.of(whole) for quantity in QUANTITIES}
+    sums |= {"latency_s": timeline.latency_s, "energy_j": timeline.energy_j}
     return Totals(
         **sums,
         param_bytes=memory.parameter_bytes,

@@ -50,14 +50,22 @@ def evaluate(task: Task) -> Iterator[tuple[int, Record]]:
                 unbuildable = str(error)
             yield from ((number, _failed(member, error)) for number, member in members)
             continue
-        for number, member in members:
-            try:
-                words = {name: task.others[name] for name in _OF_THE_POINT if name in task.others}
-                analysis = here.at(hw=task.machines[member.hw], dtype=member.dtype, mode=member.mode, **words)
-                record = _record(member, analysis)
-            except Exception as error:
-                record = _failed(member, error)
-            yield number, record
+        yield from _evaluated(task, members, here)
+
+
+def _evaluated(task: Task, members: list[tuple[int, Point]], here: Analysis) -> Iterator[tuple[int, Record]]:
+    """Points of one trace: what they have in common is worked out once, for all machines."""
+    words = {name: task.others[name] for name in _OF_THE_POINT if name in task.others}
+    of_dtype: dict[str | None, Analysis] = {}
+    for number, member in members:
+        try:
+            like = of_dtype.get(member.dtype, here)
+            analysis = like.at(hw=task.machines[member.hw], dtype=member.dtype, mode=member.mode, **words)
+            record = _record(member, analysis)
+            of_dtype.setdefault(member.dtype, analysis)  # from here on at() finds the costs of this dtype
+        except Exception as error:
+            record = _failed(member, error)
+        yield number, record
 
 
 def _traced(task: Task, point: Point, first: Analysis | None) -> Analysis:

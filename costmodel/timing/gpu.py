@@ -112,11 +112,12 @@ class GpuModel:
         return self.clock.stated_hz if is_product else self.clock.lanes_hz
 
 
-#: Kernels that a model remembers: many times those of the largest network.
-_MOST_KNOWN = 50_000
+#: Kernels that a model remembers: those of a large network, so that what is asked of it again is known; few enough for
+#: the models of all machines to lie in memory beside each other.
+_MOST_KNOWN = 2048
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # more than there are profiles
 def gpu_model(hardware: HardwareProfile, constants: Constants = CONSTANTS) -> GpuModel:
     """The model of a GPU, made once for each profile and bundle of constants."""
     return GpuModel(hardware, constants)

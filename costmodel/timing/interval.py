@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
 
-from costmodel.kernels import Kernel, KernelPlan
+from costmodel.kernels import KernelPlan
 from costmodel.timing.timeline import Slot, Timeline
 
 __all__ = ["COVERAGE_SIGMAS", "Drawn", "HostLatencies", "at_confidence", "drawn", "step_interval"]
@@ -90,13 +90,13 @@ def drawn(timeline: Timeline, interval: tuple[float, float], limit_w: float | No
 
 
 def _device_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float) -> tuple[float, float]:
-    latency, by_algorithm, by_shape = 0.0, dict[str, float](), dict[Kernel, float]()
+    latency, by_algorithm, by_shape = 0.0, dict[str, float](), dict[int, float]()
+    algorithms, alike = [kernel.algorithm for kernel in plan.kernels], plan.alike
     for launch, slot in zip(plan.launches, slots, strict=True):
-        kernel = plan.kernels[launch.kernel]
-        algorithm = kernel.algorithm
-        latency += slot.latency_s
-        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + slot.spread_s
-        by_shape[kernel] = by_shape.get(kernel, 0.0) + SHAPE_SPREAD * slot.latency_s
+        algorithm, shape, seconds = algorithms[launch.kernel], alike[launch.kernel], slot.waited_s + slot.busy_s
+        latency += seconds
+        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + slot.spread * seconds
+        by_shape[shape] = by_shape.get(shape, 0.0) + SHAPE_SPREAD * seconds
     if not latency:
         return 0.0, 0.0
     spread = math.hypot(SHARED_SPREAD * latency, unrest * latency, *by_algorithm.values(), *by_shape.values()) / latency

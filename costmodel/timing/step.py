@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -111,7 +111,7 @@ class Step:
         kernels, launches, model = self.plan.kernels, self.plan.launches, self._model
         gain = 1 - 1 / self.constants.caches.speedup
         found = []
-        for position, share in zip(self.flow.examples, self._shares(self.flow.examples), strict=True):
+        for position, share in zip(self.flow.examples, self._shares(), strict=True):
             kernel = kernels[launches[position].kernel]
             of_dram = max(0.0, 1 - (1 - share) / gain) if gain else 1.0
             part = model.seconds(kernel)
@@ -163,35 +163,46 @@ class Step:
         Of several kernels that one operator starts, each reads what the ones before it wrote, and of the operator's
         operands what they have left: a copy into another layout takes the tensor that it copies.
         """
-        shares = self._shares(self.flow.examples)
+        shares = self._shares()
         return [shares[kind] for kind in self.flow.alike]
 
-    def _shares(self, positions: Sequence[int]) -> list[float]:
+    def _shares(self) -> list[float]:
+        """The shares of launches of each kind, in the order of ``flow.examples``."""
         level, c = self.hardware.find_memory_level("l2"), self.constants.caches
         capacity = (level.capacity_bytes if level else None) or 0.0
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
+        known: list[_Found] | None = self.plan.memo.get("finds")
+        if known is None:
+            known = self.plan.memo["finds"] = list(self._finds())
+        shares = []
+        for reads, taken, earlier, bytes_read, nbytes in known:
+            hits = 0.0
+            for age, size in reads:
+                left = reach - age
+                if left > 0:
+                    hits += size * min(left / fade, 1.0)
+            if earlier:
+                hits = max(hits - taken, 0.0)
+                for age, size in earlier:
+                    left = reach - age
+                    if left > 0:
+                        hits += size * min(left / fade, 1.0)
+            served = min(hits, bytes_read)
+            shares.append(1 - served / nbytes * gain if served else 1.0)
+        return shares
+
+    def _finds(self) -> Iterator[_Found]:
+        """What may still be in a cache for launches of each kind, in the order of ``flow.examples``."""
         kernels, launches = self.plan.kernels, self.plan.launches
         moved = [kernel.bytes for kernel in kernels]
         began = list(accumulate((moved[launch.kernel] for launch in launches), initial=0))  # B touched before each
-        shares = []
-        for position in positions:
+        for position in self.flow.examples:
             now, flow = began[position], self.flow.launches[position]
-            hits = 0.0
-            for read in flow.reads:
-                left = reach - (now - began[read.writer])
-                if left > 0:
-                    hits += self._bytes(read.storage, read.spec) * min(left / fade, 1.0)
-            if flow.first < position:
-                earlier = [(began[p], kernels[launches[p].kernel]) for p in range(flow.first, position)]
-                hits = max(hits - sum(kernel.bytes_read for _, kernel in earlier), 0.0)
-                for started, kernel in earlier:
-                    left = reach - (now - started)
-                    if left > 0:
-                        hits += kernel.bytes_written * min(left / fade, 1.0)
+            reads = [(now - began[read.writer], self._bytes(read.storage, read.spec)) for read in flow.reads]
+            before = [(began[p], kernels[launches[p].kernel]) for p in range(flow.first, position)]
+            earlier = [(now - started, kernel.bytes_written) for started, kernel in before]
             kernel = kernels[launches[position].kernel]
-            served = min(hits, kernel.bytes_read)
-            shares.append(1 - served / kernel.bytes * gain if served else 1.0)
-        return shares
+            yield _Found(reads, sum(k.bytes_read for _, k in before), earlier, kernel.bytes_read, kernel.bytes)
 
     def _bytes(self, storage: int, spec: int) -> float:
         """B of a tensor in a storage, in the dtype of the run."""
@@ -200,6 +211,18 @@ class Step:
             return stored
         nbytes: float = self.graph.specs[spec].nbytes  # type: ignore[assignment]
         return nbytes * stored / (traced[storage].nbytes or 1)
+
+
+class _Found(NamedTuple):
+    """What a launch may find in a cache: (B touched since, B) of each operand that the step wrote, and of what launches
+    of the same operator wrote before it, which took ``taken`` B of the operands; its own reads and all its traffic [B].
+    """
+
+    reads: list[tuple[int, float]]
+    taken: int
+    earlier: list[tuple[int, int]]
+    bytes_read: int
+    bytes: int
 
 
 class _Kind(NamedTuple):
@@ -235,16 +258,22 @@ def _waits(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[float]:
         ended = start + kind.busy_s
 
 
+#: A Slot of a tuple of its fields: there are many, and this takes half as long.
+_slot: Callable[[tuple[Any, ...]], Slot] = partial(tuple.__new__, Slot)  # type: ignore[assignment]
+
+
 def _slots(kinds: Sequence[_Kind], issued: Sequence[float], power: Power) -> Iterator[Slot]:
     """Launches in program order."""
     drawn = {key: kind.drawn(power) for key, kind in {id(kind): kind for kind in kinds}.items()}  # each kind once
     ended = 0.0
-    for kind, issued_s, waited in zip(kinds, issued, _waits(kinds, issued), strict=True):
-        start = max(issued_s, ended)
-        ended = start + kind.busy_s
+    for kind, issued_s in zip(kinds, issued, strict=True):
+        load, parts, busy_s, spread, held_hz = kind
+        start = issued_s if issued_s > ended else ended
+        waited = start - ended
+        ended = start + busy_s
         busy_j, waiting_w = drawn[id(kind)]
-        yield Slot(issued_s, start, ended, waited, kind.busy_s, waited + kind.parts.fixed_s, kind.parts,
-                   kind.load.share, kind.spread, busy_j + waited * waiting_w, kind.held_hz)  # fmt: skip
+        yield _slot((issued_s, start, ended, waited, busy_s, waited + parts.fixed_s, parts, load.share, spread,
+                     busy_j + waited * waiting_w, held_hz))  # fmt: skip
 
 
 def gpu_timeline(

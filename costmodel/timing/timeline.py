@@ -85,12 +85,20 @@ class Slot(NamedTuple):
     @property
     def bound(self) -> str:
         """The largest part: compute, memory, launch; free where it takes no time."""
-        if not self.latency_s:
-            return "free"
-        longest = max(self.memory_s, self.compute_s)
-        if longest < self.launch_s:
-            return "launch"
-        return "memory" if self.memory_s == longest else "compute"
+        return self.bounded[0]
+
+    @property
+    def bounded(self) -> tuple[str, float]:
+        """(:attr:`bound`, :attr:`latency_s`), read at once: there are many slots."""
+        _, _, _, waited_s, busy_s, launch_s, parts, share, _, _, _ = self
+        seconds = waited_s + busy_s
+        if not seconds:
+            return "free", seconds
+        compute_s, memory_s = parts.compute_s, (parts.memory_s + parts.serial_s) * share
+        longest = memory_s if memory_s >= compute_s else compute_s
+        if longest < launch_s:
+            return "launch", seconds
+        return ("memory" if memory_s == longest else "compute"), seconds
 
 
 class Timeline(Sequence[Slot]):
