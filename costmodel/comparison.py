@@ -30,7 +30,8 @@ class Contender:
     """One model on one machine, with ratios to the first model on the same machine.
 
     ``batch`` samples a step; MACs and activations (elements out of convolutions and matrix products) are of one sample.
-    ``rank_macs`` and ``rank_latency`` are places from 1, by MACs and by time a sample on this machine.
+    ``rank_macs`` and ``rank_latency`` are places from 1, by MACs and by time a sample on this machine. ``fits``:
+    whether the step fits the machine, None where nobody knows its memory.
     """
 
     model: str
@@ -47,6 +48,8 @@ class Contender:
     latency_high_s: float
     rank_macs: int
     rank_latency: int
+    peak_memory_bytes: int
+    fits: bool | None
 
     @property
     def moved(self) -> int:
@@ -151,6 +154,8 @@ class Comparison:
             latency_high_s=totals.latency_high_s,
             rank_macs=self._ranks_by_macs[model],
             rank_latency=self._ranks_by_latency[machine][model],
+            peak_memory_bytes=totals.peak_memory_bytes,
+            fits=totals.fits,
         )
 
     @cached_property

@@ -11,6 +11,7 @@ from costmodel.report.as_json import execution_json
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
 from costmodel.report.matrix import fact_sentences, machine_labels, matrix_table, signed
+from costmodel.report.memory import verdict_sentence
 from costmodel.report.summary import PREDICTED
 from costmodel.report.text import shorten
 
@@ -40,7 +41,9 @@ def compared_document(comparison: Any, *, details: bool = False) -> Document:
     ``details`` adds stages, the causes of every model on every machine in seconds, winners by batch, and conventions.
     """
     first = comparison.models[0]
-    blocks: list[Block] = [KeyValues(tuple(_facts(comparison, details))), matrix_table(comparison)]
+    misfits = tuple(_misfits(comparison))
+    blocks: list[Block] = [*[Notes(misfits)] * bool(misfits)]
+    blocks += [KeyValues(tuple(_facts(comparison, details))), matrix_table(comparison)]
     blocks.append(Notes(tuple(fact_sentences(comparison)), title="What FLOPs do not say"))
     if details:
         blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
@@ -53,6 +56,14 @@ def compared_document(comparison: Any, *, details: bool = False) -> Document:
     others = len(comparison.models) - 1
     against = ", ".join(comparison.models[1:]) if others <= _NAMED else f"{others} models"
     return Document(f"{against} against {first}", tuple(blocks))
+
+
+def _misfits(comparison: Any) -> Iterator[str]:
+    """Which models do not fit which machine, or only just."""
+    for row in comparison.analyses:
+        for analysis in row:
+            if said := verdict_sentence(analysis):
+                yield f"{analysis.name} on {analysis.hardware.name}: {said}"
 
 
 def _facts(comparison: Any, details: bool) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from costmodel.report.as_json import assumed_json, execution_json, finding_json
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
+from costmodel.report.memory import verdict_sentence
 from costmodel.report.summary import conditions, coverage_sentence
 from costmodel.units import format_percent, format_quantity, format_seconds
 
@@ -29,7 +30,9 @@ def explained_document(split: Any, findings: Sequence[Any], *, top: int | None =
     ``measured`` is a :class:`~costmodel.explain.MeasuredSplit`: then the split goes on to what was measured.
     """
     analysis = split.analysis
-    blocks: list[Block] = [Paragraph(conditions(analysis)), KeyValues(tuple(_facts(split, measured)))]
+    misfit = verdict_sentence(analysis)
+    blocks: list[Block] = [Paragraph(conditions(analysis)), *[Notes((misfit,))] * bool(misfit)]
+    blocks.append(KeyValues(tuple(_facts(split, measured))))
     blocks.append(_split_table(split, measured))
     if measured is not None:
         blocks.append(_gaps_table(measured, top))
@@ -226,6 +229,7 @@ def explained_json(split: Any, findings: Sequence[Any], measured: Any = None) ->
     analysis, peak = split.analysis, split.peak
     value: dict[str, Any] = {
         "schema_version": 1,
+        "fits": analysis.memory.fits,
         "model": {"name": analysis.model.name, "source": analysis.model.source},
         "hardware": {"name": analysis.hardware.name, "title": analysis.hardware.title},
         "execution": execution_json(analysis),

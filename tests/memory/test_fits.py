@@ -161,3 +161,17 @@ def test_the_cache_of_a_step_that_writes_is_there_once(tmp_path):
     cache = found.memory.moment.by_kind["KV cache"]
     assert 4 * layer * 256 < cache <= 5 * layer * 257
     assert found.memory.activation_bytes < 6 * layer * 257
+
+
+def test_explain_and_compare_say_what_does_not_fit(capsys):
+    from costmodel.cli import main
+
+    assert main(["explain", "resnet50", "--hw", "t4", "--batch", "4096"]) == 0
+    assert "DOES NOT FIT" in capsys.readouterr().out
+    assert main(["explain", "resnet50", "--hw", "t4", "--batch", "4096", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is False
+    found = costmodel.compare(["resnet50", "resnet18"], hw=["t4", "a100"], batch=4096)
+    fits = {(c.model, c.machine): c.fits for c in found.contenders}
+    assert fits["resnet50", "t4"] is False
+    assert fits["resnet18", "a100-sxm-80gb"] is True
+    assert "resnet50 on t4: DOES NOT FIT" in found.to_markdown()
