@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -98,19 +98,31 @@ class Footprint:
 
     def _handed_out(self) -> tuple[int, int | None]:
         """(the most that the step itself takes of the allocator [B], during which launch)."""
-        now, most, when = 0, 0, None
-        nbytes = self.plan.storage_bytes
-        for index, ((allocated, freed), beside) in enumerate(zip(self._lifetimes, self._scratch, strict=True)):
-            for storage in allocated:
-                if nbytes[storage]:
-                    now += rounded(nbytes[storage])
-            here = now + sum(map(rounded, beside)) if beside else now
+        most, when = 0, None
+        for index, here in enumerate(self._taken(rounded)):
             if here > most:
                 most, when = here, index
+        return most, when
+
+    def _taken(self, size: Callable[[float], int]) -> Iterator[int]:
+        """B that the step itself has taken during each launch, where a tensor takes ``size`` of its bytes."""
+        now, nbytes = 0, self.plan.storage_bytes
+        for (allocated, freed), beside in zip(self._lifetimes, self._scratch, strict=True):
+            for storage in allocated:
+                if nbytes[storage]:
+                    now += size(nbytes[storage])
+            yield now + sum(map(size, beside)) if beside else now
             for storage in freed:
                 if nbytes[storage]:
-                    now -= rounded(nbytes[storage])
-        return most, when
+                    now -= size(nbytes[storage])
+
+    @property
+    def course(self) -> list[int]:
+        """B handed out during each launch, with what lies there throughout: in blocks of the allocator where there is
+        one."""
+        size: Callable[[float], int] = rounded if self.has_blocks else int
+        throughout = sum(map(size, self._resident)) + self.library_bytes * self.has_blocks
+        return [throughout + taken for taken in self._taken(size)]
 
     @property
     def certain_bytes(self) -> float:

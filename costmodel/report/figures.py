@@ -42,7 +42,8 @@ _T = TypeVar("_T")
 #: Of the panel, of letters and axes, and of what should step back.
 PANEL, INK, GREY = "#f6f7f9", "#24292f", "#7d8590"
 #: Colours that keep apart on the panel, also for most readers who see few of them.
-COLOURS = ("#3b76d1", "#e07b2c", "#2a9461", "#a450b5", "#cc4257", "#a3861a", "#4aa3b5", "#8a6d5b", "#6c6f7a", "#c9a9d9")
+COLOURS = ("#3b76d1", "#e07b2c", "#2a9461", "#a450b5", "#cc4257", "#a3861a", "#4aa3b5", "#8a6d5b", "#6c6f7a", "#c9a9d9",
+           "#d77fb0")  # fmt: skip
 
 #: Letters of a legend that fit on one line below the axes.
 _LETTERS_A_LINE = 112

@@ -198,6 +198,16 @@ def test_a_training_step_runs_its_backward_pass_on_a_thread_of_its_own():
     assert max(kernel["ts"] + kernel["dur"] for kernel in kernels) == pytest.approx(1e6 * there.latency, rel=1e-3)
 
 
+@pytest.mark.parametrize("phase", ["inference", "training"])
+def test_memory_over_time_peaks_where_the_footprint_does(phase):
+    there = costmodel.analyze(Net(), torch.empty(4, 3, 32, 32), hw="a100", phase=phase)
+    course = [
+        e["args"]["MB"] for e in json.loads(render(there, "perfetto"))["traceEvents"] if e["name"] == "memory allocated"
+    ]
+    assert len(course) == len(there.plan.launches)
+    assert max(course) == pytest.approx(there.memory.allocated_bytes / 1e6, abs=1e-3)
+
+
 def test_what_is_written_is_a_profile_that_the_reader_takes_for_one_marked_step(net, tmp_path):
     path = tmp_path / "step.json"
     path.write_text(render(net, "perfetto"))

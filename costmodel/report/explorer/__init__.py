@@ -276,7 +276,8 @@ def _dots(analysis: Any, kinds: dict[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def _lanes(analysis: Any, kinds: dict[str, int], in_detail: bool) -> Iterator[dict[str, Any]]:
-    """Modules, the device and the host, each as blocks (start, end, kind, label, lines of its tooltip)."""
+    """Modules, the device and the host, each as blocks (start, end, kind, label, lines of its tooltip), and what is
+    allocated over time as a curve."""
     rows = analysis.kernels
     phases = list(module_spans([(row.phase, row.start_s, row.end_s) for row in rows]))
     if len({phase for phase, _, _ in phases}) > 1:
@@ -301,6 +302,10 @@ def _lanes(analysis: Any, kinds: dict[str, int], in_detail: bool) -> Iterator[di
             if call.end_s > call.start_s
         ]
         yield {"name": "host", "blocks": calls}
+    course = analysis.memory.course
+    if course:
+        curve = [[_short(row.start_s), nbytes] for row, nbytes in zip(rows, course, strict=True)]
+        yield {"name": "memory", "blocks": [], "curve": curve, "most": max(course)}
 
 
 def _said(row: Any) -> Iterator[str]:

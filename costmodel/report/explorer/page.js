@@ -250,6 +250,19 @@
               if (text) pen.fillText(text, begin + 4, y + tall / 2);
             }
           }
+          if (lane.curve) {
+            pen.fillStyle = css("--bar");
+            pen.beginPath();
+            pen.moveTo(x(0), y + tall);
+            lane.curve.forEach(([start, bytes], at) => {
+              const next = at + 1 < lane.curve.length ? lane.curve[at + 1][0] : data.latency_s;
+              const top = y + tall - (tall * bytes) / lane.most;
+              pen.lineTo(x(start), top);
+              pen.lineTo(x(next), top);
+            });
+            pen.lineTo(x(data.latency_s), y + tall);
+            pen.fill();
+          }
           pen.restore();
           pen.fillStyle = soft;
           pen.textAlign = "left";
@@ -298,6 +311,11 @@
         }
         const lane = lanes[Math.floor((event.clientY - box.top) / row)];
         const at = seconds(event);
+        const point = lane && lane.curve && event.clientX >= box.left + left && lane.curve.findLast(([start]) => start <= at);
+        if (point) {
+          showTip(event, "memory allocated", [`${quantity(point[1], "B")} of ${quantity(lane.most, "B")} at most`]);
+          return;
+        }
         const block = lane && event.clientX >= box.left + left && lane.blocks.find(([start, end]) => start <= at && at < end);
         if (!block) { hideTip(); return; }
         const [start, end, kind, label, ...more] = block;

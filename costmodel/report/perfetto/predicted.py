@@ -113,9 +113,10 @@ class _Tracks:
             self.events.span("gpu_user_annotation", path, track, start_s, end_s, {"module": path})
 
     def counters(self) -> None:
-        """What the device reaches while each kernel runs, and what it draws."""
+        """What the device reaches while each kernel runs, what it draws, and what the allocator has handed out."""
         device, events = self.device.process, self.events
-        for row in self.analysis.kernels:
+        for row, allocated in zip(self.analysis.kernels, self.analysis.memory.course, strict=True):
+            events.counter(device, "memory allocated", "MB", row.start_s, round(allocated / 1e6, 3))
             moved = row.bytes if row.dram_bytes is None else row.dram_bytes
             for name, unit, amount in (("arithmetic", "TFLOP/s", row.flops / 1e12), ("DRAM", "GB/s", moved / 1e9)):
                 events.counter(device, name, unit, row.start_s, round(amount / row.busy_s if row.busy_s else 0.0, 3))
