@@ -14,7 +14,7 @@ from costmodel.memory.liveness import scratch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.training_memory import OPTIMIZERS, measured_peak
+from benchmarks.training_memory import MOST_OFF, OPTIMIZERS, measured_peak, predicted_and_measured
 
 WIDTH, ROWS = 100, 500
 WEIGHT, ROW = 4 * WIDTH * WIDTH, 4 * ROWS * WIDTH
@@ -135,3 +135,9 @@ def test_an_8_bit_adam_keeps_two_bytes_a_weight_and_two_scales_a_block():
     assert found.memory.state_bytes == 2 * 1024 * 1024 + 2 * 4 * 1024 * 1024 // 256 + 2 * 4 * 1024
     assert [row.op for row in found.rows()].count("bitsandbytes.adam_blockwise") == 2
     assert not found.coverage.uncosted
+
+
+@pytest.mark.parametrize("request_", ["torchvision:mobilenet_v3_small", "timm:ghostnet_100"])
+def test_networks_of_the_benchmark(request_):
+    predicted, measured = predicted_and_measured(request_, "momentum")
+    assert predicted == pytest.approx(measured, rel=MOST_OFF)
