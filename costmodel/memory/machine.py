@@ -64,12 +64,17 @@ _LAZY = Range(40 * _MIB, 150 * _MIB, 350 * _MIB)
 _EAGER = Range(1100 * _MIB, 1300 * _MIB, 1500 * _MIB)
 #: A process that has imported torch (CPU build, 2.x): its resident memory before the first tensor.
 _CPU_PROCESS = Range(150 * _MIB, 250 * _MIB, 600 * _MIB)
+#: HIP and its libraries: nobody has measured it here, whatever the GPU.
+_HIP_PROCESS = Range(200 * _MIB, 500 * _MIB, 1500 * _MIB)
+#: What a process takes by family; None where it goes by the number of units and the release.
+_PROCESS: ByFamily[Range | None] = ByFamily(cuda=None, rocm=_HIP_PROCESS, cpu=_CPU_PROCESS, accelerator=_HIP_PROCESS)
 
 
 def context_bytes(hardware: HardwareProfile, software: Software) -> Range:
     """B that a process takes before its first tensor: the context and the code of the libraries."""
-    if hardware.is_cpu:
-        return _CPU_PROCESS
+    of_family = _PROCESS.of(hardware)
+    if of_family is not None:
+        return of_family
     stacks = _CONTEXT_PER_UNIT * hardware.unit_count
     code = _LAZY if software.at_least_torch(1, 13) else _EAGER
     return Range(*(stacks + part for part in code))
