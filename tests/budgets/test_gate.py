@@ -248,23 +248,16 @@ def test_the_pytest_plugin_updates_and_checks(net, tmp_path):
     import os
     import subprocess
     import sys
+    from importlib.metadata import entry_points
     from pathlib import Path
 
+    installed = any(point.value == "costmodel.pytest_plugin" for point in entry_points(group="pytest11"))
     (tmp_path / "test_it.py").write_text(
         "def test_costs(cost_baseline):\n    cost_baseline.assert_kept('net.py:make', hw='t4')\n"
     )
     root = str(Path(__file__).parents[2])
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "costmodel.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        "test_it.py",
-    ]
+    plugin = [] if installed else ["-p", "costmodel.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugin, "-p", "no:cacheprovider", "test_it.py"]
     environment = {**os.environ, "PYTHONPATH": root}
 
     def ran(*more: str) -> subprocess.CompletedProcess[str]:
