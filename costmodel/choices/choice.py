@@ -11,6 +11,7 @@ from costmodel.api import analyze
 from costmodel.choices.prices import Prices
 from costmodel.choices.search import MOST, largest, smallest, worth_trying
 from costmodel.errors import CostmodelError, InputError
+from costmodel.execution.execution import USUAL_HOST
 from costmodel.explain import headline_peak
 from costmodel.hardware import HardwareProfile
 from costmodel.sweeps.fitting import fits
@@ -161,7 +162,7 @@ def choose(
         options=tuple(options),
         excluded=tuple(excluded),
         prices=prices,
-        notes=_notes(first),
+        notes=_notes(first, conditions),
     )
     return Choice(**{**_fields(choice), "options": tuple(sorted(options, key=_order(choice.ranked_by)))})
 
@@ -193,10 +194,13 @@ def _said(first: Analysis, conditions: Mapping[str, Any]) -> str:
     return ", ".join((*words.values(), *sizes))
 
 
-def _notes(first: Analysis) -> tuple[str, ...]:
+def _notes(first: Analysis, conditions: Mapping[str, Any]) -> tuple[str, ...]:
     missing = first.node_costs.uncosted
     named = ", ".join(f"{op} ({count})" for op, count in missing.most_common())
-    return (f"operators without a formula: {named}",) if missing else ()
+    found: tuple[str, ...] = (f"operators without a formula: {named}",) if missing else ()
+    if conditions.get("host", USUAL_HOST) == USUAL_HOST:
+        found += ("intervals reach over the hosts that a GPU is met with; --host NAME says yours, and narrows them",)
+    return found
 
 
 class _Candidates:

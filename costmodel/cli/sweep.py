@@ -17,7 +17,8 @@ __all__ = ["add", "run"]
 
 _EXAMPLES = """examples:
   costmodel sweep resnet18 resnet50 --hw t4,a100 --batch 1,2,4..256
-  costmodel sweep 'timm:vit_small_patch16_224(depth={8,10,12},embed_dim={384,576})' --hw a100 --pareto macs,latency
+  costmodel sweep 'timm:vit_small_patch16_224(depth={8,10,12},embed_dim={384,576})' --hw a100 --batch 1..64
+  costmodel sweep resnet18 resnet50 mobilenetv2_100 efficientnet_b0 --hw a100 --batch 64 --pareto macs,latency
   costmodel sweep 'timm:resnet*' --hw all --batch 1,32 --jobs 4 -o resnets.csv
   costmodel sweep resnet50 --hw t4 --image-size 160,192..288 --where 'latency_ms < 5 and fits'
   costmodel sweep resnet50 vgg16 --hw a100 --batch 1..256 --figure throughput -o throughput.svg

@@ -50,7 +50,7 @@ def quantity_column(
         key=key,
         heading=heading,
         unit=_PREFIXES[power] + unit,
-        render=lambda value: _fixed(value, 1000.0**power, decimals=decimals if power != 0 or unit == "s" else 0),
+        render=lambda value: _fixed(value, 1000.0**power, decimals=decimals if power != 0 or unit in ("s", "J") else 0),
         **options,
     )
 
