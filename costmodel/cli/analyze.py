@@ -38,7 +38,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--top", type=int, metavar="K", help="only the K rows that take longest (default: 20; 0: all)")
     parser.add_argument(
         "--figure",
-        choices=("roofline", "causes", "timeline", "batches"),
+        choices=("roofline", "causes", "timeline", "memory", "batches"),
         help="draw this into the file of -o (.svg, .pdf or .png) in place of a report",
     )
     parser.add_argument(

@@ -24,7 +24,7 @@ from costmodel.report.figures import (
 )
 from costmodel.report.output import put_bytes
 from costmodel.report.text import module_spans, shorten
-from costmodel.units import format_seconds
+from costmodel.units import format_bytes, format_seconds
 
 __all__ = ["FIGURES", "check_figure", "draw_figure", "roofline_dots", "roofs_of", "write_figure"]
 
@@ -224,6 +224,33 @@ def _lane(
     )
 
 
+# -- memory ------------------------------------------------------------------------------------
+
+
+def _memory(analyses: Sequence[Any]) -> Picture:
+    """What is allocated over the time of the step, what lies there throughout in another colour."""
+    (analysis,) = analyses
+    unit, scale = _time_unit(analysis.latency)
+    course, rows = analysis.memory.course, analysis.kernels
+    most = max(course)
+    prefix, size = ("GB", 1e9) if most >= 1e9 else ("MB", 1e6)
+    at = [*(row.start_s / scale for row in rows), analysis.latency / scale]
+    nbytes = [value / size for value in (*course, course[-1])]
+    throughout = analysis.memory.certain_bytes / size
+    peak = course.index(most)
+
+    def draw(axes: Any) -> None:
+        axes.fill_between(at, nbytes, step="post", color=COLOURS[0], linewidth=0)
+        axes.fill_between(at, [throughout] * len(at), step="post", color=COLOURS[8], linewidth=0)
+        axes.plot(at[peak], nbytes[peak], marker="o", markersize=4, color=INK)
+        axes.annotate(f" {rows[peak].name}", (at[peak], nbytes[peak]), fontsize=8, va="bottom")
+        axes.set(xlim=(0, analysis.latency / scale), ylim=(0, 1.15 * most / size), xlabel=unit, ylabel=prefix)
+        axes.set(title=f"{_about(analysis)}\n{format_bytes(most)} allocated at most")
+        legend(axes, {"there throughout": COLOURS[8], "made by the step": COLOURS[0]})
+
+    return Picture.of_axes(8.0, 3.2, draw)
+
+
 # -- batches -----------------------------------------------------------------------------------
 
 
@@ -296,6 +323,7 @@ def _about(analysis: Any, *, with_batch: bool = True, with_machine: bool = True)
     execution = analysis.execution
     parts = [f"batch {execution.batch}"] if with_batch else []
     parts += [str(execution.precision), execution.engine]
+    parts += [phase] if (phase := execution.words["phase"]) != "inference" else []
     machine = f" on {analysis.hardware.title}" if with_machine else ""
     return f"{shorten(analysis.name, 40)}{machine}, {', '.join(parts)}"
 
@@ -309,5 +337,6 @@ FIGURES: dict[str, Callable[[Sequence[Any]], Picture]] = {
     "roofline": _roofline,
     "causes": _causes,
     "timeline": _timeline,
+    "memory": _memory,
     "batches": _batches,
 }

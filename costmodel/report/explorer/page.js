@@ -253,7 +253,7 @@
           if (lane.curve) {
             pen.fillStyle = css("--bar");
             pen.beginPath();
-            pen.moveTo(x(0), y + tall);
+            pen.moveTo(x(lane.curve[0][0]), y + tall);
             lane.curve.forEach(([start, bytes], at) => {
               const next = at + 1 < lane.curve.length ? lane.curve[at + 1][0] : data.latency_s;
               const top = y + tall - (tall * bytes) / lane.most;
