@@ -113,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         journal_path(output).unlink(missing_ok=True)
         failed = f", {len(found.failed)} of them without numbers" if found.failed else ""
-        print(f"costmodel: {len(found)} points in {output}{failed}", file=sys.stderr)
+        points = "1 point" if len(found) == 1 else f"{len(found):,} points"
+        print(f"costmodel: {points} in {output}{failed}", file=sys.stderr)
     return 0
 
 

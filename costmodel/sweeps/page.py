@@ -39,7 +39,9 @@ def swept_document(sweep: Any, *, show: str = "latency", top: int | None = None)
     table = _list(sweep, rows, what, top) if across is None else _pivot(rows, across, what, top)
     blocks: list[Block] = [KeyValues(tuple(_facts(sweep, rows))), table]
     cut = (len(rows) if across is None else _lines(rows, across)) - len(table.rows)
-    notes = [f"{cut} more lines (--top 0 shows all; -o sweep.csv holds every row)"] if cut > 0 else []
+    notes = [f"{_counted(cut, 'more line')} (--top 0 shows all; -o sweep.csv holds every row)"] if cut > 0 else []
+    if not sweep.rows:
+        return Document(_title(sweep), (Notes(("no point of the sweep passes",)),))
     if any(row["fits"] is False for row in rows) and across is not None:
         notes.append("! does not fit into the memory of the machine")
     blocks += [Notes(tuple(notes))] * bool(notes)

@@ -24,6 +24,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
     ast.NotEq: operator.ne, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
+_EQUAL = (operator.eq, operator.ne)
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
@@ -98,6 +99,8 @@ def _compared(node: ast.Compare) -> _Reader:
             a, b = left(row), right(row)
             if a is None or b is None:
                 return None
+            if test in _EQUAL and isinstance(a, str) is not isinstance(b, str):
+                raise TypeError  # a text without quotes, such as bound == memory, is a column
             if not test(a, b):
                 return False
         return True

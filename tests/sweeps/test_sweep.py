@@ -232,3 +232,11 @@ def test_the_command_writes_the_format_of_the_files_name(net, tmp_path, capsys):
     assert "-o latency.svg" in capsys.readouterr().err
     assert main(["sweep", net, "--hw", "t4", "--figure", "latency", "-o", str(tmp_path / "f.svg")]) == 2
     assert not (tmp_path / "f.svg").exists()
+
+
+def test_a_sweep_of_which_no_point_passes_says_so(net, capsys):
+    assert main(["sweep", net, "--hw", "t4", "--where", "latency_s > 1", "--no-cache"]) == 0
+    said = capsys.readouterr().out
+    assert "no point of the sweep passes" in said
+    assert "latency_s > 1" in said
+    assert "fits" not in said

@@ -46,6 +46,13 @@ def test_conditions(text, holds):
     assert condition(text)(ROW) is holds
 
 
+@pytest.mark.parametrize("text", ["bound == memory", "bound != 3", "model < 3", "'a' == batch"])
+def test_texts_and_numbers_are_never_compared(text):
+    """Without its quotes a text is the name of a column: bound == memory would keep nothing, without a word."""
+    with pytest.raises(InputError, match="compares texts with numbers"):
+        condition(text)(ROW)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "latency_ms <", "lattency < 5", "__import__('os').system('x')", "batch.real", "(lambda: 1)()",
