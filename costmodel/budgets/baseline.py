@@ -119,8 +119,9 @@ def read_baseline(path: str | os.PathLike[str]) -> Baseline:
         entries = [_entry(record, data["layer"][3:]) for record in data["entries"]]
         return Baseline(entries, str(data["costmodel"]), str(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        do = f"--baseline {path} --write-baseline writes it anew."
-        raise InputError(librarian(f"{path} is no baseline of costmodel check: {error}", do=do)) from error
+        why = f": {error}" if isinstance(error, (OSError, ValueError)) else ", or a damaged one"
+        do = f"Name another file, or remove it: --baseline {path} --write-baseline then writes it."
+        raise InputError(librarian(f"{path} is no baseline of costmodel check{why}", do=do)) from error
 
 
 def _entry(record: Mapping[str, Any], keys: list[str]) -> Entry:

@@ -77,10 +77,13 @@ def parse_allowance(text: str) -> dict[str, float]:
         name, equals, share = part.strip().rpartition("=")
         if equals and name not in REGRESSIONS:
             raise InputError(librarian(f"a baseline keeps no {name!r}", there_is=REGRESSIONS))
+        is_percent = share.endswith("%")
         try:
-            value = float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+            value = float(share.removesuffix("%")) / (100 if is_percent else 1)
         except ValueError:
             value = -1.0
+        if not is_percent and 1 <= value < float("inf"):  # whoever writes 2 means two percent, not three times as much
+            raise InputError(librarian(f"{part!r} is {100 * value:g} %", do=f"Write {share}% or 0.02."))
         if not 0 <= value < float("inf"):
             raise InputError(librarian(f"{part!r} is no share", do="Write such as 2%, or 1%,latency=5%."))
         found.update({name: value} if equals else dict.fromkeys(REGRESSIONS, value))

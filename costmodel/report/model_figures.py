@@ -73,7 +73,7 @@ def check_figure(name: str, path: str | os.PathLike[str] | None) -> str:
     to be known before a long analysis and not after."""
     suffix = "" if path is None else os.path.splitext(path)[1].removeprefix(".").lower()
     if suffix not in _SUFFIXES:
-        said = "which is none" if path is None else f"not as {path}"
+        said = "and none is named" if path is None else f"not in {path}"
         known = ", ".join(f".{word}" for word in _SUFFIXES)
         raise OutputError(f"a figure goes to a file that ends in {known}, {said}\n  --figure {name} -o {name}.svg")
     require_matplotlib()

@@ -78,5 +78,12 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Write to a stream, in ASCII where its encoding could not hold the text."""
-    stream.write(text if is_unicode(stream.encoding) or text.isascii() else to_ascii(text))
+    """Write to a stream, in ASCII where its encoding could not hold the text. Raises OutputError where it fails."""
+    try:
+        stream.write(text if is_unicode(stream.encoding) or text.isascii() else to_ascii(text))
+        stream.flush()
+    except BrokenPipeError:  # whoever read it has enough
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left in the buffer is lost too
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error

@@ -134,6 +134,9 @@ def _split(request: str) -> tuple[str, list[ast.keyword], str]:
     unnamed = [ast.unparse(value) for value in call.args] + [ast.unparse(k) for k in call.keywords if k.arg is None]
     if unnamed:
         raise InputError(librarian(f"{unnamed[0]} in {request} does not say which argument it is", do=_EXAMPLE))
+    names = [keyword.arg for keyword in call.keywords]
+    if twice := next((each for each in names if names.count(each) > 1), None):  # which ast lets pass
+        raise InputError(librarian(f"{request} says {twice} twice", do=_EXAMPLE))
     return name.rstrip(), call.keywords, rest
 
 

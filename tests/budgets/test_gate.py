@@ -158,6 +158,8 @@ def test_a_file_grows_by_entries_and_is_read_as_it_was_written(written, capsys):
         (["net.py:make", "--hw", "t4", "--baseline", "costs.json"], "no entry for net.py:make on t4"),
         (["--baseline", "costs.json", "--hw", "l4"], "no entry for l4"),
         (["--baseline", "costs.json", "--max-regression", "much"], "is no share"),
+        (["--baseline", "costs.json", "--max-regression", "2"], "'2' is 200 %"),
+        (["--baseline", "net.py", "--write-baseline"], "or remove it"),
         (["--baseline", "net.py"], "is no baseline"),
     ],
 )

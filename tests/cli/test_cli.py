@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -190,6 +191,17 @@ def test_strict_is_status_1_for_an_operator_without_a_formula(capsys, tmp_path):
     assert "costmodel_cli.odd" in err
     assert "costmodel_cli.odd" in out
     assert run(capsys, "analyze", f"{file}:make", "--hw", "t4")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_behind_standard_output_is_one_message():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "costmodel", "hw", "list"], stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["costmodel: cannot write to standard output: No space left on device"]
 
 
 def test_python_dash_m_and_a_closed_pipe():

@@ -98,6 +98,7 @@ def test_a_configuration_is_overridden_parts_included():
         ("{net}:make(**{{'width': 8}})", "does not say which argument"),
         ("{net}:make(width=8", "not closed"),
         ("{net}:make(width=)", "cannot be read"),
+        ("{net}:make(width=8,width=16)", "says width twice"),
         ("{net}:make(width={{4,8}})", "sweep"),
         ("timm:resnet18(num_classes=10)(in_chans=1)", "cannot be read"),
     ],
