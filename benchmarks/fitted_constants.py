@@ -2,8 +2,8 @@
 
     python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
 
-Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py``, ``fit_cpu_clock.py``, ``fit_models.py``
-and ``fit_hosts.py`` on the same folder and keeps what they print.
+Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py``, ``fit_cpu_clock.py``, ``fit_models.py``,
+``fit_training.py`` and ``fit_hosts.py`` on the same folder and keeps what they print.
 """
 
 from __future__ import annotations
@@ -65,6 +65,12 @@ FITS = (
         "families, judged on the other half; other GPU: from one GPU, judged on the other.",
     ),
     (
+        "The backward pass",
+        "fit_training.py",
+        "A random sample of timm's training steps on an RTX 3090; constants from half of the families, judged on the "
+        "other half. ResNets, BERTs and EfficientNets on other machines are judged only.",
+    ),
+    (
         "What PyTorch asks of the host",
         "fit_hosts.py",
         "Small batches. The shipped costs of PyTorch 1 were chosen by the median and the 90th percentile of each "
@@ -84,7 +90,8 @@ def main() -> int:
     parts = [INTRODUCTION]
     for title, script, about in FITS:
         extra = ["--left-out", "--rows", "4", "--rounds", "5"] if script == "fit_power.py" else []
-        extra += ["--rows", str(arguments.rows), "--cached-only"] if script == "fit_models.py" else []
+        of_models = script in ("fit_models.py", "fit_training.py")
+        extra += ["--rows", str(arguments.rows), "--cached-only"] if of_models else []
         command = [sys.executable, str(HERE / script), "--measured", str(arguments.measured), *extra]
         print(script, file=sys.stderr)
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own

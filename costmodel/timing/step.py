@@ -38,6 +38,14 @@ SPREAD = {
     "cast": 0.08,
     "flash_attention": 0.12,
     "efficient_attention": 0.2,
+    "implicit_gemm_dgrad": 0.12,
+    "implicit_gemm_wgrad": 0.15,
+    "depthwise_dgrad": 0.25,
+    "depthwise_wgrad": 0.25,
+    "grouped_direct_wgrad": 0.4,
+    "half_atomics": 0.5,
+    "flash_attention_backward": 0.2,
+    "efficient_attention_backward": 0.2,
     "unknown": 0.5,
 }
 SPREAD_ELSEWHERE = 0.15

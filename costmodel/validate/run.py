@@ -24,7 +24,7 @@ from costmodel.validate.memory import JudgedMemory, judge_memory
 from costmodel.validate.published import OtherNetworkError, check_network
 from costmodel.validate.rows import Measured, MeasuredRow, MemoryRow, ModelRow, OperatorRow, Unusable
 
-__all__ = ["Progress", "TraceLoader", "Validation", "sample", "validate"]
+__all__ = ["Progress", "TraceLoader", "Validation", "load_row", "sample", "validate"]
 
 #: :func:`costmodel.traced.load_trace`, or another function of its signature.
 TraceLoader: TypeAlias = "Callable[..., CachedTrace]"
@@ -279,6 +279,12 @@ def _folded(traced: CachedTrace) -> str | None:
     """The request for the same model with its branches folded, from the note of a model that can fold some."""
     requests = (word.rstrip(";,") for note in traced.graph.notes for word in note.split())
     return next((word for word in requests if word.endswith("+reparameterized")), None)
+
+
+def load_row(row: ModelRow, trace: TraceLoader) -> CachedTrace:
+    """The graph of a row's model; one at the row's own batch where the batch cannot be left open."""
+    traced = _load(row, trace)
+    return traced if "batch" in traced.graph.symbols else _load(row, trace, batch=row.batch)
 
 
 def _load(row: ModelRow, trace: TraceLoader, **options: Any) -> CachedTrace:
