@@ -154,6 +154,7 @@ def test_conditions_reach_the_execution() -> None:
         ("timm:resnet50", "2.10.0", (True, True)),
         ("timm:resnet50", "2.4.0", (True, False)),
         ("timm:resnet50", "", (True, False)),
+        ("timm:resnet50", "1.12", (False, False)),
         ("hf:bert", "2.9.1", (False, False)),
     ],
 )
