@@ -37,7 +37,8 @@ def assumed(row: ModelRow) -> dict[str, Any]:
     conditions: dict[str, Any] = {}
     if row.request.startswith("timm:") and _is_of_timms_script(row):
         release = [int(part) for part in row.torch.partition("+")[0].split(".")[:2] if part.isdigit()]
-        conditions |= {"fast_norm": not release or release >= [1, 13], "tf32_matmul": True, "reparameterized": release >= [2, 9]}
+        conditions |= {"fast_norm": not release or release >= [1, 13], "tf32_matmul": True}
+        conditions["reparameterized"] = release >= [2, 9]
         if row.phase == Phase.TRAINING.value:
             conditions |= {"optimizer": "nesterov", "grad_scaler": False, "reparameterized": False}
     if _allows_tf32(row.torch):
