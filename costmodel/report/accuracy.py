@@ -180,7 +180,9 @@ def narrowed(table: Table, most: int = MOST_COLUMNS) -> Table:
 
 def _parted(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     """(keys in which groups differ, values that all of them share)."""
-    keys = list(dict.fromkeys(key for group in groups for key in group.keys if key != "phase"))
+    keys = list(dict.fromkeys(key for group in groups for key in group.keys))
+    if len({group.keys.get("phase") for group in groups}) == 1:
+        keys = [key for key in keys if key != "phase"]
     values = {key: list(dict.fromkeys(group.keys.get(key) for group in groups)) for key in keys}
     differing = [key for key in keys if len(values[key]) > 1 or len(groups) == 1]
     shared = [str(values[key][0]) for key in keys if key not in differing and values[key][0] not in (None, "", False)]

@@ -66,13 +66,13 @@ def as_one(judged: Sequence[Judged]) -> Group:
 
 
 def pooled(judged: Sequence[Judged]) -> list[Group]:
-    """Coarser groups: whole models by mode over all devices; operators by device and op over algorithms, and by op
-    over all devices, rows at the floor left out."""
+    """Coarser groups: whole models by mode and phase over all devices; operators by device and op over algorithms, and
+    by op over all devices, rows at the floor left out."""
 
     def key(item: Judged, *, by_device: bool) -> tuple[tuple[str, str], ...]:
         row = item.row
         if isinstance(row, ModelRow):
-            return (("mode", row.mode),)
+            return (("mode", row.mode), ("phase", row.phase))
         if row.at_floor:
             return ()
         device = (("device", row.device), ("dtype", row.dtype)) if by_device else ()
