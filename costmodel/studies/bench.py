@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from costmodel.analysis import Analysis
 from costmodel.api import analyze
+from costmodel.execution import Phase
 from costmodel.explain import Split, findings, split
 from costmodel.explain.chains import longest_path
 from costmodel.explain.kinds import KINDS, kind_of
@@ -47,7 +48,13 @@ class Bench:
             if self._progress:
                 self._progress(name)
             self._traced[key] = analyze(
-                name, hw=hw, layout=layout, seq_len=seq_len, phase=phase, use_cache=self._use_cache
+                name,
+                hw=hw,
+                layout=layout,
+                seq_len=seq_len,
+                phase=phase,
+                use_cache=self._use_cache,
+                symbols=("batch", "seq_len", "context") if Phase(phase).generates else ("batch",),
             )
         conditions = (key, hw, batch, dtype, mode, *sorted(step.items()))
         if conditions not in self._analyses:

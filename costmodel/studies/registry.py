@@ -22,6 +22,7 @@ _ROOMS = (
     "vgg_vs_googlenet_stem",
     "squeeze_and_excitation",
     "training",
+    "llm_decode",
     "char_cnn",
 )
 
