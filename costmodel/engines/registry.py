@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costmodel.engines.engine import Engine
-    from costmodel.execution import Execution
+    from costmodel.execution import Execution, Phase
     from costmodel.graph import OpGraph
     from costmodel.hardware import HardwareProfile
     from costmodel.kernels.plan import KernelPlan
@@ -42,9 +42,10 @@ def _found() -> Mapping[str, Engine]:
     return MappingProxyType(_ENGINES)
 
 
-def engine_names() -> tuple[str, ...]:
-    """The words of all engines, PyTorch's default first."""
-    return tuple(sorted(_found(), key=lambda name: (name != "eager", name)))
+def engine_names(phase: Phase | None = None) -> tuple[str, ...]:
+    """The words of all engines, or of those that run a phase, PyTorch's default first."""
+    found = (name for name, engine in _found().items() if phase is None or phase in engine.phases)
+    return tuple(sorted(found, key=lambda name: (name != "eager", name)))
 
 
 def engine_of(word: str) -> Engine:

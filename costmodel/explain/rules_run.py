@@ -53,7 +53,7 @@ def _where_it_waits(case: Case) -> str:
 def _quicker_mode(case: Case) -> tuple[str, float | None]:
     """The engine under which this host holds the step back least, what it saves, and what the others would take."""
     now = case.analysis.execution.engine
-    others = {name: case.at(mode=name) for name in engine_names() if name != now}
+    others = {name: case.at(mode=name) for name in engine_names(case.analysis.execution.phase) if name != now}
     seconds = {name: found.latency for name, found in others.items() if found is not None}
     best = min(seconds, key=seconds.__getitem__, default=now)
     if seconds.get(best, case.latency_s) >= case.latency_s:

@@ -89,7 +89,12 @@ def _opening(bench: Bench) -> Document:
         "benchmarks/decode_accuracy.py holds such predictions against every row of a public measurement."
     )
     command = "costmodel analyze hf:llama --hw a100 --dtype bf16 --mode serving --phase decode --context 1024"
-    return Document("Writing a token: bytes, not FLOPs", (Paragraph(text), Code(command), Paragraph(how)))
+    figure = Figure(
+        "figures/llm_decode_batches.svg",
+        f"Tokens per second over the batch: {NAME}, weights in bf16 and in 4 bits",
+        "Lines are straight while weights are what is read, and bend where arithmetic or the cache takes over.",
+    )
+    return Document("Writing a token: bytes, not FLOPs", (Paragraph(text), figure, Code(command), Paragraph(how)))
 
 
 def _machines(bench: Bench) -> Document:
@@ -159,12 +164,7 @@ def _batches(bench: Bench) -> Document:
         "tokens are nearly free; the table says from which batch a step takes half as long again as with one sequence "
         f"(at {_SHORT} tokens in the cache, which else is traffic of its own)."
     )
-    figure = Figure(
-        "figures/llm_decode_batches.svg",
-        f"Tokens per second over the batch: {NAME}, weights in bf16 and in 4 bits",
-        "Lines are straight while weights are what is read, and bend where arithmetic or the cache takes over.",
-    )
-    return Document("The batch at which it stops", (Paragraph(text), table, figure))
+    return Document("The batch at which it stops", (Paragraph(text), table))
 
 
 def _ridge(step: Analysis) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from costmodel.analysis import Analysis
 from costmodel.engines import engine_names
+from costmodel.execution import Phase
 from costmodel.explain.case import Case
 from costmodel.explain.rules_run import batch_that_fills
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
@@ -146,7 +147,7 @@ def _hosts(bench: Bench, one: Analysis) -> Document:
     """One picture, issued in each mode by a quick host, the machine's usual one and a slow one."""
     names = [*dict.fromkeys((one.host_span.quickest.name, one.host.name, one.host_span.slowest.name))]
     rows: list[dict[str, Any]] = []
-    for mode in engine_names():
+    for mode in engine_names(Phase.INFERENCE):
         steps = {name: bench.analysis(NETWORK, hw=MACHINE, mode=mode).at(host=name) for name in names}
         usual = steps[one.host.name]
         free = bench.analysis(NETWORK, hw=MACHINE, mode=mode).at(host="instant").latency

@@ -22,7 +22,7 @@ from costmodel.host import host_names, host_of
 MACHINES = ("a100", "xeon-6148")
 #: Engines and machines that go together: what captures a device's launches needs one.
 #: Engines that run an ordinary forward pass.
-PLAIN = [word for word in engine_names() if Phase.INFERENCE in engine_of(word).phases]
+PLAIN = engine_names(Phase.INFERENCE)
 PAIRS = [(w, m) for w in PLAIN for m in MACHINES if m == "a100" or not engine_of(w).captures]
 
 

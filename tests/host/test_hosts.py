@@ -13,7 +13,7 @@ import costmodel
 from costmodel import hardware
 from costmodel.engines import engine_names
 from costmodel.errors import InputError, ProfileError
-from costmodel.execution import Software
+from costmodel.execution import Phase, Software
 from costmodel.hardware import load
 from costmodel.host import INSTANT, HostProfile, costs_of, host_names, host_of, hosts, read_host, span_of
 from costmodel.host.costs import CLASSES, class_of
@@ -118,7 +118,7 @@ def test_classes_are_those_that_have_a_cost():
         assert min(costs_of(software).classes.values()) > 0
 
 
-@pytest.mark.parametrize("mode", engine_names())
+@pytest.mark.parametrize("mode", engine_names(Phase.INFERENCE))
 def test_host_time_is_in_proportion_to_the_host(net, mode):
     """Twice as slow a host takes twice as long for what is the host's own: all but the gaps within a graph."""
     now = net.at(mode=mode)
