@@ -143,7 +143,7 @@ def _machines_table(rows: list[dict[str, Any]]) -> Table:
             replace(
                 quantity_column("process_memory_bytes", "process", "B", values("process_memory_bytes")), on_page=False
             ),
-            text_column("fit", "memory", shortest=5, importance=96),
+            text_column("fit", "fit", shortest=max(len(row["fit"]) for row in rows), importance=96),  # never cut short
             replace(text_column("fits", "fits"), on_page=False),
             quantity_column("kernels", "kernels", "", values("kernels"), importance=10),
         ),
