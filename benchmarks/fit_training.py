@@ -47,7 +47,6 @@ NAMED: list[tuple[str, str]] = [
     ("sums over rows, B a clock and block", "gradients.sum_block_bytes_per_clock"),
     ("batched products before PyTorch 2 / later ones", "gradients.early_batched"),
     ("grouped weight gradient on lanes / vector peak", "gradients.grouped_direct"),
-    ("seconds an atomic addition of a half", "gradients.half_atomic_s"),
 ]
 #: Files of training steps that are judged only.
 OTHERS = ("train_resnet50.csv.gz", "train_nvidia_dle.csv", "train_bert_squad.csv.gz", "transformers_neusight_train.csv")

@@ -67,7 +67,7 @@ _BY_ALGORITHM = {
     **dict.fromkeys(("direct_depthwise", "depthwise_dgrad", "depthwise_wgrad"), "depthwise"),
     "clear": "movement",
     "cast": "casts",
-    **dict.fromkeys(("nchw_to_nhwc", "nhwc_to_nchw", "contiguous_copy", "strided_copy"), "layout"),
+    **dict.fromkeys(("pad_channels", "nchw_to_nhwc", "nhwc_to_nchw", "contiguous_copy", "strided_copy"), "layout"),
     **dict.fromkeys(("reorder_activations", "reorder_weights", "copy_weights"), "layout"),
     **dict.fromkeys(("elementwise", "strided_elementwise", "fused_elementwise", "bias"), "elementwise"),
     **dict.fromkeys(("normalization", "fused_normalization", "softmax", "fused_softmax"), "normalization"),

@@ -104,7 +104,7 @@ def _weight_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]
         depthwise_kernel(operator, weight) if depthwise else None,
     )
     algorithm = DEPTHWISE_GRADIENTS[1] if depthwise else "implicit_gemm_wgrad"
-    if not depthwise and _is_direct(operator, groups, weight.shape[1]):
+    if not depthwise and _is_direct(operator, groups, weight.shape[1], columns):
         algorithm = "grouped_direct_wgrad"
     kernel = _gradient_kernel(operator, algorithm, shape)
     read = gradient.nbytes + x.nbytes
@@ -112,16 +112,16 @@ def _weight_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]
     yield from _converted(operator, kernel, before=(gradient, x))
 
 
-def _is_direct(operator: Operator, groups: int, channels: int) -> bool:
+def _is_direct(operator: Operator, groups: int, channels: int, columns: int) -> bool:
     """Whether a grouped convolution's weight gradient takes cuDNN's direct kernel (``wgrad2d_grouped_direct_kernel``),
     which multiplies on FMA lanes: half precision in groups that its tensor-core kernels are not made for.
 
-    Those serve narrow groups, and 32 groups or a multiple of up to 32 channels each, by steps of timm's networks on an
-    RTX 3090: a ResNeXt-101 of 32 groups trains as fast as its products suggest up to 32x8d and three times slower at
-    32x16d, and ResNeSts of 2 groups three times slower. What decides about groups of 16 channels is not known: some
-    are slow too.
+    Those serve narrow groups, and 32 groups or a multiple of up to 32 channels each, that put out as many channels as
+    they take in, by steps of timm's networks on an RTX 3090: a ResNeXt-101 of 32 groups trains as fast as its products
+    suggest up to 32x8d and three times slower at 32x16d, ResNeSts of 2 groups three times slower, SENet-154, whose 64
+    groups double the channels, two times. What decides about groups of 16 channels is not known: some are slow too.
     """
-    serves = channels <= 16 or (groups % 32 == 0 and channels <= 32)
+    serves = channels == columns and (channels <= 16 or (groups % 32 == 0 and channels <= 32))
     in_half = operator.input.itemsize == 2 and operator.hardware.gpu.convolutions.converts_layout
     return groups > 1 and not serves and in_half
 
@@ -345,6 +345,5 @@ def _reflection_backward(operator: Operator) -> Iterator[Kernel]:
     if not is_contiguous(gradient):
         yield copy_kernel(operator.op, gradient)
     yield _cleared(operator, operator.out.nbytes)
-    algorithm = "half_atomics" if gradient.itemsize == 2 else "copy"
-    yield operator.kernel(algorithm, access="gather", bytes_read=gradient.nbytes, bytes_written=gradient.nbytes,
+    yield operator.kernel("copy", access="gather", bytes_read=gradient.nbytes, bytes_written=gradient.nbytes,
                           elements=gradient.numel, count=1)  # fmt: skip

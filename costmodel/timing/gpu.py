@@ -34,7 +34,6 @@ from costmodel.timing.gradients import (
     data_gradient,
     depthwise_gradient,
     grouped_direct,
-    half_atomics,
     weight_gradient,
     with_splits,
 )
@@ -235,10 +234,6 @@ def _grouped_direct(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return grouped_direct(kernel, model, _streaming(kernel, model))
 
 
-def _half_atomics(kernel: Kernel, model: GpuModel) -> KernelSeconds:
-    return half_atomics(kernel, model, _streaming(kernel, model))
-
-
 def _early_batched(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     found, share = _matrix_product(kernel, model), model.constants.gradients.early_batched
     return found._replace(compute_s=found.compute_s / share, memory_s=found.memory_s / share)
@@ -300,7 +295,6 @@ _RULES: dict[str, Rule] = {
     "implicit_gemm_dgrad": _data_gradient,
     "implicit_gemm_wgrad": _weight_gradient,
     "grouped_direct_wgrad": _grouped_direct,
-    "half_atomics": _half_atomics,
     "depthwise_dgrad": _depthwise_gradient,
     "depthwise_wgrad": _depthwise_gradient,
     "flash_attention_backward": _attention_gradient,

@@ -28,7 +28,6 @@ __all__ = [
     "data_gradient",
     "depthwise_gradient",
     "grouped_direct",
-    "half_atomics",
     "weight_gradient",
     "with_splits",
 ]
@@ -55,10 +54,8 @@ class GradientConstants:
     )
     #: Weight gradient of few or wide groups by cuDNN's direct kernel: share of the fp32 vector peak, and the channels
     #: that a block works through at a time [1].
-    grouped_direct: float = 0.055
-    grouped_direct_channels: int = 64
-    #: An atomic addition to half a word, which neighbours contend for [s]: TResNets on an RTX 3090.
-    half_atomic_s: float = 4.2e-9
+    grouped_direct: float = 0.050
+    grouped_direct_channels: int = 32
     #: Batch norm in training in channels last, by cuDNN: a block takes this many channels [1]; the share of the time of
     #: blocks that channels leave partly empty which no other block makes use of [1]; and the extra time of channels
     #: that are no multiple of eight, over that of the traffic [1].
@@ -146,11 +143,6 @@ def grouped_direct(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> Ke
     wasted = -(-channels // step) * step / channels
     compute = wasted * kernel.matrix_flops / (constants.grouped_direct * model.machine.vector_flop_per_s)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
-
-
-def half_atomics(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> KernelSeconds:
-    """Every element added to memory by an atomic operation on the word that holds it."""
-    return stream._replace(compute_s=kernel.elements * model.constants.gradients.half_atomic_s)
 
 
 def channels_cost(count: int, constants: GradientConstants) -> float:

@@ -43,7 +43,6 @@ SPREAD = {
     "depthwise_dgrad": 0.25,
     "depthwise_wgrad": 0.25,
     "grouped_direct_wgrad": 0.4,
-    "half_atomics": 0.5,
     "flash_attention_backward": 0.2,
     "efficient_attention_backward": 0.2,
     "unknown": 0.5,

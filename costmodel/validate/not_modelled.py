@@ -10,6 +10,18 @@ NOT_MODELLED: tuple[tuple[str, str], ...] = (
         "compiled training steps",
         "backward passes that torch.compile fuses, and captured steps; eager ones are modelled",
     ),
+    (
+        "gradients of some narrow groups",
+        "grouped convolutions of 16 channels a group train two times slower in BotNeXt and HaloNeXt than predicted",
+    ),
+    (
+        "in-place activated batch norm",
+        "timm's files train TResNets with a package of its own, up to five times slower than torch's operators",
+    ),
+    (
+        "what a training step allocates",
+        "NeuSight's forward passes on an A100 take up to two times those without training; backward passes do not",
+    ),
     ("several devices", "data, tensor or pipeline parallelism and what their communication costs"),
     ("data-dependent routing", "mixtures of experts run as if every token gathered its own experts' weights"),
     ("kernels fused by hand", "other than attention: apex, xformers, TensorRT and other engines"),

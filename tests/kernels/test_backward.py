@@ -217,3 +217,43 @@ def test_a_gradient_through_a_maximum_walks_the_maxima():
     found = analysis(net, IMAGE, dtype="fp32", layout="nchw", hw="xeon-6148")
     (pool,) = kernels(found, "max_pool2d_with_indices_backward")
     assert pool.elements == X // 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "width", "out", "direct"),
+    [(32, 4, 4, False), (32, 32, 32, False), (32, 64, 64, True), (2, 32, 64, True), (8, 8, 8, False), (64, 4, 8, True)],
+)
+def test_which_weight_gradients_of_groups_run_on_lanes(groups, width, out, direct):
+    """ResNeXt's groups on tensor cores; ResNeSt's and SENet's, and wide ones, in cuDNN's direct kernel."""
+    conv = nn.Conv2d(groups * width, groups * out, 3, padding=1, groups=groups, bias=False)
+    image = torch.empty(2, groups * width, 4, 4, device="meta")
+    (run,) = kernels(analysis(nn.Sequential(conv, nn.ReLU()), image), "convolution_backward")
+    assert (run.algorithm == "grouped_direct_wgrad") is direct
+    assert run.engine == ("vector" if direct else "matrix")
+    assert run.matrix_flops == 2 * 2 * 16 * groups * out * width * 9
+
+
+def test_odd_channels_are_padded_by_the_cudnn_of_pytorch_1_alone():
+    net = nn.Sequential(nn.Conv2d(C, 12, 3, padding=1, bias=False), nn.ReLU())
+    early = kernels(analysis(net, IMAGE, torch="1.12"), "convolution_backward")
+    late = kernels(analysis(net, IMAGE), "convolution_backward")
+    assert [k.algorithm for k in early] == ["pad_channels", "implicit_gemm_wgrad"]
+    assert (early[0].bytes_read, early[0].bytes_written) == (2 * 12 * N * SIDE**2, 2 * 16 * N * SIDE**2)
+    assert [k.algorithm for k in late] == ["implicit_gemm_wgrad"]
+
+
+def test_batch_norm_of_channels_that_do_not_fill_a_block_takes_longer_a_byte():
+    def seconds_a_byte(channels):
+        net = nn.Sequential(nn.Conv2d(C, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        image = torch.empty(64, C, 64, 64, device="meta")
+        found = analysis(net, image, dtype="amp_fp16")
+        nodes, plan = found.record.nodes, found.plan
+        slots = [
+            (plan.kernels[launch.kernel], slot)
+            for launch, slot in zip(plan.launches, found.timeline, strict=True)
+            if nodes[launch.nodes[-1]].op == "aten.native_batch_norm_backward"
+        ]
+        return sum(slot.busy_s for _, slot in slots) / sum(kernel.bytes for kernel, _ in slots)
+
+    assert seconds_a_byte(64) < 0.9 * seconds_a_byte(32)
+    assert seconds_a_byte(40) < 0.6 * seconds_a_byte(36)  # no multiple of eight
