@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-_EXAMPLES = """examples:
-  costmodel check resnet50 --hw a100 --budget latency=10ms,macs=5G,params=30M,memory=8GiB
-  costmodel check net.py:make --hw t4 --batch 8 --baseline costs.json --write-baseline   # once, and to let costs grow
-  costmodel check --baseline costs.json --max-regression 2%                              # in CI: all of the file
-
-exit status: 0 all limits kept, 1 some broken, 2 bad input
-"""
 #: Conditions that a baseline keeps, where they are not the default.
 _DEFAULTS = {"layout": "nchw", "mode": "eager", "host": "usual", "phase": "inference"}
 
@@ -31,8 +24,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "check",
         help="a gate: budgets, or no growth over a baseline",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit status: 0 all limits kept, 1 some broken, 2 bad input",
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="models (default: all of the baseline)")
     common.add_sizes(parser)

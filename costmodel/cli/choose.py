@@ -9,13 +9,6 @@ from costmodel.cli.check import confidence
 
 __all__ = ["add", "run"]
 
-_EXAMPLES = """examples:
-  costmodel choose resnet50 --max-latency 10ms --hw t4,l4,a10g,a100 --dtype amp_fp16
-  costmodel choose resnet50 --min-throughput 2000 --confidence 90%
-  costmodel choose resnet50 --max-latency 50ms --prices prices.toml     # [per_hour] t4 = 0.35, a100 = 3.67
-
-exit status: 0 some machine keeps the limits, 1 none does, 2 bad input
-"""
 #: Machines that a page names in each list.
 _TOP = 20
 
@@ -25,8 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "choose",
         help="machine and batch for a latency or a throughput",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit status: 0 some machine keeps the limits, 1 none does, 2 bad input",
     )
     common.add_model(parser)
     parser.add_argument("--max-latency", metavar="TIME", help="most that a step may take, such as 10ms")

@@ -37,11 +37,31 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "completion": (
         ("costmodel completion bash > ~/.local/share/bash-completion/completions/costmodel", "for new bash shells"),
     ),
-    "sweep": (("costmodel sweep resnet18 resnet50 --hw a100,t4 --batch 1,8,64", "every combination in one table"),),
+    "sweep": (
+        ("costmodel sweep resnet18 resnet50 --hw a100,t4 --batch 1,8,64", "every combination in one table"),
+        (
+            "costmodel sweep resnet18 resnet50 --hw a100 --batch 64 --pareto macs,latency",
+            "those that none beats in both",
+        ),
+        ("costmodel sweep 'timm:resnet*' --hw all --batch 1,32 --jobs 4 -o resnets.csv", "many, in four processes"),
+        (
+            "costmodel sweep resnet50 --hw t4 --image-size 160,192..288 --where 'latency_ms < 5 and fits'",
+            "within limits",
+        ),
+    ),
     "reconcile": (("costmodel reconcile resnet50", "what fvcore, thop, ptflops, ... print for it, and why"),),
-    "choose": (("costmodel choose resnet50 --max-latency 10ms", "the best batch of each machine within the limit"),),
+    "choose": (
+        ("costmodel choose resnet50 --max-latency 10ms", "the best batch of each machine within the limit"),
+        ("costmodel choose resnet50 --min-throughput 2000 --confidence 90%", "samples a second that nine in ten keep"),
+        (
+            "costmodel choose resnet50 --max-latency 50ms --prices prices.toml",
+            "by cost: [per_hour] t4 = 0.35, a100 = 3.67",
+        ),
+    ),
     "check": (
         ("costmodel check resnet50 --hw a100 --budget latency=10ms,macs=5G", "exit status 1 where a budget is broken"),
+        ("costmodel check net.py:make --hw t4 --baseline costs.json --write-baseline", "once, and to let costs grow"),
+        ("costmodel check --baseline costs.json --max-regression 2%", "in CI: everything that the file holds"),
     ),
 }
 
@@ -84,8 +104,10 @@ def _all_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def add_examples(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Put each command's examples under its help."""
+    """Put each command's examples under its help, before what it says there itself."""
     for name, parser in verbs.choices.items():
         examples = EXAMPLES.get(name, ())
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.epilog = "\n".join(["examples:", *(f"  {typed}\n      {got}" for typed, got in examples)])
+        own = ["", parser.epilog] if parser.epilog else []
+        lines = ["examples:", *(f"  {typed}\n      {got}" for typed, got in examples), *own]
+        parser.epilog = "\n".join(lines)

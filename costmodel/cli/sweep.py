@@ -15,14 +15,6 @@ from costmodel.execution import DTYPES, LAYOUTS
 
 __all__ = ["add", "run"]
 
-_EXAMPLES = """examples:
-  costmodel sweep resnet18 resnet50 --hw t4,a100 --batch 1,2,4..256
-  costmodel sweep 'timm:vit_small_patch16_224(depth={8,10,12},embed_dim={384,576})' --hw a100 --batch 1..64
-  costmodel sweep resnet18 resnet50 mobilenetv2_100 efficientnet_b0 --hw a100 --batch 64 --pareto macs,latency
-  costmodel sweep 'timm:resnet*' --hw all --batch 1,32 --jobs 4 -o resnets.csv
-  costmodel sweep resnet50 --hw t4 --image-size 160,192..288 --where 'latency_ms < 5 and fits'
-  costmodel sweep resnet50 vgg16 --hw a100 --batch 1..256 --figure throughput -o throughput.svg
-"""
 #: File ending -> format, where --format does not say one.
 _BY_ENDING = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".md": "markdown", ".html": "html"}
 #: Lines of a table on a terminal.
@@ -34,8 +26,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "sweep",
         help="many models, machines, batches, sizes and dtypes in one table",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="models; '{a,b}' are alternatives, '*' a pattern")
     parser.add_argument("--hw", type=common.words, required=True, metavar="NAME[,NAME...]|all", help="machines")

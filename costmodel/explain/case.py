@@ -83,6 +83,11 @@ class Case:
             found[start.node] = found.get(start.node, 0.0) + start.seconds
         return found
 
+    def device_s_of(self, nodes: Iterable[int]) -> dict[int, float]:
+        """Seconds on the device of those of the nodes that launch anything, in program order."""
+        asked = set(nodes)
+        return {node: seconds for node, seconds in self.device_s.items() if node in asked}
+
     def flops(self, nodes: Iterable[int]) -> int:
         """FLOPs of nodes."""
         return sum(self.analysis.node_costs.of_node(node).flops for node in nodes)  # type: ignore[misc]

@@ -17,11 +17,6 @@ from costmodel.units import format_percent, format_quantity, format_seconds
 __all__ = ["padding_share"]
 
 
-def _of(case: Case, nodes: set[int]) -> dict[int, float]:
-    """Seconds on the device of some nodes."""
-    return {node: seconds for node, seconds in case.device_s.items() if node in nodes}
-
-
 @rule("depthwise_low_intensity")
 def depthwise(case: Case) -> Iterator[Finding]:
     """A depthwise convolution does K^2 MACs for each element that it moves: far left of the ridge point."""
@@ -63,7 +58,7 @@ def _faster_depthwise(case: Case) -> dict[str, Any]:
 def large_kernel_depthwise(case: Case) -> Iterator[Finding]:
     """Depthwise windows of 7x7 and more: many taps from cache, few FLOPs, kernels that libraries neglect."""
     large = {n for n, conv in case.convolutions.items() if conv.is_depthwise and max(conv.kernel) >= 7}
-    seconds = _of(case, large)
+    seconds = case.device_s_of(large)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     share = case.flop_share(nodes)
     if not case.matters(stake) or stake / case.split.busy_s <= share:
@@ -102,7 +97,7 @@ def _with_3x3(case: Case, nodes: list[int]) -> tuple[float | None, float | None]
 def grouped(case: Case) -> Iterator[Finding]:
     """Groups divide the FLOPs and leave the traffic: less arithmetic for each byte, narrower products."""
     some = {n for n, conv in case.convolutions.items() if conv.groups > 1 and not conv.is_depthwise}
-    seconds = _of(case, some)
+    seconds = case.device_s_of(some)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake) or not case.times_kernels:
         return
@@ -147,7 +142,7 @@ def _dense(kernel: Kernel, conv: Window) -> Kernel:
 def stem(case: Case) -> Iterator[Finding]:
     """Convolutions of 3 colours: large maps, short sums, tiles that the few channels do not fill."""
     few = {n for n, conv in case.convolutions.items() if conv.in_channels <= 4 and conv.kernel != (1, 1)}
-    seconds = _of(case, few)
+    seconds = case.device_s_of(few)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     share = case.flop_share(nodes)
     if not case.matters(stake) or stake / case.split.busy_s < 1.5 * share:
@@ -250,7 +245,7 @@ def pointwise(case: Case) -> Iterator[Finding]:
     for node, conv in dense.items():
         kinds[conv.is_pointwise].add(node)
     flops = {kind: case.flops(nodes) for kind, nodes in kinds.items()}
-    seconds = {kind: _of(case, nodes) for kind, nodes in kinds.items()}
+    seconds = {kind: case.device_s_of(nodes) for kind, nodes in kinds.items()}
     if not flops[True] or not flops[False]:
         return
     rates = {kind: sum(seconds[kind].values()) / flops[kind] for kind in kinds}
@@ -303,7 +298,7 @@ def padding(case: Case) -> Iterator[Finding]:
     """Zeros around small maps are multiplied like any other number."""
     shares = {node: padding_share(conv) for node, conv in case.convolutions.items() if any(conv.padding)}
     shares = {node: share for node, share in shares.items() if share >= 0.1}
-    seconds = {n: shares[n] * s for n, s in _of(case, set(shares)).items()}
+    seconds = {n: shares[n] * s for n, s in case.device_s_of(set(shares)).items()}
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
     if not case.matters(stake):
         return

@@ -22,10 +22,6 @@ def _nodes(case: Case, phase: NodePhase) -> list[int]:
     return [index for index, node in enumerate(case.analysis.bound.nodes) if node.phase is phase]
 
 
-def _of(case: Case, nodes: list[int]) -> dict[int, float]:
-    return {node: case.device_s[node] for node in nodes if node in case.device_s}
-
-
 @rule("backward_is_not_twice")
 def backward(case: Case) -> Iterator[Finding]:
     """Two gradients for each product make twice the FLOPs of the forward pass; the time is another matter."""
@@ -66,7 +62,7 @@ def normalization(case: Case) -> Iterator[Finding]:
     if not graph.gradients:
         return
     norms = [i for i, node in enumerate(graph.nodes) if any(word in node.op for word in _NORMS)]
-    seconds = _of(case, norms)
+    seconds = case.device_s_of(norms)
     stake, nodes, share = sum(seconds.values()), case.by_stake(seconds), case.flop_share(norms)
     if not case.matters(stake, 0.05) or stake / case.latency_s <= share:
         return

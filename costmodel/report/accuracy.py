@@ -9,7 +9,7 @@ from typing import Any
 
 from costmodel.report.accuracy_memory import memory_accuracy_json, memory_groups_table, worst_memory_table
 from costmodel.report.accuracy_values import judged_values, score_values
-from costmodel.report.columns import number_column, quantity_column, share_column, text_column
+from costmodel.report.columns import number_column, quantity_column, share_column, signed_share_column, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Paragraph, Row, Table
 from costmodel.validate import (
     BASELINES,
@@ -116,7 +116,7 @@ def groups_table(groups: Sequence[Group], title: str) -> Table:
             Column(key="n", heading="rows", render="{:,}".format, importance=90),
             share_column("median_ape", "median", importance=99),
             share_column("p90_ape", "p90", importance=98),
-            _signed_share_column("bias", "bias", importance=80),
+            signed_share_column("bias", "bias", importance=80),
             share_column("interval_coverage", "covered", importance=75),
             number_column("spearman", "Spearman", decimals=3, importance=70),
             share_column("interval_width", "width", importance=60),
@@ -215,10 +215,6 @@ def _key_column(key: str) -> Column:
     )
 
 
-def _signed_share_column(key: str, heading: str, **options: Any) -> Column:
-    return Column(key=key, heading=heading, unit="%", render=lambda value: f"{100 * value:+.1f}", **options)
-
-
 def _baseline_data() -> Iterable[Column]:
     """Median and p90 of each baseline, for data formats; pages have a table of their own."""
     for name in BASELINES:
@@ -250,7 +246,7 @@ def _classes_table(judged: Sequence[Judged], least_share: float = 0.002) -> Tabl
             text_column("name", "class of kernels", importance=99),
             Column(key="n", heading="rows", render="{:,}".format, importance=90),
             share_column("mean_share", "of the time", importance=95),
-            _signed_share_column("weighted_bias", "mean error", importance=98),
+            signed_share_column("weighted_bias", "mean error", importance=98),
             share_column("weighted_ape", "mean |error|", importance=97),
         ),
         rows=tuple(row for row in found if row["mean_share"] >= least_share),
@@ -286,7 +282,7 @@ def rows_table(judged: Sequence[Judged], title: str = "") -> Table:
             quantity_column("predicted_s", "predicted", "s", times, decimals=2, importance=81),
             Column(key="latency_low_s", heading="low", on_page=False),
             Column(key="latency_high_s", heading="high", on_page=False),
-            _signed_share_column("error", "error", importance=98),
+            signed_share_column("error", "error", importance=98),
             text_column("owner", "likely owner", shortest=16, importance=70),
             share_column("owner_share", "of its time", importance=60),
             text_column("family", "family", on_page=False),

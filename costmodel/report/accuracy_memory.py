@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.report.accuracy_values import score_values
-from costmodel.report.columns import number_column, quantity_column, share_column, text_column
+from costmodel.report.columns import number_column, quantity_column, share_column, signed_share_column, text_column
 from costmodel.report.document import Column, Table
 from costmodel.validate import JudgedMemory, MemoryGroup, memory_groups
 
@@ -25,7 +25,7 @@ def memory_groups_table(judged: Sequence[JudgedMemory]) -> Table:
             Column(key="n", heading="rows", render="{:,}".format, importance=90),
             share_column("median_ape", "median", importance=99),
             share_column("p90_ape", "p90", importance=98),
-            _signed("bias", "bias", importance=80),
+            signed_share_column("bias", "bias", importance=80),
             share_column("interval_coverage", "covered", importance=75),
             number_column("spearman", "Spearman", decimals=3, importance=70),
         ),
@@ -56,7 +56,7 @@ def memory_rows_table(judged: Sequence[JudgedMemory], title: str = "") -> Table:
             quantity_column("predicted_bytes", "predicted", "B", sizes, decimals=2, importance=81),
             Column(key="low_bytes", heading="low", on_page=False),
             Column(key="high_bytes", heading="high", on_page=False),
-            _signed("error", "error", importance=98),
+            signed_share_column("error", "error", importance=98),
             text_column("verdict", "verdict", importance=40),
         ),
         rows=tuple(rows),
@@ -67,10 +67,6 @@ def memory_accuracy_json(judged: Sequence[JudgedMemory]) -> dict[str, Any]:
     """``{"groups": [...], "rows": [...]}``."""
     groups = [_group_json(group) for group in memory_groups(judged)]
     return {"groups": groups, "rows": [_row_json(item) for item in judged]}
-
-
-def _signed(key: str, heading: str, **options: Any) -> Column:
-    return Column(key=key, heading=heading, unit="%", render=lambda share: f"{100 * share:+.1f}", **options)
 
 
 def _group_json(group: MemoryGroup) -> dict[str, Any]:

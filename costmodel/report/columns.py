@@ -8,7 +8,15 @@ from typing import Any
 
 from costmodel.report.document import Column
 
-__all__ = ["NONE", "intensity_column", "number_column", "quantity_column", "share_column", "text_column"]
+__all__ = [
+    "NONE",
+    "intensity_column",
+    "number_column",
+    "quantity_column",
+    "share_column",
+    "signed_share_column",
+    "text_column",
+]
 
 #: What a page shows where there is nothing to show.
 NONE = "–"
@@ -84,6 +92,15 @@ def share_column(key: str, heading: str, **options: Any) -> Column:
     '37.7'
     """
     return Column(key=key, heading=heading, unit="%", render=lambda value: _fixed(value, 0.01, decimals=1), **options)
+
+
+def signed_share_column(key: str, heading: str, **options: Any) -> Column:
+    """A column of shares above or below something, such as errors, shown in percent with their sign.
+
+    >>> signed_share_column("error", "error").render(0.3771)
+    '+37.7'
+    """
+    return Column(key=key, heading=heading, unit="%", render=lambda share: f"{100 * share:+.1f}", **options)
 
 
 def _power_for(largest: float, least: float) -> int:

@@ -22,16 +22,6 @@ from costmodel.units import format_bytes
 __all__ = ["report"]
 
 
-class Net(NamedTuple):
-    """A network as it is trained here; a sample is a picture or a sequence of ``seq_len`` tokens."""
-
-    request: str
-    batch: int
-    layout: str
-    optimizer: str
-    seq_len: int | None = None
-
-
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 _GIB = 2**30
