@@ -152,6 +152,8 @@ def sum_remarks(rows: Iterable[Any], totals: Any) -> list[str]:
         if not math.isnan(whole) and not math.isclose(parts, whole, rel_tol=1e-3, abs_tol=1e-12):
             shown, total = format_quantity(parts, quantity.unit), format_quantity(whole, quantity.unit)
             why = _DIFFERS.get(quantity.key, "")
+            if quantity.key == "params" and parts < whole:
+                why = " (no operator reads the others)"
             remarks.append(f"{quantity.title}: the rows add up to {shown}, the total is {total}{why}")
     return remarks
 

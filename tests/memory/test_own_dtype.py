@@ -77,3 +77,11 @@ def test_a_configuration_is_costed_in_the_dtype_that_it_names(tmp_path, key):
     assert any(f"{key} bfloat16" in note for note in found.model.notes)
     (tmp_path / "config.json").write_text(json.dumps(small))
     assert str(costmodel.analyze(f"hf:{tmp_path}", hw="a100", use_cache=False).execution.precision) == "fp32"
+
+
+def test_a_model_in_float64_says_that_its_arithmetic_is_not_modelled():
+    module, x = torch.nn.Linear(64, 64).double(), torch.empty(4, 64, dtype=torch.float64)
+    for dtype in (None, "fp16"):
+        found = costmodel.analyze(module, x, hw="a100", dtype=dtype)
+        assert found.totals.param_bytes == 8 * 65 * 64
+        assert "weights in float64 stay so" in " ".join(found.to_markdown().split())

@@ -146,6 +146,13 @@ def test_shared_parameters_are_explained_where_the_sum_differs(fake):
     assert "add up" not in render_terminal(analysis_document(fake.FakeAnalysis(operators=operators)))
 
 
+def test_parameters_that_no_operator_reads_are_no_shared_ones(fake):
+    operators = fake.with_shares([fake.FakeRow(params=1000, latency_s=1.0, energy_j=50.0)])
+    unread = fake.FakeAnalysis(operators=operators, totals_changed={"params": 3000})
+    text = " ".join(render_terminal(analysis_document(unread)).split())
+    assert "parameters: the rows add up to 1.00 k, the total is 3.00 k (no operator reads the others)" in text
+
+
 def test_closed_forms_findings_and_conventions_are_told(fake):
     analysis = fake.realistic()
     document = analysis_document(analysis)
