@@ -46,7 +46,10 @@ _BY_SHEET = {
     "backward_attention": "attention",
     "backward_recurrent": "recurrent",
 }
-_BY_OP = {"aten.cat": "concatenation", "aten.stack": "concatenation", "aten.dropout": "view"}
+_BY_OP = {
+    "aten.cat": "concatenation", "aten.stack": "concatenation", "aten.dropout": "view",
+    **dict.fromkeys(("aten.zero", "aten.fill", "aten.ones_like", "aten.zeros_like"), "pointwise"),  # nothing is read
+}  # fmt: skip
 
 
 def class_of(op: str) -> str:
