@@ -42,12 +42,18 @@ def request_of(kind: str, layers: int | None) -> str:
     return f"hf:{kind}({cut})" if cut else f"hf:{kind}"
 
 
+def _gathering(request: str) -> str:
+    """The request with experts whose weights are gathered, as far as the type has any."""
+    bare, _, rest = request.partition("(")
+    return f"{bare}(experts_implementation='batched_mm'{',' + rest if rest else ')'}"
+
+
 def counted(request: str, macs: int) -> str:
     """What torch's counter says beside ours."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    loaded = resolve(request)
+    loaded = resolve(_gathering(request))  # torch's counter knows no grouped products
     args, kwargs = loaded.inputs()
     counter = FlopCounterMode(display=False)
     try:

@@ -45,6 +45,7 @@ def analyze(
     context: int | None = None,
     dtype: str | None = None,
     weights: str | None = None,
+    kv_dtype: str | None = None,
     layout: str = "nchw",
     mode: str = "eager",
     host: str = "usual",
@@ -90,6 +91,7 @@ def analyze(
     ``seq_len`` tokens, or one step with ``context`` tokens of each sequence in the cache.
     ``weights`` stores those of linear layers in the blocks in ``int8``, ``int4`` (groups of 128, as GPTQ and AWQ do),
     ``fp8``, or as wide as the dtype (``dense``); default: as the model's configuration says.
+    ``kv_dtype`` keeps keys and values in that dtype (``fp8``), with ``mode="serving"``.
     ``power_limit`` caps what the board may draw, in W, below its own limit.
     ``symbols`` are the sizes to leave open; a named model's trace is cached (``use_cache="only"``: or refused).
     Raises a :class:`~costmodel.errors.CostmodelError` that says what was asked, what there is and what to do.
@@ -102,6 +104,7 @@ def analyze(
         batch=1 if batch is None else batch,
         dtype=dtype,
         weights=weights,
+        kv_dtype=kv_dtype,
         layout=layout,
         mode=mode,
         host=host,

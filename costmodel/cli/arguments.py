@@ -10,7 +10,7 @@ from typing import Any
 
 from costmodel.engines import engine_names, engine_of
 from costmodel.errors import InputError
-from costmodel.execution import ALGORITHMS, CHECKPOINTS, DTYPES, LAYOUTS, WEIGHTS, Phase
+from costmodel.execution import ALGORITHMS, CACHES, CHECKPOINTS, DTYPES, LAYOUTS, WEIGHTS, Phase
 
 __all__ = [
     "add_execution",
@@ -139,6 +139,11 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
         "--weights", choices=WEIGHTS,
         help="how linear layers in the blocks store theirs (default: as a configuration says, else as the dtype)",
     )  # fmt: skip
+    parser.add_argument(
+        "--kv-dtype",
+        choices=tuple(CACHES),
+        help="what keys and values are kept in, with --mode serving (default: --dtype)",
+    )
     parser.add_argument("--layout", choices=LAYOUTS, default="nchw", help="memory format of images (default: nchw)")
     modes = ", ".join(f"{name}: {engine_of(name).help}" for name in engine_names())
     if several_modes:
@@ -211,6 +216,7 @@ def conditions(arguments: argparse.Namespace) -> dict[str, Any]:
         "context",
         "dtype",
         "weights",
+        "kv_dtype",
         "layout",
         "mode",
         "host",

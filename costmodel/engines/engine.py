@@ -59,6 +59,9 @@ class Engine(ABC):
         if execution.phase not in self.phases:
             asked = f"a step of {execution.phase.value} in mode {self.name}"
             raise InputError(f"{asked} is not modelled\n  mode eager is: leave --mode out")
+        if execution.precision.narrow_cache:
+            asked = f"a cache in {execution.precision.cache} beside activations in {execution.precision.operands}"
+            raise InputError(f"{asked} is what serving libraries keep, not PyTorch\n  say --mode serving with it")
 
     def program(self, graph: OpGraph) -> OpGraph:
         """The program that it runs in the place of a traced one; most run what was traced."""

@@ -6,7 +6,7 @@ from costmodel.execution.execution import Execution
 from costmodel.execution.layout import LAYOUTS
 from costmodel.execution.optimizer import ALGORITHMS, Optimizer
 from costmodel.execution.phase import NodePhase, Phase
-from costmodel.execution.precision import DTYPES, Precision
+from costmodel.execution.precision import CACHES, DTYPES, Precision
 from costmodel.execution.software import Software
 from costmodel.execution.trained import CHECKPOINTS, Trained
 from costmodel.execution.variant import Variant
@@ -14,6 +14,7 @@ from costmodel.execution.weights import WEIGHTS, WeightScheme
 
 __all__ = [
     "ALGORITHMS",
+    "CACHES",
     "CHECKPOINTS",
     "DTYPES",
     "LAYOUTS",

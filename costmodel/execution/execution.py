@@ -11,7 +11,7 @@ from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution.layout import LAYOUTS
 from costmodel.execution.optimizer import Optimizer
 from costmodel.execution.phase import Phase
-from costmodel.execution.precision import Precision
+from costmodel.execution.precision import CACHES, Precision
 from costmodel.execution.software import Software
 from costmodel.execution.trained import Trained
 from costmodel.execution.weights import WeightScheme
@@ -80,8 +80,8 @@ class Execution:
 
     @classmethod
     def of(cls, **words: Any) -> Execution:
-        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``weights``, ``layout``, ``mode``, ``host``,
-        ``phase``, ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of
+        """The run that words describe: ``batch``, ``sizes``, ``dtype``, ``kv_dtype``, ``weights``, ``layout``,
+        ``mode``, ``host``, ``phase``, ``inputs``, ``train_mode``, ``power_limit`` [W], and the names of
         :class:`~costmodel.execution.Optimizer`, :class:`~costmodel.execution.Trained` and
         :class:`~costmodel.execution.Software`; what is not said has its
         default.
@@ -95,7 +95,7 @@ class Execution:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What :meth:`of` and :meth:`changed` take."""
-        return (*_PARTS, *Optimizer.names(), *Trained.names(), *Software.names())
+        return (*_PARTS, "kv_dtype", *Optimizer.names(), *Trained.names(), *Software.names())
 
     def changed(self, **words: Any) -> Execution:
         """This run with some words changed; None changes nothing. Raises InputError for a name that no part has."""
@@ -106,6 +106,10 @@ class Execution:
                 raise InputError(librarian(f"no condition of a run is called {name!r}", there_is=known, near=near))
         said = {name: word for name, word in words.items() if word is not None}
         parts = {part: parse(said[name]) for name, (part, parse) in _PARTS.items() if name in said}
+        cache = said.get("kv_dtype", self.precision.cache if self.precision.narrow_cache else None)
+        if cache is not None:
+            precision = parts.get("precision", self.precision)
+            parts["precision"] = replace(precision, cache=chosen("dtype of a cache", cache, CACHES))
         software = replace(self.software, **Software.parsed(said))
         parts |= {"optimizer": self.optimizer.changed(said), "trained": self.trained.changed(said)}
         return replace(self, software=software, **parts)

@@ -9,13 +9,15 @@ from types import MappingProxyType
 from costmodel.errors import InputError, librarian
 from costmodel.execution.words import chosen, spellings
 
-__all__ = ["BITS", "DTYPES", "SPELLINGS", "Precision", "torch_dtype", "word_of_dtype"]
+__all__ = ["BITS", "CACHES", "DTYPES", "SPELLINGS", "Precision", "torch_dtype", "word_of_dtype"]
 
 #: Bits of one element in memory, by format. TF32 is fp32 in memory; only the multiplier sees 19 bits of it.
 BITS: Mapping[str, int] = MappingProxyType(
     {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4}
 )
 _TORCH = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+#: Formats that keys and values may be kept in, beside that of the activations.
+CACHES = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
 
 
 def torch_dtype(name: str) -> str:
@@ -86,7 +88,18 @@ class Precision:
         >>> Precision.of("bf16").keeps("bfloat16"), Precision.of("fp32").keeps("bfloat16")
         (True, False)
         """
-        return self.autocast is None and {torch_dtype(self.weights), torch_dtype(self.activations)} == {own}
+        held = {torch_dtype(self.weights), torch_dtype(self.activations)}
+        return self.autocast is None and held == {own} and not self.narrow_cache
+
+    @property
+    def narrow_cache(self) -> bool:
+        """Whether keys and values are kept in fewer bits than activations have."""
+        return BITS[self.cache] < self.bits
+
+    @property
+    def cache_dtype(self) -> str:
+        """torch's name of the dtype that keys and values are kept in."""
+        return CACHES[self.cache] if self.narrow_cache else torch_dtype(self.activations)
 
     @property
     def operands(self) -> str:

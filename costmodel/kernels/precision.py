@@ -125,6 +125,12 @@ def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> l
     kept = dict.fromkeys((Role.PARAMETER, Role.BUFFER, Role.STATE), precision.weights)
     stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
     own = graph.own_dtype
+    if precision.narrow_cache:
+        kept_narrow = {graph.tensors[i].storage for i in graph.inputs if graph.tensors[i].name.startswith("cache.")}
+        stored = [
+            precision.cache_dtype if tensor.storage in kept_narrow else dtype
+            for tensor, dtype in zip(graph.tensors, stored, strict=True)
+        ]
     return [new if old == own else old for old, new in zip(traced, stored, strict=True)]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import costmodel
 from costmodel.errors import InputError
+from costmodel.memory.liveness import caches
 from tests.generation.configs import CONFIGS, cache_elements
 
 pytest.importorskip("torch")
@@ -65,6 +66,19 @@ def test_the_attention_is_that_of_the_library(steps):
         ("l40s", "flash_attention_paged"),
     ):
         assert name in {kernel.algorithm for kernel in served.at(hw=machine).plan.kernels}
+
+
+def test_keys_and_values_may_be_kept_in_fewer_bits(steps):
+    eager, served = steps
+    narrow = served.at(kv_dtype="fp8")
+    cache = 2 * cache_elements("gqa", 1, 400, 0)
+    sizes = [sum(a.plan.storage_bytes[s] for s in caches(a.bound)) for a in (served, narrow)]
+    assert sizes == [cache + 2 * cache_elements("gqa", 1, 1, 0), cache_elements("gqa", 1, 401, 0)]
+    assert served.totals.bytes_read - narrow.totals.bytes_read == cache_elements("gqa", 1, 401, 0)
+    assert narrow.totals.macs == served.totals.macs
+    assert narrow.at(dtype="fp16").execution.precision.cache == "fp8"
+    with pytest.raises(InputError, match="what serving libraries keep"):
+        eager.at(kv_dtype="fp8")
 
 
 def test_what_writes_no_text_is_refused():
