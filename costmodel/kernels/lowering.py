@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from costmodel.cost import Cost
 from costmodel.errors import CostmodelError, FormulaError
-from costmodel.execution import Execution
+from costmodel.execution import Execution, NodePhase
 from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -78,18 +78,23 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
 def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
     keys: dict[tuple[Any, ...], int] = {}
     starts: list[tuple[int, Launch]] = []
-    copies = _Copies(graph)
+    copies, released = _Copies(graph), {graph.tensors[t].storage for t in graph.gradients.values()}
     for index, (node, types) in enumerate(zip(graph.nodes, dtypes, strict=True)):
         reads, writes = storages_of(graph, (index,))
         for position in types.casts:
             tensor = graph.tensors[node.inputs[position]]
-            source, copy = Read(tensor.storage, tensor.spec), copies.make(node.inputs[position], types.inputs[position])
+            kept = tensor.storage in released and is_free(node.op)  # a view, which a weight's gradient ends as
+            copy = copies.make(node.inputs[position], types.inputs[position], kept=kept)
+            source = Read(tensor.storage, tensor.spec)
             cast = ("cast", tensor.spec, types.had[position], types.inputs[position])
             starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (source,), (copy,))))
         if not is_free(node.op) and not casts_nothing(graph, node, types):
             call = ("call", node.call, types)
             held = tuple(read.storage for read in reads)
             reads = copies.instead(index, node, types, reads)
+            if copies.gradients and node.phase is NodePhase.OPTIMIZER:  # sees .grad, and not what that was cast from
+                held = tuple(storage for storage in held if storage not in copies.gradients)
+                writes = tuple(copies.gradients.get(storage, storage) for storage in writes)
             starts.append((keys.setdefault(call, len(keys)), Launch(0, (index,), reads, writes, held)))
         for position, dtype in types.released:
             tensor = graph.tensors[node.outputs[position]]
@@ -112,6 +117,7 @@ class _Copies:
         self.made: list[tuple[int, str]] = []  # of each: spec of the tensor, dtype of the copy
         self.of_weight: dict[int, int] = {}  # storage of a weight, or of what ends as a gradient -> its copy
         self.of_operand: dict[int, int] = {}  # tensor of the node at hand -> its copy
+        self.gradients: dict[int, int] = {}  # storage of what ends as a gradient -> its copy
         self.saved: dict[tuple[int | None, int], int] = {}  # node, storage -> the copy of it that the node read
 
     def make(self, tensor: int, dtype: str, *, kept: bool = False) -> int:
@@ -119,6 +125,8 @@ class _Copies:
         storage = self.first + len(self.made)
         self.made.append((self.graph.tensors[tensor].spec, dtype))
         weight = self.graph.tensors[tensor].storage if kept else weight_of(self.graph, tensor)
+        if kept:
+            self.gradients[self.graph.tensors[tensor].storage] = storage
         if weight is not None:
             self.of_weight[weight] = storage
         else:
@@ -185,6 +193,7 @@ class _Lowering:
             structure.launches(of_key),
             stored_bytes(self.graph, structure.storage_scale) + structure.copies.nbytes(self.graph),
             held=structure.copies.held,
+            gradients=structure.copies.gradients,
             by_python=True,
         )
 

@@ -100,6 +100,8 @@ class KernelPlan:
     notes: tuple[str, ...] = ()
     held: frozenset[int] = frozenset()
     """Storages of the run that live to its end, whoever touches them last."""
+    gradients: dict[int, int] = field(default_factory=dict, compare=False)
+    """Storage in which a gradient is made -> the copy in its parameter's dtype that becomes ``.grad``."""
     by_python: bool = False
     """Whether Python calls operator by operator, so that its variables hold what they name."""
     memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)

@@ -60,7 +60,8 @@ def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
             if of_step or storage in there:
                 first.setdefault(storage, index)
                 last[storage] = index
-    kept = {graph.tensors[t].storage for t in (*graph.outputs, *graph.gradients.values())}
+    put_out = (graph.tensors[t].storage for t in (*graph.outputs, *graph.gradients.values()))
+    kept = {plan.gradients.get(storage, storage) for storage in put_out}
     phases = [graph.nodes[launch.nodes[0]].phase for launch in plan.launches]
     if NodePhase.BACKWARD in phases:
         forward_ends = phases.index(NodePhase.BACKWARD) - 1

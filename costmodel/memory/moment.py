@@ -138,6 +138,7 @@ def _kinds(memory: Footprint, launch: int) -> Callable[[int], str]:
     if memory.execution.phase.generates:
         cached |= {graph.tensors[t].storage for t in graph.outputs[1:]}
     gradients = {graph.tensors[t].storage for t in graph.gradients.values()}
+    gradients |= set(plan.gradients.values())
     phases = [graph.nodes[one.nodes[0]].phase for one in plan.launches]
     made: dict[int, NodePhase] = {}
     read_last: dict[int, NodePhase] = {}

@@ -73,6 +73,19 @@ def test_autocasts_copies_of_weights_live_as_long_as_the_backward_pass_reads_the
     assert found.activation_bytes >= 2 * copy
 
 
+@pytest.mark.parametrize("dtype", ["amp_fp16", "amp_bf16"])
+def test_gradients_under_autocast_lie_in_memory_in_the_dtype_of_their_weights(dtype):
+    """Products write them in half precision; what the optimizer finds in .grad are copies in fp32, and no others."""
+    layers = nn.Sequential(nn.Linear(400, 400), nn.Linear(400, 400, bias=False), nn.Conv1d(2, 40, 1))
+    weights = sum(parameter.numel() for parameter in layers.parameters())
+    found = costmodel.analyze(
+        layers, torch.empty(2, 400), hw="a100", phase="training", optimizer="adam", dtype=dtype
+    ).memory
+    assert found.moment.phase == "optimizer"
+    assert found.moment.by_kind["gradients"] == 4 * weights
+    assert found.peak_bytes >= 5 * 4 * weights
+
+
 def test_a_second_use_of_a_weight_adds_to_its_gradient_in_place():
     class Twice(nn.Module):
         def __init__(self):
