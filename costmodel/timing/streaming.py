@@ -47,8 +47,8 @@ class KernelTime:
 
 
 #: Time over streaming time of kernels that do not walk memory in order [1]: fitted to whole models on RTX 3090 and
-#: RTX 4090 (strided copies 1.32-1.34, cat 1.30, sums and means 1.19-1.22, pooling 1.0-1.3). "gather" by analogy. "statistics" of
-#: batch norm in training from timm's training steps on an RTX 3090; "columns", sums over rows, set.
+#: RTX 4090 (strided copies 1.32-1.34, cat 1.30, sums and means 1.19-1.22, pooling 1.0-1.3). "gather" by analogy.
+#: "statistics" of batch norm in training from timm's training steps on an RTX 3090; "columns", sums over rows, set.
 RATE_CLASSES: Mapping[str, float] = MappingProxyType(
     {
         "elementwise": 1.0,
