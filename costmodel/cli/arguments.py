@@ -167,6 +167,11 @@ def add_phase(parser: argparse.ArgumentParser) -> None:
         help="training: forward pass, loss, backward pass and optimizer of one step; prefill, decode: a prompt, one "
         "step of writing text with its cache (hf: models; default: inference)",
     )  # fmt: skip
+    add_training(parser)
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """What a training step does with its gradients."""
     training = parser.add_argument_group("training", "options of --phase training")
     training.add_argument(
         "--optimizer", choices=ALGORITHMS,
@@ -236,13 +241,18 @@ def trained(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if not hasattr(arguments, "phase"):
         return {}
+    return {"phase": arguments.phase, **training_words(arguments, arguments.phase == Phase.TRAINING.value)}
+
+
+def training_words(arguments: argparse.Namespace, is_training: bool) -> dict[str, Any]:
+    """What :func:`add_training` asked for. Raises InputError for one of its options in another phase."""
     names = ("optimizer", "fused_optimizer", "weight_decay", "grad_scaler", "checkpoint", "trainable")
     said = {name: getattr(arguments, name) for name in names}
     given = [name for name, value in said.items() if value not in (None, False)]
-    if given and arguments.phase != Phase.TRAINING.value:
+    if given and not is_training:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is an option of a training step\n  say --phase training with it")
-    return {"phase": arguments.phase, **said}
+    return said
 
 
 def answers(arguments: argparse.Namespace) -> dict[str, bool | int | float]:

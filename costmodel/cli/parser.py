@@ -86,6 +86,8 @@ class Parser(argparse.ArgumentParser):
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
             known = [option for action in _all_actions(self) for option in action.option_strings]
+            if unknown[1] in known:
+                return ""  # another command's
             return next(iter(difflib.get_close_matches(unknown[1], known, n=1)), "")
         chosen = re.search(r"invalid choice: '([^']*)' \(there are: (.*)\)", message)
         if not chosen:

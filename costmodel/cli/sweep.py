@@ -44,6 +44,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--phase", type=common.words, default=("inference",), metavar="WORD[,WORD...]", help="what runs"
     )
+    common.add_training(parser)
     parser.add_argument("--host", default="usual", metavar="NAME", help="the computer that issues the work")
     parser.add_argument("--power-limit", type=common.watts, metavar="W", help="what a board may draw, in W")
     parser.add_argument("--no-cache", action="store_true", help="trace anew, and leave the cache of traces alone")
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = None if arguments.output in (None, "-") else arguments.output
     format = _format(arguments, output)
     named(arguments.show)
+    asked = common.training_words(arguments, tuple(arguments.phase) == ("training",))
     if arguments.figure:
         check_figure(arguments.figure, output)
     if output:
@@ -93,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
             **{name: getattr(arguments, name) for name in ("jobs", "dask", "where", "pareto")},
             host=arguments.host,
             power_limit=arguments.power_limit,
+            **{name: word for name, word in asked.items() if word not in (None, False)},
             use_cache=not arguments.no_cache,
             resume=output,
             progress=progress,

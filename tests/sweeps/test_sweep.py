@@ -240,3 +240,17 @@ def test_a_sweep_of_which_no_point_passes_says_so(net, capsys):
     assert "no point of the sweep passes" in said
     assert "latency_s > 1" in said
     assert "fits" not in said
+
+
+def test_a_sweep_of_training_steps_takes_their_options(net, capsys):
+    found = {}
+    for optimizer in ("sgd", "adam"):
+        words = ["--phase", "training", "--optimizer", optimizer, "--format", "json", "--no-cache"]
+        assert main(["sweep", net, "--hw", "a100", *words]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        again = costmodel.analyze(net, hw="a100", phase="training", optimizer=optimizer, use_cache=False)
+        assert row["flops"] == again.totals.flops
+        found[optimizer] = row["flops"]
+    assert found["adam"] > found["sgd"]
+    assert main(["sweep", net, "--hw", "t4", "--phase", "training,inference", "--optimizer", "adam"]) == 2
+    assert "an option of a training step" in capsys.readouterr().err
