@@ -52,6 +52,8 @@ def compared_document(comparison: Any, *, details: bool = False) -> Document:
         conventions = _conventions(comparison)
         blocks.append(Notes((PREDICTED, STAGES, PARTS, *conventions), title="Conventions"))
     else:
+        assumed = dict.fromkeys(str(a) for row in comparison.analyses for analysis in row for a in analysis.assumed)
+        blocks += [Notes(tuple(assumed), title="Assumed")] * bool(assumed)
         blocks.append(Paragraph(SHORT))
     others = len(comparison.models) - 1
     against = ", ".join(comparison.models[1:]) if others <= _NAMED else f"{others} models"
