@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from costmodel.cost import Cost
-from costmodel.costing import Coverage, GraphCosts, Uncosted, closed_forms, cost_graph
+from costmodel.costing import Coverage, GraphCosts, closed_forms, cost_graph
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
-from costmodel.execution import Execution, Phase, Variant
+from costmodel.execution import Execution, Variant
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
@@ -34,6 +34,8 @@ from costmodel.rows import (
     Work,
     asked_of,
     bound_shares,
+    conventions_of,
+    coverage_of,
     grouped,
     kernel_rows,
     node_rows,
@@ -49,16 +51,6 @@ if TYPE_CHECKING:
     from costmodel.receptive_field import Field
 
 __all__ = ["Analysis", "ModelInfo", "Row", "Totals"]
-
-CONVENTIONS = (
-    "FLOPs: 2 per multiply-accumulate (MAC), 1 per other arithmetic operation, comparison or elementary function",
-    "MACs: those of convolutions and matrix products; padding positions counted",
-    "attention: counted full, a causal mask does not halve it",
-    "bytes: every operand read once, every result written once, in the dtype of the run; views are free",
-    "batch normalization: not folded into convolutions",
-    "peaks: dense, with the accumulate type PyTorch uses",
-)
-
 
 _Same = TypeVar("_Same", bound="Analysis")
 
@@ -340,35 +332,12 @@ class Analysis:
     @cached_property
     def coverage(self) -> Coverage:
         """How many operators have a formula, and which do not, with their share of bytes and time."""
-        costs, nodes = self.node_costs, self.bound.nodes
-        missing = costs.uncosted
-        rows = [row for row in self._node_rows if row.op in missing] if missing else []
-        moved = sum(row.bytes_read + row.bytes_written for row in self._node_rows) or 1
-        uncosted = []
-        for op, count in missing.most_common():
-            nbytes = sum(row.bytes_read + row.bytes_written for row in rows if row.op == op)
-            time_share = sum(row.share for row in rows if row.op == op)
-            uncosted.append(Uncosted(op, count, nbytes, nbytes / moved, time_share))
-        return Coverage(
-            len(nodes), len(nodes) - costs.free_count - sum(missing.values()), costs.free_count, tuple(uncosted)
-        )
+        return coverage_of(self.bound, self.node_costs, self._node_rows)
 
     @property
     def conventions(self) -> tuple[str, ...]:
         """How the numbers were counted, and what was assumed for them."""
-        said = (*CONVENTIONS, *(f"assumed: {answer}" for answer in self.assumed))
-        said += self.dtype_notes
-        calibration = self.hardware.calibration
-        beyond = (
-            "not modelled: loading of data, compilation and tuning before the first step, other work on the machine"
-        )
-        beyond += ", several cards and what they exchange" if self.execution.phase is Phase.TRAINING else ""
-        if calibration is None or not calibration.unrest:
-            return (*said, beyond)
-        wider = (
-            f"intervals: wider, since timings scattered by {calibration.spread:.0%} when this machine was calibrated"
-        )
-        return (*said, wider, beyond)
+        return conventions_of(self.execution, self.hardware.calibration, self.assumed, self.dtype_notes)
 
     # -- elsewhere -----------------------------------------------------------------------------
 
@@ -396,12 +365,8 @@ class Analysis:
         traced, UnknownHardwareError for an unknown machine.
         """
         words = {name: value for name, value in others.items() if name in Execution.names()}
-        for name, value in others.items():
-            if name not in words and name not in self.record.symbols and not isinstance(value, int):
-                known = ("hw", "image_size", *Execution.names(), *self.record.symbols)
-                text = f"neither a condition of a run nor a size of {self.name} is called {name!r}"
-                raise InputError(librarian(text, there_is=known, near=near_matches(name, known)))
-        asked = {**self._asked, **{name: value for name, value in others.items() if name not in words}}
+        further = {name: value for name, value in others.items() if name not in words}
+        asked = {**self._asked, **self._checked_sizes(further)}
         if image_size is not None:
             height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
             asked.update(height=height, width=width)
@@ -422,17 +387,31 @@ class Analysis:
             asked=asked,
         )
         other._traces = self._traces
-        if other.record is self.record and other._binding == self._binding:
-            other._bound = self._bound
-            shared = ["node_costs"]
-            run, here = other.execution, self.execution
-            if (run.precision, run.software) == (here.precision, here.software):
-                shared += ["run_costs", "_asked_work"]
-            issue = {"host": self.execution.host, "inputs": self.execution.inputs}
-            if other.hardware is self.hardware and other.execution.changed(**issue) == self.execution:
-                shared.append("plan")  # another host issues the same kernels
-            other.__dict__.update({name: self.__dict__[name] for name in shared if name in self.__dict__})
+        other._take_over(self)
         return other
+
+    def _checked_sizes(self, sizes: Mapping[str, Any]) -> dict[str, int]:
+        """Sizes by name; those that the graph does not have are refused later, by what may trace them."""
+        for name, value in sizes.items():
+            if name not in self.record.symbols and not isinstance(value, int):
+                known = ("hw", "image_size", *Execution.names(), *self.record.symbols)
+                text = f"neither a condition of a run nor a size of {self.name} is called {name!r}"
+                raise InputError(librarian(text, there_is=known, near=near_matches(name, known)))
+        return dict(sizes)
+
+    def _take_over(self, other: Analysis) -> None:
+        """Take from another analysis of the same model what is the same here."""
+        if self.record is not other.record or self._binding != other._binding:
+            return
+        self._bound = other._bound
+        shared = ["node_costs"]
+        run, before = self.execution, other.execution
+        if (run.precision, run.software) == (before.precision, before.software):
+            shared += ["run_costs", "_asked_work"]
+        issue = {"host": before.host, "inputs": before.inputs}
+        if self.hardware is other.hardware and run.changed(**issue) == before:
+            shared.append("plan")  # another host issues the same kernels
+        self.__dict__.update({name: other.__dict__[name] for name in shared if name in other.__dict__})
 
     def in_hand(self: _Same) -> _Same:
         """The same analysis, whose :meth:`at` runs the model nowhere: where it was not run, the traces that there are

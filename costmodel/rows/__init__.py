@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from costmodel.rows.conventions import conventions_of
 from costmodel.rows.kernels import KernelRow, kernel_rows
-from costmodel.rows.making import asked_of, bound_shares, node_rows, totals_of, works_of
+from costmodel.rows.making import asked_of, bound_shares, coverage_of, node_rows, totals_of, works_of
 from costmodel.rows.quantities import QUANTITIES, Quantities, Quantity, Work
 from costmodel.rows.row import ModelInfo, Row, Totals, grouped
 
@@ -18,6 +19,8 @@ __all__ = [
     "Work",
     "asked_of",
     "bound_shares",
+    "conventions_of",
+    "coverage_of",
     "grouped",
     "kernel_rows",
     "node_rows",

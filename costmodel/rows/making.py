@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.cost import Cost, total
-from costmodel.costing import GraphCosts
+from costmodel.costing import Coverage, GraphCosts, Uncosted
 from costmodel.formulas import is_free
 from costmodel.graph import OpGraph
 from costmodel.kernels import KernelPlan
@@ -14,7 +14,7 @@ from costmodel.rows.quantities import QUANTITIES, Work
 from costmodel.rows.row import Row, Totals
 from costmodel.timing import Drawn, Timeline
 
-__all__ = ["asked_of", "bound_shares", "node_rows", "totals_of", "works_of"]
+__all__ = ["asked_of", "bound_shares", "coverage_of", "node_rows", "totals_of", "works_of"]
 
 
 def works_of(
@@ -162,3 +162,17 @@ def _shapes(graph: OpGraph, tensors: Sequence[int]) -> str:
     told = tensors if len(tensors) <= _MOST_SHAPES else tensors[:_FIRST_SHAPES]
     shapes = ["x".join(map(str, graph.specs[graph.tensors[t].spec].shape)) or "1" for t in told]
     return ", ".join(shapes) + (f" and {len(tensors) - len(told)} more" if len(told) < len(tensors) else "")
+
+
+def coverage_of(graph: OpGraph, costs: GraphCosts, rows: Sequence[Row]) -> Coverage:
+    """How many operators have a formula, and which do not, with their share of the bytes and the time of ``rows``."""
+    missing = costs.uncosted
+    unknown = [row for row in rows if row.op in missing] if missing else []
+    moved = sum(row.bytes_read + row.bytes_written for row in rows) or 1
+    uncosted = []
+    for op, count in missing.most_common():
+        nbytes = sum(row.bytes_read + row.bytes_written for row in unknown if row.op == op)
+        time_share = sum(row.share for row in unknown if row.op == op)
+        uncosted.append(Uncosted(op, count, nbytes, nbytes / moved, time_share))
+    ops = len(graph.nodes)
+    return Coverage(ops, ops - costs.free_count - sum(missing.values()), costs.free_count, tuple(uncosted))
