@@ -11,7 +11,7 @@ from costmodel import cache
 from costmodel.cache import CachedTrace
 from costmodel.costing import closed_forms, cost_graph
 from costmodel.domain import Domain
-from costmodel.errors import TraceError
+from costmodel.errors import InputError, TraceError, librarian
 from costmodel.execution import Phase, Variant
 from costmodel.sources.arguments import located, parse_request
 
@@ -187,7 +187,15 @@ class ModuleTraces:
         self.last: dict[Variant, CachedTrace] = {}
 
     def __call__(self, batch: int | None, sizes: Mapping[str, int], variant: Variant) -> CachedTrace:
-        """A trace of the program ``variant`` that holds at ``batch`` (None: the inputs') and sizes."""
+        """A trace of the program ``variant`` that holds at ``batch`` (None: the inputs') and sizes.
+
+        Raises InputError for a half of writing text: nobody but the module's author knows where its cache is.
+        """
+        if variant.phase.generates:
+            asked = f"phase={variant.phase.value} belongs to models that write text, not to a module"
+            raise InputError(
+                librarian(asked, there_is=["hf:"], do="a module is analyzed as it is called with its inputs")
+            )
         self.loaded.check(sizes)
         self.loaded.check_batch(batch)
         loaded = replace(self.loaded, sizes={**self.loaded.sizes, **sizes})

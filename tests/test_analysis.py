@@ -152,7 +152,7 @@ def test_at_changes_any_word_and_the_rest_stays(tied):
         ({"frames": 3}, "has no size 'frames' to change"),
         ({"decoder_seq_len": 7}, "has no size 'decoder_seq_len'"),
         ({"dytpe": "fp16"}, "neither a condition of a run nor a size .* 'dytpe'"),
-        ({"phase": "decode"}, "decode is not modelled yet"),
+        ({"phase": "decode"}, "phase=decode belongs to models that write text"),
     ],
 )
 def test_at_refuses_what_cannot_change(tied, conditions, says):
