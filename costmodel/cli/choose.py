@@ -1,4 +1,4 @@
-"""``costmodel choose MODEL --max-latency 10ms``: which machine, at which batch, and at what cost."""
+"""``costmodel choose MODEL --max-latency 20ms``: which machine, at which batch, and at what cost."""
 
 from __future__ import annotations
 

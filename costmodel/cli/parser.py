@@ -51,7 +51,7 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "reconcile": (("costmodel reconcile resnet50", "what fvcore, thop, ptflops, ... print for it, and why"),),
     "choose": (
-        ("costmodel choose resnet50 --max-latency 10ms", "the best batch of each machine within the limit"),
+        ("costmodel choose resnet50 --max-latency 20ms", "the best batch of each machine within the limit"),
         ("costmodel choose resnet50 --min-throughput 2000 --confidence 90%", "samples a second that nine in ten keep"),
         (
             "costmodel choose resnet50 --max-latency 50ms --prices prices.toml",
