@@ -15,6 +15,9 @@ from costmodel.sweeps.journal import Journal
 
 __all__ = ["Progress", "run"]
 
+#: How long a scheduler may take to answer before it is said not to be there, as Dask spells times.
+ANSWERS_WITHIN = "10s"
+
 #: Called with points done and points in all.
 Progress: TypeAlias = "Callable[[int, int], None]"
 
@@ -83,7 +86,7 @@ def _on_dask(tasks: Sequence[Task], address: str) -> Iterator[tuple[int, Record]
     except ImportError as error:
         raise InputError(librarian("--dask needs Dask", do="pip install 'torch-costmodel[dask]'")) from error
     try:
-        client: Any = Client(address, timeout="10s", set_as_default=False)
+        client: Any = Client(address, timeout=ANSWERS_WITHIN, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         do = "Give the address that `dask scheduler` prints, such as tcp://10.0.0.5:8786."
         raise InputError(librarian(f"no Dask scheduler answers at {address}", do=do)) from error

@@ -115,8 +115,9 @@ def test_rows_are_the_same_in_processes_and_on_a_cluster(net, tmp_path):
     assert there.to_csv() == here
 
 
-def test_no_cluster_at_an_address_is_said(net):
+def test_no_cluster_at_an_address_is_said(net, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr("costmodel.sweeps.running.ANSWERS_WITHIN", "1s")
     with pytest.raises(InputError, match="no Dask scheduler answers"):
         sweep(net, hw="t4", dask="tcp://127.0.0.1:1")
 
