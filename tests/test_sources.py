@@ -337,7 +337,7 @@ def test_missing_transformers_says_what_to_install(monkeypatch: pytest.MonkeyPat
     from costmodel.sources import huggingface
 
     monkeypatch.setattr(huggingface, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'costmodel\[hf\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'torch-costmodel\[hf\]'"):
         resolve("hf:bert")
 
 

@@ -338,6 +338,7 @@ def deform_conv2d_backward(
     offset's gradient (4 * 5). A mask multiplies it before (1), and gets the sampled value (7) times it, summed (2).
     The bias is a sum over images and positions.
 
+    >>> from costmodel.tensor import f32
     >>> x, w, offset, mask = f32(1, 3, 5, 5), f32(4, 3, 3, 3), f32(1, 18, 3, 3), f32(1, 9, 3, 3)
     >>> bias, g = f32(4), f32(1, 4, 3, 3)
     >>> cost = deform_conv2d_backward(g, x, w, offset, mask, bias, out=(x, w, offset, mask, bias))
