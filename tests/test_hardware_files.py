@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from pathlib import Path
 
@@ -184,3 +185,8 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     path.write_bytes(b'name = "\xff"')
     with pytest.raises(ProfileError, match="is not valid TOML"):
         load(path)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_a_machine_can_be_sent_to_another_process(name: str) -> None:
+    assert pickle.loads(pickle.dumps(load(name))) == load(name)  # noqa: S301

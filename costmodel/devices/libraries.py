@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 __all__ = [
     "CUBLAS_MATRIX",
@@ -46,7 +45,7 @@ Tiles = tuple[tuple[int, int], ...]
 
 #: Lane cycles of an element in AMD's math library, where they show: pow takes 145 to 175 on an MI100, of a scalar
 #: exponent too (66 G elements a second; NeuSight).
-OCML_LANE_CYCLES: Mapping[str, float] = MappingProxyType({"pow": 160.0})
+OCML_LANE_CYCLES: Mapping[str, float] = {"pow": 160.0}  # a plain table: profiles go to other processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
