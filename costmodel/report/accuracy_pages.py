@@ -112,7 +112,7 @@ def _models(validation: Validation) -> int:
 
 
 def _summary(stem: str, judged: Sequence[Judged]) -> Iterable[tuple[str, Group]]:
-    """For whole models a group for GPUs and CPUs, eager and compiled; for operators one for each kind of them."""
+    """For whole models a group for each phase, eager and compiled, fp32 and half precision; for operators one for each kind of them."""
     parts: dict[str, list[Judged]] = {}
     for item in judged:
         if not getattr(item.row, "at_floor", False):
@@ -124,9 +124,10 @@ def _summary(stem: str, judged: Sequence[Judged]) -> Iterable[tuple[str, Group]]
 def _part(item: Judged) -> str:
     row = item.row
     if isinstance(row, ModelRow):
-        return f"models, {row.mode}, {row.dtype if row.dtype == 'fp32' else 'half precision'}"
+        kind = "models" if row.phase == "inference" else f"models, {row.phase}"
+        return f"{kind}, {row.mode}, {row.dtype if row.dtype == 'fp32' else 'half precision'}"
     known = ("linear", "linear_no_bias", "bmm", "conv2d", "softmax", "layer_norm")
-    return row.op if row.op in known or row.op.startswith("conv") else "element-wise"
+    return row.op if row.op in known or row.op.startswith(("conv", "sdpa")) else "element-wise"
 
 
 def _summary_table(summary: Sequence[tuple[str, Group]]) -> Table:
