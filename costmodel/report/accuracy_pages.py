@@ -112,7 +112,9 @@ def _models(validation: Validation) -> int:
 
 
 def _summary(stem: str, judged: Sequence[Judged]) -> Iterable[tuple[str, Group]]:
-    """For whole models a group for each phase, eager and compiled, fp32 and half precision; for operators one for each kind of them."""
+    """For whole models a group for each phase, eager and compiled, fp32 and half precision; for operators one for each
+    kind of them.
+    """
     parts: dict[str, list[Judged]] = {}
     for item in judged:
         if not getattr(item.row, "at_floor", False):
