@@ -35,7 +35,7 @@ def main() -> int:
     validations: dict[str, Validation] = {}
     for path in sorted(p for p in arguments.measured.iterdir() if p.name.endswith((".csv", ".csv.gz"))):
         if path.name.startswith("memory_"):  # what they leave unsaid (releases, optimizers) must be given with them
-            refused.append(f"{path.name}: measured memory, not times; `costmodel validate` judges it, with --torch")
+            refused.append(f"{path.name}: measured memory, not times; costmodel validate judges it, with --torch")
             continue
         try:
             result = _validate(path, arguments)

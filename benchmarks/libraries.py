@@ -93,6 +93,8 @@ def by_hand() -> dict[Any, Callable[..., int]]:
         aten._grouped_mm: lambda first, second, *_, **__: 2 * math.prod(first) * second[-1],
         aten.addbmm: lambda bias, first, second, **_: 2 * math.prod(first) * second[-1],
     }
+    if hasattr(torch.ops.costmodel, "grouped_mm"):  # once a model with experts was analyzed in this process
+        found[torch.ops.costmodel.grouped_mm] = found[aten._grouped_mm]
     if hasattr(torch.ops.torchvision, "deform_conv2d"):
         found[torch.ops.torchvision.deform_conv2d] = deformable
     return found
