@@ -20,6 +20,7 @@ from costmodel.execution import Execution, Variant
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile, load
 from costmodel.host import HostProfile, span_of
+from costmodel.issuing import Issuing
 from costmodel.kernels import KernelPlan, run_costs
 from costmodel.kernels.served import dtype_notes, own_dtype_notes
 from costmodel.memory import Footprint, footprint, largest_batch
@@ -42,7 +43,7 @@ from costmodel.rows import (
     totals_of,
     works_of,
 )
-from costmodel.timing import HostLatencies, Timeline, drawn, step_interval, step_timeline
+from costmodel.timing import Timeline, drawn, step_interval, step_timeline
 from costmodel.traces import Retrace, Trace, Traces
 
 if TYPE_CHECKING:
@@ -91,11 +92,8 @@ class Analysis:
         self._closed_forms, self._traced = closed_forms, record
         self._asked = dict(asked or {})
         variant = Variant.of(execution, hardware.family.torch_device)
-        self._traces = Traces(
-            name,
-            Trace(record, closed_forms, execution.batch, self._asked, variant),
-            retrace,
-        )
+        first = Trace(record, closed_forms, execution.batch, self._asked, variant)
+        self._traces = Traces(name, first, retrace)
         self._bound: OpGraph | None = None
 
     # -- what the model asks -------------------------------------------------------------------
@@ -181,47 +179,25 @@ class Analysis:
         return self.host_span.assumed
 
     @cached_property
-    def issued(self) -> list[float]:
-        """For each launch, when the host has issued it: seconds since the step began."""
-        return self._issued_by(self.host)
-
-    def _issued_by(self, host: HostProfile) -> list[float]:
-        issued = self.engine.issued(self.plan, self.bound, self.execution, host)
-        copied_s = self.input_copy_s(host)
-        return [copied_s + seconds for seconds in issued] if copied_s else issued
-
-    def latency_under(self, host: HostProfile) -> float:
-        """Seconds of the same step issued by another host; its kernels are as quick as under the assumed one, though a
-        board that waits less may hold a lower clock."""
-        issued = self._issued_by(host)
-        if self.bound.synchronizing:  # then the host itself waits for the device now and then
-            return step_timeline(self.plan, self.bound, self.hardware, issued).latency_s
-        return self.timeline.latency_if_issued(issued)
-
-    def input_copy_s(self, host: HostProfile) -> float:
-        """Seconds that the host copies inputs to the device, during which it issues nothing; 0 where they lie there."""
-        if self.execution.inputs != "host" or not host.slowdown:
-            return 0.0
-        return self.input_bytes / host.copy_bytes_per_s
-
-    @property
-    def input_bytes(self) -> float:
-        """B of the inputs in this run."""
-        storages = {self.bound.tensors[index].storage for index in self.bound.inputs}
-        return sum(self.plan.storage_bytes[storage] for storage in storages)
+    def issuing(self) -> Issuing:
+        """When the hosts that the step may run with have issued its launches."""
+        return Issuing(
+            plan=self.plan,
+            graph=self.bound,
+            execution=self.execution,
+            hardware=self.hardware,
+            engine=self.engine,
+            span=self.host_span,
+        )
 
     @cached_property
-    def host_latencies(self) -> HostLatencies:
-        """Seconds of the step under the quickest host that it may run with, the one assumed, and the slowest.
+    def issued(self) -> list[float]:
+        """For each launch, when the host has issued it: seconds since the step began."""
+        return self.issuing.under(self.host)
 
-        A host of which only the kind is known is the quickest or slowest of that kind, one that was named is itself;
-        either way its own times scatter (:attr:`~costmodel.host.HostProfile.spread`).
-        """
-        quickest, slowest = self.host_span.bounds
-        if quickest.slowdown == slowest.slowdown:
-            return HostLatencies(self.latency, self.latency, self.latency)
-        low, high = map(self.latency_under, (quickest, slowest))
-        return HostLatencies(min(low, self.latency), self.latency, max(high, self.latency))
+    def latency_under(self, host: HostProfile) -> float:
+        """Seconds of the same step issued by another host, see :meth:`~costmodel.issuing.Issuing.latency_s`."""
+        return self.issuing.latency_s(host, self.timeline)
 
     @cached_property
     def run_costs(self) -> list[Cost]:
@@ -245,7 +221,7 @@ class Analysis:
         """Sums over one step."""
         calibration = self.hardware.calibration
         unrest = calibration.unrest if calibration else 0.0
-        interval = step_interval(self.plan, self.timeline, unrest, self.host_latencies)
+        interval = step_interval(self.plan, self.timeline, unrest, self.issuing.latencies(self.timeline))
         power = drawn(self.timeline, interval, self.hardware.power_limit_w)
         return totals_of(self._asked_work, self.plan, self.timeline, self.memory, interval, power)
 
@@ -421,5 +397,5 @@ class Analysis:
         return other
 
     def __repr__(self) -> str:
-        milliseconds, batch = 1e3 * self.latency, self.execution.batch
-        return f"<Analysis of {self.name} on {self.hardware.name}: {milliseconds:.3g} ms at batch {batch}>"
+        when = f"{1e3 * self.latency:.3g} ms at batch {self.execution.batch}"
+        return f"<Analysis of {self.name} on {self.hardware.name}: {when}>"

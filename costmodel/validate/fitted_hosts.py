@@ -75,7 +75,7 @@ def host_curve(analysis: Analysis) -> HostCurve:
     hosts = (HostProfile(name="tried", slowdown=slowdown) for slowdown in SLOWDOWNS)
     latency = on_device.latency or 1.0
     low, high = step_interval(on_device.plan, on_device.timeline)
-    copied = analysis.input_bytes if analysis.execution.inputs == "host" else 0.0
+    copied = analysis.issuing.input_bytes if analysis.execution.inputs == "host" else 0.0
     return HostCurve(tuple(map(on_device.latency_under, hosts)), low / latency, high / latency, copied)
 
 

@@ -181,7 +181,7 @@ def test_guards_in_python_made_a_compiled_call_dearer(net):
 def test_inputs_on_the_host_are_copied_first(net):
     copied = net.at(inputs="host")
     nbytes = 1 * 8 * 8 * 8 * 4
-    assert copied.input_bytes == nbytes
+    assert copied.issuing.input_bytes == nbytes
     assert copied.latency == pytest.approx(net.latency + nbytes / net.host.copy_bytes_per_s)
     with pytest.raises(InputError, match="place of inputs 'disk'"):
         net.at(inputs="disk")

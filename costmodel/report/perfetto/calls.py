@@ -73,7 +73,7 @@ def _issued(analysis: Any) -> Iterator[HostCall]:
     plan, graph, timeline = analysis.plan, analysis.bound, analysis.timeline
     launches = _by_node(plan, last=True)
     weights = node_us(graph, costs_of(analysis.execution.software))
-    begun = analysis.input_copy_s(analysis.host)
+    begun = analysis.issuing.input_copy_s(analysis.host)
     waiting: list[int] = []
     ended = 0.0
     for node in range(len(graph.nodes)):
