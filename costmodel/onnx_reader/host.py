@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy
 
+from costmodel.onnx_reader.types import HOST_ELEMENTS, dtype_of
+
 __all__ = ["HOST"]
 
 _Array = Any
@@ -48,8 +50,6 @@ def _slice(
 
 
 def _cast(x: _Array, *, outputs: int, to: int, **_: Any) -> _Array:
-    from costmodel.onnx_reader.types import dtype_of
-
     dtype = dtype_of(to)
     if x.dtype == object and not dtype.is_floating_point:
         return x  # sizes stay the objects that they are
@@ -63,7 +63,7 @@ def _constant_of_shape(shape: _Array, *, outputs: int, value: Any = None) -> _Ar
     import torch
 
     sizes = [int(s) for s in numpy.atleast_1d(shape)]
-    if numpy.prod(sizes, dtype=object) <= 64:
+    if numpy.prod(sizes, dtype=object) <= HOST_ELEMENTS:
         return numpy.full(sizes, fill)
     return torch.full(sizes, fill.item(), dtype=getattr(torch, numpy.asarray(fill).dtype.name), device="meta")
 
@@ -96,7 +96,7 @@ def _range(start: Any, limit: Any, delta: Any, *, outputs: int) -> Any:
 
     ends = [v.item() if hasattr(v, "item") else v for v in (start, limit, delta)]
     found = torch.arange(*ends, device="meta")
-    return numpy.arange(*ends) if found.numel() <= 64 else found
+    return numpy.arange(*ends) if found.numel() <= HOST_ELEMENTS else found
 
 
 def _expand(x: _Array, shape: _Array, *, outputs: int) -> _Array:

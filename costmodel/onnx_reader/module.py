@@ -20,12 +20,10 @@ from costmodel.errors import ModelError
 from costmodel.onnx_reader import movement as _registers_operators  # noqa: F401
 from costmodel.onnx_reader.host import HOST
 from costmodel.onnx_reader.operators import OPERATORS
-from costmodel.onnx_reader.types import dtype_of
+from costmodel.onnx_reader.types import HOST_ELEMENTS, dtype_of
 
 __all__ = ["OnnxModule"]
 
-#: Integer constants up to this many elements are shapes, axes and indices that the host reads.
-HOST_ELEMENTS = 64
 _DOMAINS = ("", "ai.onnx")
 
 

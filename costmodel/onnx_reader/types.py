@@ -7,7 +7,10 @@ import torch
 
 from costmodel.errors import ModelError
 
-__all__ = ["dtype_of"]
+__all__ = ["HOST_ELEMENTS", "dtype_of"]
+
+#: Integers up to this many elements are shapes, axes and indices, which the host reads; longer ones lie on the device.
+HOST_ELEMENTS = 64
 
 
 def dtype_of(code: int) -> torch.dtype:
