@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.errors import CostmodelError
-from costmodel.report.accuracy_pages import FOLDER, accuracy_pages
+from costmodel.report.accuracy_pages import FOLDER, accuracy_pages, kind_of_operator
 from costmodel.report.figures import style, svg_text
 from costmodel.report.output import put
 from costmodel.traced import load_trace
@@ -25,7 +25,6 @@ from costmodel.validate import Judged, ModelRow, Validation, read_measured, vali
 GREY = "#7d8590"
 COLOURS = ("#4c8bf5", "#e8833a", "#2ea56b", "#c061cb", "#d6455d", "#b8961e")
 POINTS_A_PANEL = 500
-VECTOR_OPS = "element-wise"
 
 
 def main() -> int:
@@ -134,9 +133,9 @@ def _panels(judged: Iterable[Judged]) -> Mapping[str, list[Judged]]:
 def _panel_of(item: Judged) -> str:
     row = item.row
     if isinstance(row, ModelRow):
-        return f"{row.dtype}, {row.layout}, {row.mode}"
-    named = row.op in ("linear", "linear_no_bias", "bmm", "matmul", "conv2d", "softmax", "layer_norm")
-    return f"{row.op if named else VECTOR_OPS}, {row.dtype}"
+        phase = "" if row.phase == "inference" else f", {row.phase}"
+        return f"{row.dtype}, {row.layout}, {row.mode}{phase}"
+    return f"{kind_of_operator(row.op)}, {row.dtype}"
 
 
 def _panel(axis: Any, title: str, items: Sequence[Judged], colours: Mapping[str, str]) -> None:

@@ -28,7 +28,7 @@ from costmodel.validate import (
     grouped,
 )
 
-__all__ = ["FOLDER", "accuracy_pages"]
+__all__ = ["FOLDER", "accuracy_pages", "kind_of_operator"]
 
 #: Where the pages behind the first one lie, relative to it.
 FOLDER = "accuracy"
@@ -128,8 +128,17 @@ def _part(item: Judged) -> str:
     if isinstance(row, ModelRow):
         kind = "models" if row.phase == "inference" else f"models, {row.phase}"
         return f"{kind}, {row.mode}, {row.dtype if row.dtype == 'fp32' else 'half precision'}"
-    known = ("linear", "linear_no_bias", "bmm", "conv2d", "softmax", "layer_norm")
-    return row.op if row.op in known or row.op.startswith(("conv", "sdpa")) else "element-wise"
+    return kind_of_operator(row.op)
+
+
+def kind_of_operator(op: str) -> str:
+    """The name under which an operator's rows are told together: its own, but for what is element by element.
+
+    >>> kind_of_operator("sdpa_context"), kind_of_operator("gelu")
+    ('sdpa_context', 'element-wise')
+    """
+    known = ("linear", "linear_no_bias", "bmm", "matmul", "softmax", "layer_norm")
+    return op if op in known or op.startswith(("conv", "sdpa")) else "element-wise"
 
 
 def _summary_table(summary: Sequence[tuple[str, Group]]) -> Table:
