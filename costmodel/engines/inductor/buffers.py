@@ -2,9 +2,10 @@
 
 Pointwise operators are not run where they stand: they stay expressions, which every consumer inlines, until
 something needs their value in memory (an extern kernel, a pooling window, an output, or a second consumer of
-an expression that reads more than four tensors). Reductions are always stored. Sources: ``torch/_inductor/``
-``graph.py`` (``run_node``, ``decide_layout_opt``), ``ir.py`` (``should_realize_on_reuse``), ``lowering.py``
-(``cat``, ``convolution``) and ``config.py`` of torch 2.9 to 2.13.
+an expression that reads more than four tensors). So a cheap operator may be computed by several kernels. Reductions
+are always stored. Sources: ``torch/_inductor/`` ``graph.py`` (``run_node``, ``decide_layout_opt``), ``ir.py``
+(``should_realize_on_reuse``, ``realize_hint``), ``lowering.py`` (``cat``, ``convolution``,
+``needs_realized_inputs``) and ``config.py`` of torch 2.9 to 2.13.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from costmodel.engines.inductor.kinds import kind_of
+from costmodel.engines.inductor.kinds import kind_of, window_taps
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
@@ -29,6 +30,16 @@ REALIZE_READS = 4
 REALIZE_ACCUMULATED_READS = 8
 #: ``config.max_pointwise_cat_inputs``: joins of more tensors are always stored.
 POINTWISE_CAT_INPUTS = 8
+#: ``lowering.needs_realized_inputs``: operators that read their operand from memory, and say so beforehand. Matrix
+#: products are among them but what they name is a view, which says nothing of the value under it.
+NEEDS_REALIZED_INPUTS = frozenset(
+    {
+        *(f"conv{n}d" for n in (1, 2, 3)),
+        *(f"conv_transpose{n}d" for n in (1, 2, 3)),
+        "convolution", "avg_pool2d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d",
+        "max_pool3d_with_indices", "upsample_nearest2d",
+    }
+)  # fmt: skip
 #: Decompositions that name their operand twice, so that it counts as used twice.
 _READ_TWICE = frozenset({"silu", "gelu", "hardswish", "mish", "layer_norm", "group_norm", "rms_norm", "softmax"})
 _INTERPOLATIONS = ("upsample_bilinear", "upsample_bicubic", "_upsample_bi")
@@ -48,7 +59,8 @@ class Value:
 class Buffer:
     """One stored result before fusion: what computing it reads, the nodes whose arithmetic that is, its loops.
 
-    ``nodes`` holds ``~n`` where only the bias of convolution ``n`` is meant. ``space`` is the spec whose elements the
+    ``nodes`` are those that nobody has computed before, ``again`` those that another buffer computes as well; both
+    hold ``~n`` where only the bias of convolution ``n`` is meant. ``space`` is the spec whose elements the
     loops run over; ``rows`` the spec that a reduction leaves (-1: none, or a normalization, which keeps its loops).
     ``kind``: pointwise, pool, reduction (over the fastest dimension), outer_reduction, norm, softmax, statistics
     (of group norm), cast or extern.
@@ -62,7 +74,8 @@ class Buffer:
     rows: int = -1
     after: tuple[int, ...] = ()
     asked_by: int = 0
-    """The node that made it necessary: whom a kernel without arithmetic of its own (a cast, a copy) serves."""
+    """The node that made it necessary: whom a kernel serves that does no node's arithmetic first (a cast, a copy)."""
+    again: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -72,6 +85,8 @@ class _Expression:
     reads: frozenset[int]
     nodes: tuple[int, ...]
     kind: str = "pointwise"
+    loads: int = 1
+    """Loads of each of its operands: those under a pooling window."""
 
 
 @dataclass
@@ -214,7 +229,8 @@ class _Lowering:
         rows: int = -1,
     ) -> None:  # fmt: skip
         mine = tuple(n for n in nodes if n not in self.served)
-        self.served.update(mine)
+        new = set(mine)
+        self.served |= new
         buffers = self.done.buffers
         waits = {a for n in mine for a in self.graph.nodes[max(n, ~n)].after}
         after = {self.buffer_of_node[a] for a in waits if a in self.buffer_of_node}
@@ -222,7 +238,8 @@ class _Lowering:
         for value in writes:
             self.done.makers.setdefault(self.root(value), []).append(len(buffers))
         asked_by = self._asked_by(writes[0]) if writes else self.current  # what puts out a number writes nothing
-        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by))
+        again = tuple(n for n in nodes if n not in new)
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by, again))
 
     def _asked_by(self, value: int) -> int:
         """The operator whose result a value is; of a cast, the operator that wants it."""
@@ -236,9 +253,19 @@ class _Lowering:
             if expression is None:
                 continue
             count = sum(2 if self.done.values[v].spec < 0 else 1 for v in expression.reads)  # mean and variance
-            if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > REALIZE_READS):
-                self._widen(tensor)
+            count *= expression.loads
+            most = 1 if self._is_wanted_in_memory(tensor) else REALIZE_READS
+            if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > most):
+                if expression.kind != "pool":
+                    self._widen(tensor)
                 self.store(tensor)
+
+    def _is_wanted_in_memory(self, tensor: int) -> bool:
+        """Whether a consumer will not take an expression, so that it is stored at once for those before it too."""
+        return any(
+            self.graph.nodes[n].op.rpartition(".")[2] in NEEDS_REALIZED_INPUTS and tensor in self.graph.nodes[n].inputs
+            for n in self._users.get(tensor, ())
+        )
 
     def _widen(self, tensor: int) -> None:
         """Where one operator reads a value twice, in fp32, its operand is stored after the conversion to fp32."""
@@ -254,15 +281,19 @@ class _Lowering:
         if node.op.rpartition(".")[2].startswith(_INTERPOLATIONS):
             self.store(operands[0])
         reads, nodes = self.reads(operands), (*self._nodes(operands), index)
-        kinds = {e.kind for v in operands if (e := self.expressions.get(self.root(v)))} & {"pool"}
+        inlined = [e for v in operands if (e := self.expressions.get(self.root(v)))]
+        pool = next((e for e in inlined if e.kind == "pool"), None)
+        kind, loads = (pool.kind, pool.loads) if pool else ("pointwise", 1)
         for tensor in node.outputs:
-            self.expressions[tensor] = _Expression(reads, nodes, *kinds)
+            self.expressions[tensor] = _Expression(reads, nodes, kind, loads)
 
     def _pool(self, index: int, node: OpNode, operands: list[int]) -> None:
         for value in operands:
             self.store(value)
         for tensor in node.outputs:
-            self.expressions[tensor] = _Expression(self.reads(operands), (index,), "pool")
+            self.expressions[tensor] = _Expression(
+                self.reads(operands), (index,), "pool", window_taps(self.graph, node)
+            )
 
     def _extern(self, index: int, node: OpNode, operands: list[int]) -> None:
         """cuDNN, cuBLAS, attention, ATen: everything in memory. A convolution's bias is peeled off as pointwise."""
@@ -294,7 +325,8 @@ class _Lowering:
         loaded, nodes = self.reads(operands[:1]), (*self._nodes(operands), index)
         statistics = self._new_value(-1, "float32")
         self._buffer(kind, loaded, (statistics,), nodes, self.done.values[x].spec)
-        self.expressions[out] = _Expression(loaded | self.reads(operands[1:]) | {statistics}, ())
+        whole = loaded | self.reads(operands[1:]) | {statistics}
+        self.expressions[out] = _Expression(whole, self._nodes(operands))  # its own arithmetic is the statistics'
         for other in node.outputs[1:]:
             self.done.makers[other] = [len(self.done.buffers) - 1]
 

@@ -36,9 +36,10 @@ _NOT_RUN = frozenset({"contiguous_copy", "nchw_to_nhwc", "nhwc_to_nchw", "bias"}
 def compiled_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
     """Kernels of one compiled step of ``graph`` (bound to numbers), in an order that respects their data flow.
 
-    A launch names every node whose arithmetic it does; a convolution with a bias is named twice, by its own kernel
-    and by the one that adds the bias. Nodes whose result nobody uses are in no launch. Raises FormulaError when a
-    formula fails.
+    A launch names the nodes whose arithmetic it is the first to do; one that only computes again what others have
+    inlined names the node whose result it stores. FLOPs count wherever they are done. A convolution with a bias is
+    named twice, by its own kernel and by the one that adds the bias. Nodes whose result nobody uses are in no launch.
+    Raises FormulaError when a formula fails.
     """
     structure = _structure(graph, execution)
     sizes = _Sizes(graph, execution, hardware, structure)
@@ -63,7 +64,7 @@ class _Recipe:
     writes: tuple[tuple[int, int], ...]
     """Per stored tensor: its spec, bytes of an element."""
     calls: tuple[tuple[int, NodeDtypes, bool], ...]
-    """Per node served: call, dtypes, and whether it is only the bias of that call."""
+    """Per node computed: call, dtypes, and whether it is only the bias of that call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _group(graph: OpGraph, lowered: _Lowered, counts: Mapping[int, Any]) -> _Str
 
 
 def _nodes(lowered: Lowered, group: list[int]) -> tuple[int, ...]:
-    """Nodes whose arithmetic a group does; where it does none, the one that needs its copy."""
+    """Nodes whose arithmetic a group does first; where it does none, the one that needs its copy."""
     found = dict.fromkeys(max(n, ~n) for b in group for n in lowered.buffers[b].nodes)
     return tuple(found) or (lowered.buffers[group[0]].asked_by,)
 
@@ -197,7 +198,7 @@ def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence
     kinds = {b.kind for b in buffers}
     kind = next((k for k in _MAIN_KINDS if k in kinds), "cast")
     main = max((b for b in buffers if b.kind == kind), key=lambda b: b.space)
-    nodes = dict.fromkeys(n for b in buffers for n in b.nodes)
+    nodes = dict.fromkeys(n for b in buffers for n in (*b.nodes, *b.again))  # once a kernel, whoever asks
     calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
     op = "aten._to_copy" if kind == "cast" else graph.nodes[_nodes(lowered, group)[-1]].op
     if kind == "extern":

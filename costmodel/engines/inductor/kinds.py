@@ -14,7 +14,7 @@ from costmodel.graph import OpGraph
 from costmodel.nodes import OpNode
 from costmodel.symbols import product
 
-__all__ = ["kind_of", "prefers_channels_last"]
+__all__ = ["kind_of", "prefers_channels_last", "window_taps"]
 
 #: Windows of more taps than this are left to ATen (``lowering.py``, ``should_fallback_max_pool_with_indices``).
 POOL_WINDOW = 25
@@ -71,14 +71,18 @@ def _kind_of_reduction(graph: OpGraph, node: OpNode, channels_last: bool) -> str
 
 def _kind_of_pool(graph: OpGraph, node: OpNode, name: str, channels_last: bool) -> str:
     """Pooling to 1x1 is a mean over rows; small windows are pointwise with several loads; large ones are ATen's."""
-    call = graph.calls[node.call]
     if name.startswith("adaptive"):
         shape = graph.specs[graph.tensors[node.outputs[0]].spec].shape
         return ("outer_reduction" if channels_last else "reduction") if all(n == 1 for n in shape[2:]) else "pool"
-    window = graph.arguments(call).get("kernel_size", 1)
+    return "pool" if window_taps(graph, node) <= POOL_WINDOW else "extern"
+
+
+def window_taps(graph: OpGraph, node: OpNode) -> int:
+    """Elements under a pooling window; 1 where the operator names no window."""
+    window = graph.arguments(graph.calls[node.call]).get("kernel_size", 1)
     sides = window if isinstance(window, (list, tuple)) else [window] * 2
     taps: Any = product(sides)
-    return "pool" if taps <= POOL_WINDOW else "extern"
+    return int(taps)
 
 
 def prefers_channels_last(graph: OpGraph) -> bool:
