@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -14,9 +13,9 @@ from torch import nn
 import costmodel
 from costmodel.report import render
 from costmodel.report.explorer import MOST_BYTES
+from tests.report import chromium
 
 EVIL = "<img src=x onerror=alert(1)>\"'&</script><script>alert(2)</script>"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Net(nn.Module):
@@ -101,11 +100,12 @@ def test_the_page_of_a_very_long_model_stays_small():
 
 @pytest.fixture(scope="module")
 def browser():
-    if BROWSER is None:
-        pytest.skip("there is no Chromium on this machine")
     drive = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
     with drive.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        path = chromium.found(driver)
+        if path is None:
+            pytest.skip("there is no Chromium on this machine: playwright install chromium")
+        found = driver.chromium.launch(executable_path=path, args=list(chromium.SWITCHES))
         yield found
         found.close()
 
