@@ -68,10 +68,12 @@ class OpGraph:
     """Dtype -> B of the parameters that the module holds in it, shared ones once."""
     buffer_bytes_of: dict[str, int] = field(default_factory=dict)
     """The same of its buffers."""
+    places: dict[str, int] = field(default_factory=dict, compare=False)
+    """Path of a module that hangs in several places of the model -> how many."""
     gradients: dict[str, int] = field(default_factory=dict)
+    """Of a training step: name of each parameter that is trained -> the tensor that ends as its gradient."""
     let_go: dict[int, int] = field(default_factory=dict, compare=False)
     """Storage -> the last node during which Python still held a tensor in it, of a run without autograd."""
-    """Of a training step: name of each parameter that is trained -> the tensor that ends as its gradient."""
     notes: tuple[str, ...] = ()
     assumed: tuple[Assumption, ...] = ()
     """Answers that the trace took for questions about values."""
@@ -109,6 +111,7 @@ class OpGraph:
             parameters=self.parameters,
             parameter_bytes_of=self.parameter_bytes_of,
             buffer_bytes_of=self.buffer_bytes_of,
+            places=self.places,
             gradients=self.gradients,
             let_go=self.let_go,
             notes=self.notes,

@@ -26,6 +26,7 @@ class Seen:
     ``kind``      qualified class of the module; ``inside`` those of the modules around it, as far as they call
                   operators themselves
     ``arguments`` by schema name; ``outputs`` its results
+    ``places``    in how many places of the model the module hangs
     ``macs``, ``flops``  our count
     """
 
@@ -39,6 +40,7 @@ class Seen:
     macs: int
     flops: int
     in_place: bool = False
+    places: int = 1
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor argument; empty where there is none."""
@@ -99,4 +101,5 @@ def seen_nodes(graph: OpGraph, costs: GraphCosts) -> Iterator[Seen]:
             macs=int(cost.macs),  # type: ignore[arg-type]
             flops=int(cost.flops),  # type: ignore[arg-type]
             in_place=node.in_place,
+            places=graph.places.get(node.module, 1),
         )

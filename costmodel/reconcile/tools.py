@@ -56,6 +56,8 @@ TOKENS = "linear layers counted once a sample, not once a position"
 PARAMETERS = "parameters of normalization, biases and embeddings counted as multiply-adds"
 RECURRENT = "gates, biases and states of recurrent layers counted"
 PRODUCTS_BY_SIGN = "products of tensors left out: @ is not patched"
+PLACES = "modules that hang in several places of the model counted once for each of them"
+PLACES_SQUARED = "modules that hang in several places counted once for each and hook: the square of the places"
 OPEN_PRODUCTS = "products written as functions (torch.matmul) and not with @"
 OPEN_SOFTMAX = "calls of torch.nn.functional.softmax, not x.softmax"
 OPEN_ELEMENTWISE = "calls of torch.{0} or x.{0}, not its sign"
@@ -64,6 +66,28 @@ OPEN_ELEMENTWISE = "calls of torch.{0} or x.{0}, not its sign"
 def _left_out(node: Seen, factor: int, reason: str) -> Iterator[Part]:
     if node.macs:
         yield -factor * node.macs, reason
+
+
+def _in_each_place(rule: Rule, factor: int, patched: Callable[[Seen], int] = lambda node: 0, power: int = 1) -> Rule:
+    """A rule of a counter that adds up along the tree of modules, and so counts what hangs in several places again.
+
+    ``factor`` is its unit over MACs; what its ``patched`` functions count is added up beside the tree. Where each visit
+    of the tree hooks a module anew, each of its calls is counted so many times as well: ``power`` 2.
+    """
+
+    def differences(node: Seen) -> Iterator[Part]:
+        parts = list(rule(node))
+        yield from parts
+        if node.places > 1:
+            hooked = factor * node.macs + sum(amount for amount, _ in parts) - patched(node)
+            yield (node.places**power - 1) * hooked, PLACES if power == 1 else PLACES_SQUARED
+
+    return differences
+
+
+def _each_time(rule: Rule) -> Rule:
+    """What functions count, where that is added up along the tree of modules."""
+    return lambda node: ((amount * node.places, reason) for amount, reason in rule(node))
 
 
 # -- torch.utils.flop_counter ------------------------------------------------------------------
@@ -205,11 +229,23 @@ def _ptflops(node: Seen) -> Iterator[Part]:
         steps, hidden, biases, _ = _recurrent(node)
         states = {"RNN": 1, "GRU": 7, "LSTM": 10}[node.layer]
         yield steps * (sum(states * h for h in hidden) + biases), RECURRENT
-    elif node.op in ("mm", "bmm"):  # there is no sign for them
+    elif node.op == "leaky_relu" and node.layer == "LeakyReLU":
+        yield node.elements_in, ACTIVATIONS
+    elif node.op in _NO_SIGN:
         return
     elif node.macs:
         yield from _left_out(node, 1, _why_no_hook(node))
     yield from _ptflops_functions(node)
+
+
+#: Products that are written as functions alone, which are patched.
+_NO_SIGN = ("mm", "bmm")
+
+
+def _ptflops_patched(node: Seen) -> int:
+    """What its patched functions count, which no module is asked for."""
+    functions = sum(amount for amount, reason in _ptflops_functions(node) if reason != TWICE)
+    return functions + (node.macs if node.op in _NO_SIGN else 0)
 
 
 def _is_product_layer(node: Seen) -> bool:
@@ -230,8 +266,6 @@ def _ptflops_functions(node: Seen) -> Iterator[Part]:
         yield node.elements_in, f"{POOLING}, one an element of its input"
         if node.layer.endswith(("Pool1d", "Pool2d", "Pool3d")):
             yield node.elements_in, TWICE
-    elif node.op == "leaky_relu" and node.layer == "LeakyReLU":
-        yield node.elements_in, ACTIVATIONS
     elif node.op.startswith("upsample"):
         yield node.elements_out, RESAMPLING
         if node.layer == "Upsample":
@@ -386,9 +420,9 @@ TOOLS = (
     Tool("FlopCounterMode", "FLOP", "total FLOPs", "torch 2.13", _flop_counter_mode),
     Tool("fvcore", "MAC", "flops", "fvcore 0.1.5", _fvcore),
     Tool("timm's table", "MAC", "GMACs", "timm's results", _timm),
-    Tool("thop", "MAC", "MACs", "thop 0.1.1", _thop),
-    Tool("ptflops", "MAC", "MACs", "ptflops 0.7.5", _ptflops, _functions(1)),
+    Tool("thop", "MAC", "MACs", "thop 0.1.1", _in_each_place(_thop, 1, power=2)),
+    Tool("ptflops", "MAC", "MACs", "ptflops 0.7.5", _in_each_place(_ptflops, 1, _ptflops_patched), _functions(1)),
     Tool("torchinfo", "MAC", "mult-adds", "torchinfo 1.8", _torchinfo),
-    Tool("calflops", "MAC", "MACs", "calflops 0.3.2", _calflops_macs, _products_alone),
-    Tool("calflops", "FLOP", "FLOPs", "calflops 0.3.2", _calflops_flops, _functions(2)),
+    Tool("calflops", "MAC", "MACs", "calflops 0.3.2", _in_each_place(_calflops_macs, 1), _each_time(_products_alone)),
+    Tool("calflops", "FLOP", "FLOPs", "calflops 0.3.2", _in_each_place(_calflops_flops, 2), _each_time(_functions(2))),
 )

@@ -24,8 +24,6 @@ CONVENTIONS = (
     "FlopCounterMode is taken with gradients enabled, or on a GPU; without them MultiheadAttention may take a fused "
     "path that it does not see, as may scaled_dot_product_attention on a CPU",
     "ptflops is taken with its default backend, which hooks modules",
-    "a layer that hangs in several places of a model is counted once for each place by thop, ptflops and calflops; the "
-    "traced graph knows one of them, so that their totals are then larger than said here",
 )
 
 

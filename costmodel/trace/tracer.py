@@ -24,6 +24,7 @@ from costmodel.trace.forward import ForwardError, meta_copy, prepared, record
 from costmodel.trace.guard import Exploded, Guard, Limit, Suspicious
 from costmodel.trace.lazy import materialized
 from costmodel.trace.lift import BATCH_PRIMES, BatchLift, SizeLift, Unliftable
+from costmodel.trace.places import module_places
 from costmodel.trace.points import spread
 from costmodel.trace.raw import RawTrace, TensorIndex
 from costmodel.trace.special import packed_weights, special_bytes
@@ -307,6 +308,7 @@ class Tracer:
             parameters=parameters,
             parameter_bytes_of=_bytes_by_dtype([*module.parameters(), *(weight for _, weight in packed)]),
             buffer_bytes_of=_bytes_by_dtype(module.buffers()),
+            places=module_places(module),
             notes=tuple(dict.fromkeys([*self.loaded.notes, *self.notes, *runs[0].notes])),
             assumed=runs[0].assumed,
             executed=self.executed,

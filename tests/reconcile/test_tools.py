@@ -82,6 +82,27 @@ class Attending(nn.Module):
         return self.after(x + self.mlp(y))
 
 
+class Shared(nn.Module):
+    """Layers that are called more than once, that hang in two places, and in four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        act, conv = nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)
+        block = nn.Sequential(conv, nn.BatchNorm2d(8), act, nn.Sequential(nn.Conv2d(8, 8, 1), nn.LeakyReLU(), act))
+        self.stages = nn.ModuleDict({"one": block, "same": block, "two": nn.Sequential(block, nn.AvgPool2d(2))})
+        self.act, self.again = act, conv
+        self.up, self.norm = nn.Upsample(scale_factor=2), nn.LayerNorm(8)
+        self.gate = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1))] * 2)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.decode = nn.Sequential(self.attend)
+
+    def forward(self, x):
+        x = self.act(self.stages["two"](self.stages["same"](self.stages["one"](x))))
+        x = self.norm(self.again(self.up(x)).flatten(2).transpose(1, 2))
+        x = self.decode[0](x, x, x, need_weights=False)[0] + self.attend(x, x, x, need_weights=False)[0]
+        return self.gate[1](self.gate[0](x)) @ x.transpose(1, 2)
+
+
 def library(name: str, **options: object) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         make_importable()
@@ -118,6 +139,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "standardized": (Standardized, (1, 3, 16, 16)),
     "tagger": (Tagger, (1, 11, 16)),
     "attending": (Attending, (1, 10, 32)),
+    "shared": (Shared, (1, 8, 8, 8)),
 }
 
 
