@@ -139,7 +139,7 @@ def cases_of(analysis: Analysis, *, times: int = 1, **fields: Any) -> Case:
     loads = tuple(
         (kernels[index], one, max(0.0, 1 - (1 - one.share) / gain), count) for (index, one), count in counts.items()
     )
-    waited = math.fsum(slot.waited_s for slot in full.timeline())
+    waited = full.timeline().waited_s
     return Case(hardware=analysis.hardware, loads=loads, waited_s=waited, times=times, **fields)
 
 
@@ -275,7 +275,7 @@ def shipped() -> dict[tuple[str, str], float]:
 def predicted(case: Case, constants: PowerConstants) -> tuple[float, float]:
     """(seconds, J) of a case."""
     power = Power(case.hardware, constants)
-    loads: Counter[Load] = Counter()
+    loads: list[tuple[Load, int]] = []
     for kernel, one, dram_share, count in case.loads:
         part = one.part
         if case.stretch != 1:
@@ -284,11 +284,10 @@ def predicted(case: Case, constants: PowerConstants) -> tuple[float, float]:
                 compute_s=k * part.compute_s, memory_s=k * part.memory_s, fixed_s=k * part.fixed_s,
                 serial_s=k * part.serial_s,
             )  # fmt: skip
-        loads[
-            one._replace(part=part, switched_j=power.switched_j(kernel), moved_j=power.moved_j(kernel, dram_share))
-        ] += count
+        switched_j, moved_j = power.switched_j(kernel), power.moved_j(kernel, dram_share)
+        loads.append((one._replace(part=part, switched_j=switched_j, moved_j=moved_j), count))
     pause_s = constants.pause_s if case.alone else 0.0
-    held = min(power.held_hz(loads, case.waited_s, pause_s), max(load.clock_hz for load in loads))
+    held = min(power.held_hz(loads, case.waited_s, pause_s), max(load.clock_hz for load, _ in loads))
     seconds, joules = power.window(loads, case.waited_s, held, pause_s)
     return case.times * (seconds - pause_s), case.times * joules
 

@@ -108,6 +108,14 @@ class KernelPlan:
     """What others have worked out from this plan and its graph alone, for the machines that share it."""
 
     @property
+    def called(self) -> tuple[int, ...]:
+        """The kernel of each launch."""
+        known: tuple[int, ...] | None = self.memo.get("called")
+        if known is None:
+            known = self.memo["called"] = tuple([launch.kernel for launch in self.launches])
+        return known
+
+    @property
     def alike(self) -> list[int]:
         """For each kernel the first that equals it."""
         known: list[int] | None = self.memo.get("alike")

@@ -21,9 +21,7 @@ def works_of(
     graph: OpGraph, costs: GraphCosts, run_costs: Sequence[Cost], plan: KernelPlan, timeline: Timeline
 ) -> list[Work]:
     """For each node what its quantities are counted from; a launch counts for the first node that it serves."""
-    launched: dict[int, list[int]] = {}
-    for position, launch in enumerate(plan.launches):
-        launched.setdefault(launch.nodes[0], []).append(position)
+    launched = _launches_by_node(plan)
     owned = parameters_by_node(graph)
     return [
         Work(
@@ -56,20 +54,37 @@ def asked_of(graph: OpGraph, costs: GraphCosts, run_costs: Sequence[Cost]) -> Wo
 def bound_shares(graph: OpGraph, plan: KernelPlan, timeline: Timeline) -> dict[str, float]:
     """Share of the time by what bounds the operators that take it, as their rows would say, the largest first."""
     shares: dict[str, float] = {}
-    by_node: dict[int, list[int]] = {}
-    for position, launch in enumerate(plan.launches):
-        by_node.setdefault(launch.nodes[0], []).append(position)
-    latency_s, kernels, launches, slots = timeline.latency_s, plan.kernels, plan.launches, timeline.slots
-    for positions in by_node.values():
-        if len(positions) == 1:
-            bound, seconds = slots[positions[0]].bounded
-        else:
-            main = max(positions, key=lambda p: (kernels[launches[p].kernel].matrix_flops, slots[p].latency_s))
-            bound, seconds = slots[main].bound, sum(slots[p].latency_s for p in positions)
+    latency_s, kinds, of_launch, waits = timeline.latency_s, timeline.kinds, timeline.of_launch, timeline.waits
+    kernels, called, served = plan.kernels, plan.called, _launches_by_node(plan).values()
+    unwaited = [(kind.bound(0.0), kind.busy_s) for kind in kinds]
+
+    def spent(position: int) -> tuple[str, float]:
+        if position not in waits:
+            return unwaited[of_launch[position]]
+        kind, waited_s = kinds[of_launch[position]], waits[position]
+        return kind.bound(waited_s), waited_s + kind.busy_s
+
+    for positions in served:
+        bound, seconds = spent(positions[0])
+        if len(positions) > 1:
+            all_spent = [spent(position) for position in positions]
+            flops = [kernels[called[position]].matrix_flops for position in positions]
+            main = max(range(len(positions)), key=lambda i: (flops[i], all_spent[i][1]))
+            bound, seconds = all_spent[main][0], sum(each for _, each in all_spent)
         shares[bound] = shares.get(bound, 0.0) + (seconds / latency_s if latency_s else 0.0)
-    if len(by_node) < len(graph.nodes):
+    if len(served) < len(graph.nodes):
         shares.setdefault("free", 0.0)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _launches_by_node(plan: KernelPlan) -> dict[int, list[int]]:
+    """Positions of the launches that serve each node; one counts for the first node that it serves."""
+    known: dict[int, list[int]] | None = plan.memo.get("launches by node")
+    if known is None:
+        known = plan.memo["launches by node"] = {}
+        for position, launch in enumerate(plan.launches):
+            known.setdefault(launch.nodes[0], []).append(position)
+    return known
 
 
 def totals_of(

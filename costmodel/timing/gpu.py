@@ -62,10 +62,18 @@ class GpuModel:
         self.deep_products = replace(constants.products, split_max=constants.gradients.weight_split_max)
         self.splitting = with_splits(self.implicit)
         self.convolved = lru_cache(maxsize=_MOST_KNOWN)(self._convolved)
-        #: Energy of what a kernel executes, at the reference voltage [J].
-        self.switched_j = lru_cache(maxsize=_MOST_KNOWN)(self._switched_j)
         #: Device time of a kernel, without the host's.
         self.seconds = lru_cache(maxsize=_MOST_KNOWN)(self._seconds)
+
+    def priced(self, kernel: Kernel) -> tuple[KernelSeconds, float, float]:
+        """Device time of a kernel without the host's, the clock that it is worked out at [Hz], and the energy of what
+        it executes at the reference voltage [J]; worked out anew, for those who ask once."""
+        part = self._seconds(kernel)
+        return part, self.clock_hz(kernel), self._switched_j(kernel, part)
+
+    def switched_j(self, kernel: Kernel) -> float:
+        """Energy of what a kernel executes, at the reference voltage [J]."""
+        return self._switched_j(kernel, self.seconds(kernel))
 
     def _convolved(self, window: Window) -> ConvTime:
         return convolution_time(window, machine=self.machine, constants=self.constants.convolutions)
@@ -93,13 +101,13 @@ class GpuModel:
         """The window of a kernel that convolves on vector lanes; None for other kernels."""
         return _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) in _OF_WINDOWS else None
 
-    def _switched_j(self, kernel: Kernel) -> float:
+    def _switched_j(self, kernel: Kernel, part: KernelSeconds) -> float:
         window = self.window_on_lanes(kernel)
         if window is None:
             return self.power.switched_j(kernel)
         algorithm = self.convolved(window).algorithm
         if _RULES[kernel.algorithm] is _weight_gradient:  # whose sums are split, or Winograd's
-            algorithm = "winograd_nonfused" if self.seconds(kernel).serial_s else "implicit_gemm"
+            algorithm = "winograd_nonfused" if part.serial_s else "implicit_gemm"
         return self.power.switched_j(kernel, executed_share(algorithm, window))
 
     def clock_hz(self, kernel: Kernel) -> float:

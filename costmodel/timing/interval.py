@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
 
 from costmodel.kernels import KernelPlan
-from costmodel.timing.timeline import Slot, Timeline
+from costmodel.timing.timeline import Timeline
 
 __all__ = ["COVERAGE_SIGMAS", "Drawn", "HostLatencies", "at_confidence", "drawn", "step_interval"]
 
@@ -89,13 +88,14 @@ def drawn(timeline: Timeline, interval: tuple[float, float], limit_w: float | No
     return Drawn(power, low, high, energy / math.exp(least), energy * math.exp(largest))
 
 
-def _device_interval(plan: KernelPlan, slots: Iterable[Slot], unrest: float) -> tuple[float, float]:
+def _device_interval(plan: KernelPlan, timeline: Timeline, unrest: float) -> tuple[float, float]:
     latency, by_algorithm, by_shape = 0.0, dict[str, float](), dict[int, float]()
-    algorithms, alike = [kernel.algorithm for kernel in plan.kernels], plan.alike
-    for launch, slot in zip(plan.launches, slots, strict=True):
-        algorithm, shape, seconds = algorithms[launch.kernel], alike[launch.kernel], slot.waited_s + slot.busy_s
+    kernels, alike, kinds = plan.kernels, plan.alike, timeline.kinds
+    kernel_of = dict(zip(timeline.of_launch, plan.called, strict=True))
+    for kind, seconds in timeline.of_kinds:
+        algorithm, shape = kernels[kernel_of[kind]].algorithm, alike[kernel_of[kind]]
         latency += seconds
-        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + slot.spread * seconds
+        by_algorithm[algorithm] = by_algorithm.get(algorithm, 0.0) + kinds[kind].spread * seconds
         by_shape[shape] = by_shape.get(shape, 0.0) + SHAPE_SPREAD * seconds
     if not latency:
         return 0.0, 0.0

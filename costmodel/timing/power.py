@@ -59,6 +59,7 @@ class Load(NamedTuple):
     ``part``       their kernel's time at ``clock_hz``; ``share`` of its memory time DRAM serves [1]
     ``switched_j`` energy of its operations at the reference voltage [J]
     ``moved_j``    energy of its bytes of DRAM [J]
+    ``spread``     one standard deviation of its time, over its time [1]
     """
 
     part: KernelSeconds
@@ -66,6 +67,7 @@ class Load(NamedTuple):
     clock_hz: float
     switched_j: float
     moved_j: float
+    spread: float = 0.0
 
     def seconds(self, clock_hz: float) -> float:
         """Device time where the board holds ``clock_hz``."""
@@ -128,41 +130,42 @@ class Power:
 
     def waiting_w(self, clock_hz: float) -> float:
         """What the board draws while it waits for the host [W]."""
-        return self.static_w + self.constants.waiting_share * self.clock_power_w(clock_hz)
+        return self.static_w + self.constants.waiting_share * self._switching(clock_hz)[0]
 
     def window(
-        self, loads: Mapping[Load, int], waited_s: float, clock_hz: float, pause_s: float = 0.25e-3
+        self, loads: Sequence[tuple[Load, int]], waited_s: float, clock_hz: float, pause_s: float = 0.25e-3
     ) -> tuple[float, float]:
-        """(seconds, J) of a window of launches, so many of each kind, at a clock.
+        """(seconds, J) of a window of launches, so many of each load, at a clock.
 
         ``waited_s`` is what they wait for the host at full clock: where kernels take longer they wait less, since the
         host issues at its own pace. ``pause_s`` is idle time around them that stays.
         """
-        return self._window(loads, _full_s(loads), waited_s, clock_hz, pause_s)
+        return self._window(_at_full_clock(loads), waited_s, clock_hz, pause_s)
 
     def _window(
-        self, loads: Mapping[Load, int], full_s: float, waited_s: float, clock_hz: float, pause_s: float
+        self, loads: Sequence[tuple[Load, int, float]], waited_s: float, clock_hz: float, pause_s: float
     ) -> tuple[float, float]:
-        busy = joules = 0.0
-        for load, count in loads.items():
-            seconds = load.seconds(clock_hz)
+        full = busy = joules = 0.0
+        for load, count, full_s in loads:
+            seconds = full_s if clock_hz >= load.clock_hz else load.seconds(clock_hz)
+            full += count * full_s
             busy += count * seconds
             joules += count * self.busy_j(load, clock_hz, seconds)
-        waits = max(0.0, waited_s - (busy - full_s)) + pause_s
+        waits = max(0.0, waited_s - (busy - full)) + pause_s
         joules += self.static_w * busy + self.waiting_w(clock_hz) * waits
         return busy + waits, joules
 
-    def held_hz(self, loads: Mapping[Load, int], waited_s: float, pause_s: float = 0.25e-3) -> float:
+    def held_hz(self, loads: Sequence[tuple[Load, int]], waited_s: float, pause_s: float = 0.25e-3) -> float:
         """The clock that the limit leaves a window of launches [Hz]; infinite where it does not bind."""
         limit = self.limit_w
-        highest = max((load.clock_hz for load in loads), default=0.0)
+        highest = max((load.clock_hz for load, _ in loads), default=0.0)
         if limit is None or not highest:
             return math.inf
 
-        full_s = _full_s(loads)
+        full = _at_full_clock(loads)
 
         def over(clock_hz: float) -> bool:
-            seconds, joules = self._window(loads, full_s, waited_s, clock_hz, pause_s)
+            seconds, joules = self._window(full, waited_s, clock_hz, pause_s)
             return joules > limit * seconds
 
         if not over(highest):
@@ -176,12 +179,9 @@ class Power:
         return low
 
 
-def _full_s(loads: Mapping[Load, int]) -> float:
-    """Device time of launches where nothing slows them [s]."""
-    full = 0.0
-    for load, count in loads.items():
-        full += count * load.part.seconds(load.share)
-    return full
+def _at_full_clock(loads: Sequence[tuple[Load, int]]) -> list[tuple[Load, int, float]]:
+    """Loads and counts with the device time of one launch where nothing slows it [s]."""
+    return [(load, count, load.part.seconds(load.share)) for load, count in loads]
 
 
 def windows(seconds: Sequence[float], window_s: float) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
-from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
+from costmodel.timing.timeline import KernelSeconds, Kind, Timeline
 
 __all__ = ["BOUNDS", "Estimate", "estimate_kernel", "roofline_timeline"]
 
@@ -60,13 +60,14 @@ def roofline_timeline(
     ``issued`` is not read.
     """
     found = [estimate_kernel(kernel, hardware) for kernel in plan.kernels]
-    slots, ended = [], 0.0
-    for launch in plan.launches:
-        kernel = found[launch.kernel]
+    kinds, idle = [], []
+    for kernel in found:
         busy = max(kernel.compute_s, kernel.memory_s)
-        start, end = ended + kernel.latency_s - busy, ended + kernel.latency_s
+        idle.append(kernel.latency_s - busy)
         part = KernelSeconds(kernel.compute_s, kernel.memory_s, 0.0)
-        waited = kernel.latency_s - busy
-        slots.append(Slot(start, start, end, waited, busy, kernel.launch_s, part, 1.0, SPREAD))
-        ended = end
-    return Timeline(tuple(slots))
+        kinds.append(Kind(part, busy, kernel.launch_s - idle[-1], spread=SPREAD))
+    starts, ended = [], 0.0
+    for which in plan.called:
+        starts.append(ended + idle[which])
+        ended = starts[-1] + kinds[which].busy_s
+    return Timeline(kinds, plan.called, starts)

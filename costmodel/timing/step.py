@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -19,8 +19,8 @@ from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.flow import Flow, flow_of
 from costmodel.timing.gpu import GpuModel, gpu_model
-from costmodel.timing.power import Load, Power, slowed, windows
-from costmodel.timing.timeline import KernelSeconds, Slot, Timeline
+from costmodel.timing.power import Load, slowed, windows
+from costmodel.timing.timeline import KernelSeconds, Kind, Timeline
 
 __all__ = ["Step", "gpu_timeline"]
 
@@ -73,77 +73,67 @@ class Step:
 
     def timeline(self) -> Timeline:
         """One slot a launch, in program order, at the clocks that the power limit leaves."""
-        kinds, of_launch = self._kinds(), self.flow.alike
-        launched = [kinds[kind] for kind in of_launch]
-        issued, ended = self._queue(launched)
-        held = self._held(kinds, launched, issued, ended)
-        if held is not None:
-            which = list(zip(of_launch, held, strict=True))
-            slower = {(kind, hz): self._held_kind(kinds[kind], hz) for kind, hz in set(which)}
-            launched = [slower[each] for each in which]
-            issued, ended = self._queue(launched)
-        return Timeline(_slots(launched, issued, self._model.power), ended)
+        loads, alike = self.loads(), self.flow.alike
+        full = self._queued([self._kind(load, None) for load in loads], alike)
+        held = self._held(loads, full)
+        if held is None:
+            return full
+        slower: dict[tuple[int, float], int] = {}
+        of_launch = [slower.setdefault(each, len(slower)) for each in zip(alike, held, strict=True)]
+        return self._queued([self._kind(loads[kind], clock_hz) for kind, clock_hz in slower], of_launch)
 
-    def _queue(self, launched: Sequence[_Kind]) -> tuple[Sequence[float], float]:
-        """When each launch is issued, and when the last has ended [s]."""
-        busy = [kind.busy_s for kind in launched]
-        issued = self._issued_after_reads(busy) if self.graph.synchronizing else self.issued
-        ended = 0.0
-        for issued_s, busy_s in zip(issued, busy, strict=True):
-            ended = (issued_s if issued_s > ended else ended) + busy_s
-        return issued, ended
+    def _queued(self, kinds: Sequence[Kind], of_launch: Sequence[int]) -> Timeline:
+        """The launches in the two queues."""
+        if not self.graph.synchronizing:
+            return Timeline(kinds, of_launch, self.issued)
+        return Timeline(kinds, of_launch, self._issued_after_reads([kinds[kind].busy_s for kind in of_launch]))
 
     @cached_property
     def _model(self) -> GpuModel:
         return gpu_model(self.hardware, self.constants)
 
-    def _kinds(self) -> list[_Kind]:
-        """What launches that are alike have in common, in the order of ``flow.examples``, at full clock."""
-        launches, kernels = self.plan.launches, self.plan.kernels
-        found = []
-        for position, load in zip(self.flow.examples, self.loads(), strict=True):
-            spread = SPREAD.get(kernels[launches[position].kernel].algorithm, SPREAD_ELSEWHERE)
-            found.append(_Kind(load, load.part, load.part.seconds(load.share), spread))
-        return found
-
-    def _held_kind(self, kind: _Kind, clock_hz: float) -> _Kind:
-        """The same launches where the board holds this clock."""
-        if clock_hz >= kind.load.clock_hz:
-            return kind
-        parts = slowed(kind.parts, kind.load.clock_hz, clock_hz)
-        return _Kind(kind.load, parts, parts.seconds(kind.load.share), kind.spread, clock_hz)
+    def _kind(self, load: Load, held_hz: float | None) -> Kind:
+        """Launches of a load, at full clock or where the board holds another."""
+        power, parts, clock_hz, spread = self._model.power, load.part, load.clock_hz, load.spread
+        if held_hz is None or held_hz >= clock_hz:
+            held_hz = None
+        else:
+            parts, clock_hz = slowed(parts, clock_hz, held_hz), held_hz
+        busy_s = parts.seconds(load.share)
+        busy_j = power.static_w * busy_s + power.busy_j(load, clock_hz, busy_s)
+        return Kind(parts, busy_s, parts.fixed_s, load.share, spread, busy_j, power.waiting_w(clock_hz), held_hz)
 
     def loads(self) -> list[Load]:
         """What launches ask of the board, in the order of ``flow.examples``."""
-        kernels, launches, model = self.plan.kernels, self.plan.launches, self._model
+        kernels, model = self.plan.kernels, self._model
         gain = 1 - 1 / self.constants.caches.speedup
+        priced: dict[int, tuple[KernelSeconds, float, float, float]] = {}
         found = []
-        for position, share in zip(self.flow.examples, self._shares(), strict=True):
-            kernel = kernels[launches[position].kernel]
-            of_dram = max(0.0, 1 - (1 - share) / gain) if gain else 1.0
-            part = model.seconds(kernel)
-            switched_j, moved_j = model.switched_j(kernel), model.power.moved_j(kernel, of_dram)
-            found.append(Load(part, share, model.clock_hz(kernel), switched_j, moved_j))
+        for (which, *_), share in zip(self._finds, self._shares(), strict=True):
+            kernel = kernels[which]
+            if which not in priced:
+                spread = SPREAD.get(kernel.algorithm, SPREAD_ELSEWHERE)
+                priced[which] = (*model.priced(kernel), spread)
+            part, clock_hz, switched_j, spread = priced[which]
+            of_dram = 1.0 if share == 1 or not gain else max(0.0, 1 - (1 - share) / gain)
+            found.append(Load(part, share, clock_hz, switched_j, model.power.moved_j(kernel, of_dram), spread))
         return found
 
-    def _held(
-        self, kinds: Sequence[_Kind], launched: Sequence[_Kind], issued: Sequence[float], ended: float
-    ) -> list[float] | None:
-        """For each launch the clock that the power limit leaves it [Hz]; None where it slows none of them."""
+    def _held(self, loads: Sequence[Load], full: Timeline) -> list[float] | None:
+        """For each launch the clock that the power limit leaves it [Hz]; None where it slows none of them. ``full`` is
+        the step at full clock."""
         power, constants = self._model.power, self.constants.power
         pause = constants.pause_s if any(kernel.alone for kernel in self.plan.kernels) else 0.0
-        if ended < 2 * constants.window_s:
-            counts = _counted(kinds, self.flow.alike)
-            waited = ended - math.fsum(kind.busy_s for kind in launched)
-            clock_hz = power.held_hz(counts, waited, pause)
-            return [clock_hz] * len(launched) if clock_hz < math.inf else None
+        if full.latency_s < 2 * constants.window_s:
+            counts = [(loads[kind], count) for kind, count in full.counts.items()]
+            clock_hz = power.held_hz(counts, full.waited_s, pause)
+            return [clock_hz] * len(full) if clock_hz < math.inf else None
         held: list[float] = []
-        waits = list(_waits(launched, issued))
-        latencies = [waited + kind.busy_s for waited, kind in zip(waits, launched, strict=True)]
+        waits = [full.waits.get(position, 0.0) for position in range(len(full))]
+        latencies = [waited + full.kinds[kind].busy_s for waited, kind in zip(waits, full.of_launch, strict=True)]
         for first, beyond in windows(latencies, constants.window_s):
-            counts = _counted(kinds, self.flow.alike[first:beyond])
-            waited = math.fsum(waits[first:beyond])
-            held += [power.held_hz(counts, waited, pause)] * (beyond - first)
+            counts = [(loads[kind], count) for kind, count in Counter(full.of_launch[first:beyond]).items()]
+            held += [power.held_hz(counts, math.fsum(waits[first:beyond]), pause)] * (beyond - first)
         return held if any(clock_hz < math.inf for clock_hz in held) else None
 
     def _issued_after_reads(self, busy: Sequence[float]) -> list[float]:
@@ -178,11 +168,8 @@ class Step:
         level, c = self.hardware.find_memory_level("l2"), self.constants.caches
         capacity = (level.capacity_bytes if level else None) or 0.0
         reach, fade, gain = c.gone * capacity, (c.gone - c.full) * capacity or 1.0, 1 - 1 / c.speedup
-        known: list[_Found] | None = self.plan.memo.get("finds")
-        if known is None:
-            known = self.plan.memo["finds"] = list(self._finds())
         shares = []
-        for reads, taken, earlier, bytes_read, nbytes in known:
+        for _, reads, taken, earlier, bytes_read, nbytes in self._finds:
             hits = 0.0
             for age, size in reads:
                 left = reach - age
@@ -198,9 +185,17 @@ class Step:
             shares.append(1 - served / nbytes * gain if served else 1.0)
         return shares
 
-    def _finds(self) -> Iterator[_Found]:
-        """What may still be in a cache for launches of each kind, in the order of ``flow.examples``."""
-        kernels, launches = self.plan.kernels, self.plan.launches
+    @cached_property
+    def _finds(self) -> list[_Found]:
+        """What may still be in a cache for launches of each kind, in the order of ``flow.examples``; the same for all
+        machines that share the plan."""
+        known: list[_Found] | None = self.plan.memo.get("finds")
+        if known is None:
+            known = self.plan.memo["finds"] = list(self._find())
+        return known
+
+    def _find(self) -> Iterator[_Found]:
+        kernels, launches, alike = self.plan.kernels, self.plan.launches, self.plan.alike
         moved = [kernel.bytes for kernel in kernels]
         began = list(accumulate((moved[launch.kernel] for launch in launches), initial=0))  # B touched before each
         for position in self.flow.examples:
@@ -208,8 +203,9 @@ class Step:
             reads = [(now - began[read.writer], self._bytes(read.storage, read.spec)) for read in flow.reads]
             before = [(began[p], kernels[launches[p].kernel]) for p in range(flow.first, position)]
             earlier = [(now - started, kernel.bytes_written) for started, kernel in before]
-            kernel = kernels[launches[position].kernel]
-            yield _Found(reads, sum(k.bytes_read for _, k in before), earlier, kernel.bytes_read, kernel.bytes)
+            which = alike[launches[position].kernel]
+            taken = sum(k.bytes_read for _, k in before)
+            yield _Found(which, reads, taken, earlier, kernels[which].bytes_read, moved[which])
 
     def _bytes(self, storage: int, spec: int) -> float:
         """B of a tensor in a storage, in the dtype of the run."""
@@ -221,66 +217,16 @@ class Step:
 
 
 class _Found(NamedTuple):
-    """What a launch may find in a cache: (B touched since, B) of each operand that the step wrote, and of what launches
-    of the same operator wrote before it, which took ``taken`` B of the operands; its own reads and all its traffic [B].
-    """
+    """What a launch of a kernel may find in a cache: (B touched since, B) of each operand that the step wrote, and of
+    what launches of the same operator wrote before it, which took ``taken`` B of the operands; its own reads and all
+    its traffic [B]."""
 
+    kernel: int
     reads: list[tuple[int, float]]
     taken: int
     earlier: list[tuple[int, int]]
     bytes_read: int
     bytes: int
-
-
-class _Kind(NamedTuple):
-    """What is the same for launches that are alike; as in :class:`~costmodel.timing.timeline.Slot`."""
-
-    load: Load
-    parts: KernelSeconds
-    busy_s: float
-    spread: float
-    held_hz: float | None = None
-
-    def drawn(self, power: Power) -> tuple[float, float]:
-        """Energy of one launch while it is busy [J], and what is drawn before it starts [W]."""
-        clock_hz = self.load.clock_hz if self.held_hz is None else self.held_hz
-        busy_j = power.static_w * self.busy_s + power.busy_j(self.load, clock_hz, self.busy_s)
-        return busy_j, power.waiting_w(clock_hz)
-
-
-def _counted(kinds: Sequence[_Kind], of_launch: Sequence[int]) -> Counter[Load]:
-    """How many launches there are of each load, those of a kind counted before any is compared."""
-    counts: Counter[Load] = Counter()
-    for kind, count in Counter(of_launch).items():
-        counts[kinds[kind].load] += count
-    return counts
-
-
-def _waits(kinds: Sequence[_Kind], issued: Sequence[float]) -> Iterator[float]:
-    """How long the device idles before each launch, which starts when it is issued and the one before it has ended."""
-    ended = 0.0
-    for kind, issued_s in zip(kinds, issued, strict=True):
-        start = issued_s if issued_s > ended else ended
-        yield start - ended
-        ended = start + kind.busy_s
-
-
-#: A Slot of a tuple of its fields: there are many, and this takes half as long.
-_slot: Callable[[tuple[Any, ...]], Slot] = partial(tuple.__new__, Slot)  # type: ignore[assignment]
-
-
-def _slots(kinds: Sequence[_Kind], issued: Sequence[float], power: Power) -> Iterator[Slot]:
-    """Launches in program order."""
-    drawn = {key: kind.drawn(power) for key, kind in {id(kind): kind for kind in kinds}.items()}  # each kind once
-    ended = 0.0
-    for kind, issued_s in zip(kinds, issued, strict=True):
-        load, parts, busy_s, spread, held_hz = kind
-        start = issued_s if issued_s > ended else ended
-        waited = start - ended
-        ended = start + busy_s
-        busy_j, waiting_w = drawn[id(kind)]
-        yield _slot((issued_s, start, ended, waited, busy_s, waited + parts.fixed_s, parts, load.share, spread,
-                     busy_j + waited * waiting_w, held_hz))  # fmt: skip
 
 
 def gpu_timeline(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple, overload
 
-__all__ = ["KernelSeconds", "Slot", "Timeline"]
+__all__ = ["KernelSeconds", "Kind", "Slot", "Timeline"]
 
 
 class KernelSeconds(NamedTuple):
@@ -85,33 +87,146 @@ class Slot(NamedTuple):
     @property
     def bound(self) -> str:
         """The largest part: compute, memory, launch; free where it takes no time."""
-        return self.bounded[0]
+        if not self.latency_s:
+            return "free"
+        return _largest(self.compute_s, self.memory_s, self.launch_s)
 
-    @property
-    def bounded(self) -> tuple[str, float]:
-        """(:attr:`bound`, :attr:`latency_s`), read at once: there are many slots."""
-        _, _, _, waited_s, busy_s, launch_s, parts, share, _, _, _ = self
-        seconds = waited_s + busy_s
-        if not seconds:
-            return "free", seconds
-        compute_s, memory_s = parts.compute_s, (parts.memory_s + parts.serial_s) * share
-        longest = memory_s if memory_s >= compute_s else compute_s
-        if longest < launch_s:
-            return "launch", seconds
-        return ("memory" if memory_s == longest else "compute"), seconds
+
+def _largest(compute_s: float, memory_s: float, launch_s: float) -> str:
+    """The largest part of a time."""
+    if max(compute_s, memory_s) < launch_s:
+        return "launch"
+    return "memory" if memory_s >= compute_s else "compute"
+
+
+class Kind(NamedTuple):
+    """What launches that are alike have in common, whenever each of them is issued; seconds of one launch.
+
+    ``parts``, ``memory_share``, ``busy_s``, ``spread``, ``held_hz``   as in :class:`Slot`
+    ``launch_s``    what of its time depends on neither arithmetic nor traffic, beside waiting for the host
+    ``busy_j``      what the machine draws while it is busy [J], ``waiting_w`` while it waits for the host [W]; NaN
+                    where the energy of the machine is not modelled
+    """
+
+    parts: KernelSeconds
+    busy_s: float
+    launch_s: float
+    memory_share: float = 1.0
+    spread: float = 0.0
+    busy_j: float = math.nan
+    waiting_w: float = math.nan
+    held_hz: float | None = None
+
+    def bound(self, waited_s: float) -> str:
+        """:attr:`Slot.bound` of a launch that waits so long for the host."""
+        if not waited_s + self.busy_s:
+            return "free"
+        parts, share = self.parts, self.memory_share
+        return _largest(parts.compute_s, (parts.memory_s + parts.serial_s) * share, waited_s + self.launch_s)
 
 
 class Timeline(Sequence[Slot]):
-    """The slots of one step, one a launch in program order. Their latencies add up to the step."""
+    """The slots of one step, one a launch in program order: two queues, the host's and the device's.
 
-    def __init__(self, slots: Iterable[Slot], latency_s: float | None = None) -> None:
-        """``slots`` are run through when one is first asked for. ``latency_s``: their sum, where it is known."""
-        self._made, self._latency_s = slots, latency_s
+    ``issued`` says when the host has issued each launch [s]; a launch starts when it has been issued and the one before
+    it has ended. What it adds to the end of the step is its latency, so that latencies add up to the step. A step has
+    many launches of few ``kinds`` (``of_launch[i]`` is that of the i-th), so that sums are taken over kinds, and slots
+    are made when somebody asks for one.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], of_launch: Sequence[int], issued: Sequence[float]) -> None:
+        self.kinds, self.of_launch, self.issued = kinds, of_launch, issued
+
+    # -- the queues ------------------------------------------------------------------------------
+
+    @cached_property
+    def _queued(self) -> tuple[float, dict[int, float]]:
+        """(when the last launch has ended [s], how long the device idles before launches that it waits for [s])."""
+        busy = [kind.busy_s for kind in self.kinds]
+        ended, waits = 0.0, {}
+        for position, (kind, issued_s) in enumerate(zip(self.of_launch, self.issued, strict=True)):
+            if issued_s > ended:
+                waits[position] = issued_s - ended
+                ended = issued_s
+            ended += busy[kind]
+        return ended, waits
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the start of the step to the end of its last launch."""
+        return self._queued[0]
+
+    @property
+    def waits(self) -> dict[int, float]:
+        """For launches that the device waits for, by position: how long it idles before them [s]."""
+        return self._queued[1]
+
+    def latency_if_issued(self, issued: Sequence[float]) -> float:
+        """Seconds of the same launches under another host, who has issued launch i at ``issued[i]``."""
+        return Timeline(self.kinds, self.of_launch, issued).latency_s
+
+    # -- sums ------------------------------------------------------------------------------------
+
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """How many launches there are of each kind."""
+        return Counter(self.of_launch)
+
+    @cached_property
+    def waited_by_kind(self) -> dict[int, float]:
+        """How long the device idles before the launches of a kind [s]; kinds that it never waits for are left out."""
+        found: dict[int, float] = {}
+        for position, waited_s in self.waits.items():
+            kind = self.of_launch[position]
+            found[kind] = found.get(kind, 0.0) + waited_s
+        return found
+
+    @cached_property
+    def busy_s(self) -> float:
+        """Seconds that the device is busy."""
+        return math.fsum(count * self.kinds[kind].busy_s for kind, count in self.counts.items())
+
+    @cached_property
+    def waited_s(self) -> float:
+        """Seconds that the device idles until the host has issued the next launch."""
+        return math.fsum(self.waits.values())
+
+    @cached_property
+    def energy_j(self) -> float:
+        """What the step draws [J]; NaN where the machine's energy is not modelled."""
+        busy = math.fsum(count * self.kinds[kind].busy_j for kind, count in self.counts.items())
+        return busy + math.fsum(waited * self.kinds[kind].waiting_w for kind, waited in self.waited_by_kind.items())
+
+    @property
+    def power_w(self) -> float:
+        """Average power over the step [W]; NaN where it is not modelled, or nothing runs."""
+        return self.energy_j / self.latency_s if self.latency_s else math.nan
+
+    @property
+    def of_kinds(self) -> Iterator[tuple[int, float]]:
+        """(kind, seconds that its launches add to the end of the step), waiting and work."""
+        waited = self.waited_by_kind
+        for kind, count in self.counts.items():
+            yield kind, count * self.kinds[kind].busy_s + waited.get(kind, 0.0)
+
+    # -- launch by launch ------------------------------------------------------------------------
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """All of them."""
-        return tuple(self._made)
+        return tuple(self._slots())
+
+    def _slots(self) -> Iterator[Slot]:
+        ended, waits = 0.0, self.waits
+        for position, (which, issued_s) in enumerate(zip(self.of_launch, self.issued, strict=True)):
+            kind, waited = self.kinds[which], waits.get(position, 0.0)
+            start = issued_s if waited else ended
+            ended = start + kind.busy_s
+            drawn = kind.busy_j + waited * kind.waiting_w if waited else kind.busy_j
+            yield Slot(
+                issued_s, start, ended, waited, kind.busy_s, waited + kind.launch_s, kind.parts, kind.memory_share,
+                kind.spread, drawn, kind.held_hz,
+            )  # fmt: skip
 
     @overload
     def __getitem__(self, index: int) -> Slot: ...
@@ -121,48 +236,10 @@ class Timeline(Sequence[Slot]):
         return self.slots[index]
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.of_launch)
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots)
-
-    @cached_property
-    def latency_s(self) -> float:
-        """Seconds from the start of the step to the end of its last launch."""
-        if self._latency_s is not None:
-            return self._latency_s
-        return sum(slot.waited_s + slot.busy_s for slot in self.slots)
-
-    @cached_property
-    def busy_s(self) -> float:
-        """Seconds that the device is busy."""
-        return math.fsum(slot.busy_s for slot in self.slots)
-
-    @cached_property
-    def energy_j(self) -> float:
-        """What the step draws [J]; NaN where the machine's energy is not modelled."""
-        return math.fsum(slot.energy_j for slot in self.slots)
-
-    @property
-    def power_w(self) -> float:
-        """Average power over the step [W]; NaN where it is not modelled, or nothing runs."""
-        return self.energy_j / self.latency_s if self.latency_s else math.nan
-
-    @property
-    def waited_s(self) -> float:
-        """Seconds that the device idles until the host has issued the next launch."""
-        return math.fsum(slot.waited_s for slot in self.slots)
-
-    def latency_if_issued(self, issued_s: Sequence[float]) -> float:
-        """Seconds of the same launches under another host, who has issued launch i at ``issued_s[i]``.
-
-        A step ends no earlier than any launch is issued and all work from it on is done.
-        """
-        latest, rest = 0.0, 0.0
-        for slot, issued in zip(reversed(self.slots), reversed(issued_s), strict=True):
-            rest += slot.busy_s
-            latest = max(latest, issued + rest)
-        return latest
 
     @classmethod
     def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float, power_w: float = math.nan) -> Timeline:
@@ -170,9 +247,8 @@ class Timeline(Sequence[Slot]):
 
         ``power_w`` is what it draws all the time [W].
         """
-        slots, ended = [], 0.0
+        kinds = []
         for part in parts:
             busy = part.seconds()
-            slots.append(Slot(ended, ended, ended + busy, 0.0, busy, part.fixed_s, part, 1.0, spread, power_w * busy))
-            ended += busy
-        return cls(tuple(slots))
+            kinds.append(Kind(part, busy, part.fixed_s, 1.0, spread, power_w * busy, power_w))
+        return cls(kinds, range(len(kinds)), [0.0, *accumulate(kind.busy_s for kind in kinds[:-1])][: len(kinds)])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.kernels import Kernel, KernelPlan, Launch
-from costmodel.timing import KernelSeconds, Slot, step_interval
+from costmodel.timing import KernelSeconds, Timeline, step_interval
 from costmodel.timing.interval import COVERAGE_SIGMAS, SHAPE_SPREAD, SHARED_SPREAD
+from costmodel.timing.timeline import Kind
 
 
 def plan_of(*algorithms):
@@ -19,11 +20,16 @@ def plan_of(*algorithms):
 
 
 def estimate(latency, spread):
-    return Slot(0.0, 0.0, latency, 0.0, latency, 0.0, KernelSeconds(latency, 0.0, 0.0), 1.0, spread / latency)
+    return Kind(KernelSeconds(latency, 0.0, 0.0), latency, 0.0, spread=spread / latency)
+
+
+def interval(plan, kinds):
+    """Of launches that never wait, each of a kind of its own."""
+    return step_interval(plan, Timeline(kinds, range(len(kinds)), [0.0] * len(kinds)))
 
 
 def width(plan, estimates):
-    low, high = step_interval(plan, estimates)
+    low, high = interval(plan, estimates)
     return high / low
 
 
@@ -33,7 +39,7 @@ positive = st.floats(1e-6, 1.0)
 @given(st.lists(st.tuples(positive, st.floats(0, 0.5)), min_size=1, max_size=8))
 def test_the_prediction_lies_inside_at_its_geometric_middle(parts):
     estimates = [estimate(latency, share * latency) for latency, share in parts]
-    low, high = step_interval(plan_of(*(f"kind{i % 3}" for i in range(len(parts)))), estimates)
+    low, high = interval(plan_of(*(f"kind{i % 3}" for i in range(len(parts)))), estimates)
     whole = sum(latency for latency, _ in parts)
     assert 0 < low < whole < high
     assert math.sqrt(low * high) == pytest.approx(whole)
@@ -46,7 +52,7 @@ def test_errors_of_one_algorithm_go_together_and_those_of_several_partly_cancel(
 
 def test_half_width_by_hand():
     """Two kernels of 1 s with 0.3 and 0.4 s: together 0.5 s, with what is shared and what is each shape's, of 2 s."""
-    _, high = step_interval(plan_of("a", "b"), [estimate(1.0, 0.3), estimate(1.0, 0.4)])
+    _, high = interval(plan_of("a", "b"), [estimate(1.0, 0.3), estimate(1.0, 0.4)])
     spread = math.sqrt(0.5**2 + (2 * SHARED_SPREAD) ** 2 + 2 * SHAPE_SPREAD**2) / 2
     assert high == pytest.approx(2 * math.exp(COVERAGE_SIGMAS * spread))
 
@@ -73,11 +79,11 @@ def test_a_rarer_algorithm_widens_the_interval():
 
 
 def test_a_step_of_views_takes_no_time():
-    assert step_interval(KernelPlan((), ()), []) == (0.0, 0.0)
+    assert interval(KernelPlan((), ()), []) == (0.0, 0.0)
 
 
 def test_kernels_of_one_shape_are_one_shape_whatever_calls_made_them():
     alike = (Kernel(op="op", algorithm="a"),) * 2
     parts = [estimate(1.0, 0.1)] * 2
     twice = KernelPlan(alike[:1], (Launch(0, (0,)), Launch(0, (1,))))
-    assert step_interval(KernelPlan(alike, (Launch(0, (0,)), Launch(1, (1,)))), parts) == step_interval(twice, parts)
+    assert interval(KernelPlan(alike, (Launch(0, (0,)), Launch(1, (1,)))), parts) == interval(twice, parts)
