@@ -42,6 +42,7 @@ __all__ = [
     "from_code",
     "is_symbolic",
     "maximum",
+    "minimum",
     "product",
     "symbol",
     "symbol_names",
@@ -126,6 +127,19 @@ def maximum(*dims: Dim) -> Dim:
     import sympy
 
     return sympy.Max(*dims)
+
+
+def minimum(*dims: Dim) -> Dim:
+    """The smallest of some sizes.
+
+    >>> minimum(2, 3), minimum(symbol("n"), symbol("n"))
+    (2, n)
+    """
+    if all(isinstance(d, int) for d in dims):
+        return min(dims)  # type: ignore[type-var, return-value]
+    import sympy
+
+    return sympy.Min(*dims)
 
 
 def floor_div(numerator: Dim, denominator: int) -> Dim:

@@ -13,6 +13,7 @@ from costmodel.formulas import (  # noqa: F401 - importing a sheet registers its
     contraction,
     convolution,
     ctc,
+    eigenvalues,
     einsum,
     experts,
     factorization,

@@ -10,6 +10,7 @@ from typing import Any
 from costmodel.cost import Cost
 from costmodel.formulas.elements import cost, lines
 from costmodel.formulas.registry import formula
+from costmodel.symbols import product
 from costmodel.tensor import TensorSpec
 
 __all__ = ["log_softmax_backward", "nll_loss_backward", "softmax_backward"]
@@ -69,6 +70,11 @@ def nll_loss_backward(
     return cost(per_target * target.numel, (grad_output, target, total_weight, weight), out)
 
 
+def _of_distance(p: Any) -> tuple[int, int]:
+    """FLOP of the derivative of a distance of order p: for each pair, for each feature of it."""
+    return {2.0: (1, 2), 1.0: (0, 3), float("inf"): (0, 5)}.get(float(p), (2, 5))
+
+
 @formula("aten._cdist_backward")
 def cdist_backward(
     grad: TensorSpec, x1: TensorSpec, x2: TensorSpec, p: Any, cdist: TensorSpec, *, out: TensorSpec
@@ -84,5 +90,38 @@ def cdist_backward(
     188
     """
     pairs, terms = grad.numel, grad.numel * x1.shape[-1]
-    per_pair, per_feature = {2.0: (1, 2), 1.0: (0, 3), float("inf"): (0, 5)}.get(float(p), (2, 5))
+    per_pair, per_feature = _of_distance(p)
     return cost(per_pair * pairs + per_feature * terms + terms - out.numel, (grad, x1, x2, cdist), out)
+
+
+@formula("aten._pdist_backward")
+def pdist_backward(grad: TensorSpec, input: TensorSpec, p: Any, pdist: TensorSpec, *, out: TensorSpec) -> Cost:
+    """Gradient of the distances of any two of N rows: a derivative for each pair and feature as in
+    :func:`cdist_backward`, which one row adds and the other subtracts; the last row subtracts them all.
+
+    >>> from costmodel.tensor import f32
+    >>> pdist_backward(f32(3), f32(3, 2), 2.0, f32(3), out=f32(3, 2)).vector_flops          # 3 + 3*2*2 + (2*6 - 6 + 2)
+    23
+    """
+    pairs, features = grad.numel, input.shape[-1]
+    per_pair, per_feature = _of_distance(p)
+    sums = 2 * pairs * features - out.numel + features
+    return cost(per_pair * pairs + per_feature * pairs * features + sums, (grad, input, pdist), out)
+
+
+@formula("aten.multi_margin_loss_backward")
+def multi_margin_loss_backward(
+    grad_output: TensorSpec, input: TensorSpec, target: TensorSpec, p: Any, weight: Any = None, *, out: TensorSpec
+) -> Cost:
+    """``g * w[y] / C`` to each class whose margin is not kept, times 2 z where p is 2; to the target minus their sum.
+
+    Of a sample the scale (1, and 1 for a weight) and margin - x[y]; for each of C - 1 classes a sum z and a
+    comparison, 2 products where p is 2; C - 2 additions and a negation.
+
+    >>> from costmodel.tensor import f32
+    >>> multi_margin_loss_backward(f32(), f32(4, 5), TensorSpec((4,), "int64"), 1, out=f32(4, 5)).vector_flops
+    56
+    """
+    samples, classes = product(input.shape[:-1]), input.shape[-1]
+    each = 3 * classes - 1 + isinstance(weight, TensorSpec) + (2 * (classes - 1) if p == 2 else 0)
+    return cost(samples * each, (grad_output, input, target, weight), out)

@@ -307,3 +307,9 @@ def pad_packed_sequence(data: TensorSpec, batch_sizes: TensorSpec, *, out: tuple
     512
     """
     return Cost(bytes_read=nbytes(data), bytes_written=nbytes(out[0], data), launches=2)
+
+
+@formula("aten.lu_unpack")
+def lu_unpack(LU_data: TensorSpec, LU_pivots: Any = None, *, out: Any) -> Cost:
+    """L and U out of the place of A, and exchanges of rows as a matrix: nothing is calculated."""
+    return cost(0, (LU_data, LU_pivots), out)

@@ -10,8 +10,9 @@ from typing import Any
 
 from costmodel.cost import Cost
 from costmodel.formulas.elements import aten, cost, lines
+from costmodel.formulas.operands import nbytes
 from costmodel.formulas.registry import formula
-from costmodel.symbols import Dim, maximum
+from costmodel.symbols import Dim, maximum, minimum, product
 from costmodel.tensor import TensorSpec
 
 __all__ = ["FOLDS", "SCANS"]
@@ -107,6 +108,50 @@ def cdist(x1: TensorSpec, x2: TensorSpec, p: Any = 2, *, out: TensorSpec) -> Cos
     """out[*, P, R] = norm of x1[*, P, M] - x2[*, R, M]: M subtractions and a norm of M elements each."""
     differences = out.numel * x1.shape[-1]
     return cost(differences + _norm_flops(p, differences, out.numel), (x1, x2), out)
+
+
+@formula("aten._pdist_forward")
+def pdist(input: TensorSpec, p: Any = 2, *, out: TensorSpec) -> Cost:
+    """Norms of the differences of any two of N rows of M: N (N - 1) / 2 pairs, M subtractions and a norm each.
+
+    >>> from costmodel.tensor import f32
+    >>> pdist(f32(4, 5), 2, out=f32(6)).vector_flops                                # 6 pairs: 5 sub, 5 mul, 4 add, sqrt
+    90
+    """
+    differences = out.numel * input.shape[-1]
+    return cost(differences + _norm_flops(p, differences, out.numel), (input,), out)
+
+
+def _renormed(elements: Dim, lines: Dim, order: Any) -> Dim:
+    """A norm a line; whether it is above the largest, max / (norm + eps); a product for each element."""
+    return _norm_flops(order, elements, lines) + 3 * lines + elements
+
+
+@formula("aten.renorm")
+def renorm(input: TensorSpec, p: Any, dim: int, *, out: TensorSpec) -> Cost:
+    """Each slice along ``dim`` scaled down to a largest norm: the norm, 3 FLOP a slice, a product an element.
+
+    >>> from costmodel.tensor import f32
+    >>> renorm(f32(2, 5), 2, 0, out=f32(2, 5)).vector_flops                         # 2 slices: 10 for the norm, 3, 5
+    36
+    """
+    return cost(_renormed(input.numel, input.shape[dim], p), (input,), out)
+
+
+@formula("aten.embedding_renorm")
+def embedding_renorm(input: TensorSpec, indices: TensorSpec, norm_type: Any = 2, *, out: Any) -> Cost:
+    """:func:`renorm` of the rows that are looked up, which are taken to differ, as far as the table has so many; which
+    rows they are is arithmetic of indices.
+
+    >>> from costmodel.tensor import f32
+    >>> embedding_renorm(f32(9, 5), TensorSpec((2,), "int64"), 2.0, out=f32(9, 5)).vector_flops
+    36
+    """
+    rows = minimum(indices.numel, input.shape[0])
+    elements = rows * input.shape[1]
+    moved = elements * input.itemsize
+    return Cost(vector_flops=_renormed(elements, rows, norm_type), bytes_read=moved + nbytes(indices),
+                bytes_written=moved, launches=1)  # fmt: skip
 
 
 @formula("aten._softmax", "aten.softmax", "aten.special_softmax")
@@ -214,3 +259,32 @@ def nll_loss(input: TensorSpec, target: TensorSpec, weight: Any = None, reductio
     folded = targets - 1 + int(reduction == 1) if reduction else 0
     weighted = 2 * targets if isinstance(weight, TensorSpec) else 0
     return cost(targets + weighted + folded, (target, weight), out, read_also=targets * input.itemsize)
+
+
+@formula("aten.multi_margin_loss")
+def multi_margin_loss(
+    input: TensorSpec, target: TensorSpec, p: Any = 1, weight: Any = None, reduction: int = 1, *, out: TensorSpec
+) -> Cost:
+    """Sum over the classes j but the target y of ``w[y] * max(0, margin - x[y] + x[j])^p / C``.
+
+    Of a sample margin - x[y] once; for each of C - 1 classes a sum and a comparison, a square where p is 2, a product
+    with the weight; C - 2 additions and the quotient. Then the samples' sum, or mean.
+
+    >>> from costmodel.tensor import f32
+    >>> multi_margin_loss(f32(4, 5), TensorSpec((4,), "int64"), out=f32()).vector_flops     # 4 * (1 + 8 + 3 + 1); 3 + 1
+    56
+    """
+    samples, classes = product(input.shape[:-1]), input.shape[-1]
+    each = 3 + (p == 2) + isinstance(weight, TensorSpec)
+    folded = samples - 1 + int(reduction == 1) if reduction else 0
+    return cost(samples * ((classes - 1) * each + 1) + folded, (input, target, weight), out)
+
+
+@formula("aten._linalg_check_errors")
+def check_errors(info: TensorSpec, *, out: Any) -> Cost:
+    """Whether any matrix of a batch was singular: n - 1 ors of its flags, which the host waits for.
+
+    >>> check_errors(TensorSpec((8,), "int32"), out=()).flops
+    7
+    """
+    return cost(info.numel - 1, (info,), out)

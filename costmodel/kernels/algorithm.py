@@ -22,6 +22,7 @@ _BY_SHEET = {
     "recurrent": "gemm",
     "contraction": "gemm",
     "attention": "fused_attention",
+    "eigenvalues": "factorization",
     "backward_pointwise": "elementwise",
     "backward_reduction": "reduction",
     "backward_movement": "copy",

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from costmodel.kernels.algorithm import algorithm_of
 from costmodel.kernels.contractions import units
+from costmodel.kernels.factorizations import PASSES, factorization_kernel
 from costmodel.kernels.operator import (
     LINEAR,
     Operator,
@@ -61,6 +62,8 @@ def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
         return tuple(_matrix_product(operator))
     if operator.name in _ATTENTION:
         return (_attention(operator),)
+    if operator.name in PASSES:
+        return (factorization_kernel(operator),)
     return tuple(_plain(operator))
 
 

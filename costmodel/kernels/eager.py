@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from costmodel.kernels import attention_training, backward  # noqa: F401 - their rules
+from costmodel.kernels import attention_training, backward, factorizations  # noqa: F401 - their rules
 from costmodel.kernels.algorithm import algorithm_of
 from costmodel.kernels.contractions import contraction
 from costmodel.kernels.operator import (

@@ -17,6 +17,7 @@ __all__ = [
     "LOOP",
     "Attention",
     "Channels",
+    "Columns",
     "Convolution",
     "Depthwise",
     "Loop",
@@ -221,6 +222,18 @@ class Planes:
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """``matrices`` walked column by column, ``steps`` columns each, of which each waits for the one before.
+
+    ``in_turn``: the matrices follow one another on a GPU as well.
+    """
+
+    steps: int
+    matrices: int
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """An element-wise walk.
 
@@ -235,7 +248,7 @@ class Loop:
 #: The plain walk of most kernels.
 LOOP = Loop()
 
-Shape = Product | Convolution | Attention | Rows | Channels | Pooling | Planes | Loop
+Shape = Product | Convolution | Attention | Rows | Channels | Pooling | Planes | Columns | Loop
 
 
 def product_of(shape: Shape) -> Product | None:

@@ -25,7 +25,7 @@ from types import MappingProxyType
 from costmodel.graph import OpGraph
 from costmodel.hardware import CoreGroup, HardwareProfile
 from costmodel.kernels.plan import Kernel, KernelPlan
-from costmodel.kernels.shapes import Loop, Pooling, Product, product_of
+from costmodel.kernels.shapes import Columns, Loop, Pooling, Product, product_of
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.cpu_calibrated import calibrated_step_times
 from costmodel.timing.cpu_clock import at_package_clock
@@ -38,6 +38,8 @@ __all__ = ["CpuMachine", "cpu_kernel_time", "cpu_step_times", "cpu_timeline",
 #: Standard deviation of a step's time over the prediction [1]: timm's compiled models on one machine scatter by about
 #: this, and so do repeated measurements on a shared guest (90th percentile 15 to 26 %).
 SPREAD = 0.17
+#: The same of LAPACK's calls, whose rate depends on which LAPACK it is and on how many of its cores it keeps busy.
+FACTORIZATION_SPREAD = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +257,17 @@ def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
     return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, context.constants))
 
 
+def _factorization(kernel: Kernel, context: _Context) -> KernelSeconds:
+    """LAPACK: matrices one after the other, their columns too; arithmetic at a low share of the peak of all cores."""
+    c, shape = context.constants, kernel.shape
+    peak = context.hardware.find_peak("vector", kernel.dtype)
+    rate = peak.flop_per_s * context.machine.clock_share if peak else context.machine.vector_flop_per_s
+    compute = kernel.vector_flops / (c.factorization_share / c.peak_share * rate)
+    steps = shape.steps * shape.matrices if isinstance(shape, Columns) else 0
+    waits = _fixed_s(kernel, c) + steps * c.factorization_column_s
+    return KernelSeconds(compute, context.activations_s(kernel.bytes), waits, 1.0)
+
+
 def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:
     return KernelSeconds(0.0, context.activations_s(kernel.bytes) / context.constants.reorder_activations_share, 0.0)
 
@@ -266,6 +279,7 @@ _RULES: Mapping[str, Callable[[Kernel, _Context], KernelSeconds]] = MappingProxy
         **dict.fromkeys(("gemm", "batched_gemm"), _matrix_product),
         "reorder_activations": _reorder,
         "flash_attention": _attention,
+        "factorization": _factorization,
         **dict.fromkeys(("fused_loop", "fused_pool"), _loop),
     }
 )
@@ -327,4 +341,6 @@ def cpu_timeline(
     A package whose cores all work draws what it may.
     """
     power_w = math.nan if hardware.power_limit_w is None else hardware.power_limit_w
-    return Timeline.in_sequence(cpu_step_times(plan, graph, hardware, issued, constants), SPREAD, power_w)
+    spreads = [FACTORIZATION_SPREAD if kernel.algorithm == "factorization" else SPREAD for kernel in plan.kernels]
+    times = cpu_step_times(plan, graph, hardware, issued, constants)
+    return Timeline.in_sequence(times, [spreads[launch.kernel] for launch in plan.launches], power_w)

@@ -72,6 +72,11 @@ class CpuConstants:
     depthwise_share: float = 0.20  # oneDNN's kernel alone on Milan: 3x3 0.18-0.25, 5x5 0.3-0.4, 7x7 0.14-0.2
     #: Depthwise windows of 7x7 and more in compiled, channels-last graphs: i9; why so slow is not known.
     compiled_depthwise_large_share: float = 0.03
+    #: LAPACK's factorizations, and the time of a column, whose norm or pivot the next one waits for [s]: MKL on one
+    #: core of a server, matrices of 4 to 768 rows (from 256 rows on 0.3 to 0.5 of what its product reaches; LU takes
+    #: 8 us at 16 rows, 33 at 64).
+    factorization_share: float = 0.3
+    factorization_column_s: float = 0.35e-6
     #: Share of the rate of the caches at which activations are reordered, or packed for a matrix product [1]:
     #: Milan 28-43 GB/s for reorders, 17 GB/s (more on i9) for the operands of linear, against 67 GB/s.
     reorder_activations_share: float = 0.5

@@ -14,6 +14,7 @@ from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import (
     Attention,
     Channels,
+    Columns,
     Convolution,
     Depthwise,
     Planes,
@@ -285,6 +286,15 @@ def _resample_serial(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     return KernelSeconds(planes * model.constants.kernels.resample_plane_s, stream.memory_s, stream.fixed_s)
 
 
+def _factorization(kernel: Kernel, model: GpuModel) -> KernelSeconds:
+    """Arithmetic at a low share of the lanes' peak, and the columns that wait for each other."""
+    constants, stream, shape = model.constants.kernels, _streaming(kernel, model), kernel.shape
+    peak = model.hardware.find_peak("vector", kernel.dtype) or model.hardware.peak("vector", "fp32")
+    compute = kernel.vector_flops / (constants.factorization_share * peak.flop_per_s)
+    steps = shape.steps * (shape.matrices if shape.in_turn else 1) if isinstance(shape, Columns) else 0
+    return KernelSeconds(compute, stream.memory_s, stream.fixed_s + steps * constants.factorization_column_s)
+
+
 def _roofline(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     stream = _streaming(kernel, model)
     peak = model.hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
@@ -310,6 +320,7 @@ _RULES: dict[str, Rule] = {
     "flash_attention": _attention,
     "efficient_attention": _attention,
     "resample_serial": _resample_serial,
+    "factorization": _factorization,
 }
 #: Rules that may take Winograd or FFT on vector lanes.
 _OF_WINDOWS = (_dense_convolution, _data_gradient, _weight_gradient)

@@ -32,6 +32,10 @@ class GpuConstants:
     pool_tap_cycles: Mapping[str, float] = field(default_factory=lambda: {"nchw": 65.0, "nhwc": 40.0}, hash=False)
     #: Bilinear up-sampling in NCHW: one thread a pixel walks all planes [s a plane].
     resample_plane_s: float = 0.265e-6
+    #: Factorizations: share of the lanes' peak that their blocked products reach, and the time of a column, whose norm
+    #: or pivot the next one waits for [s]. Set from general knowledge, nothing here was measured: their spread is wide.
+    factorization_share: float = 0.2
+    factorization_column_s: float = 2e-6
 
 
 GPU = GpuConstants()

@@ -242,13 +242,15 @@ class Timeline(Sequence[Slot]):
         return iter(self.slots)
 
     @classmethod
-    def in_sequence(cls, parts: Sequence[KernelSeconds], spread: float, power_w: float = math.nan) -> Timeline:
+    def in_sequence(
+        cls, parts: Sequence[KernelSeconds], spreads: Sequence[float], power_w: float = math.nan
+    ) -> Timeline:
         """Launches of a device that issues its own work: each begins as the one before it ends.
 
-        ``power_w`` is what it draws all the time [W].
+        ``spreads`` are theirs, ``power_w`` is what it draws all the time [W].
         """
         kinds = []
-        for part in parts:
+        for part, spread in zip(parts, spreads, strict=True):
             busy = part.seconds()
             kinds.append(Kind(part, busy, part.fixed_s, 1.0, spread, power_w * busy, power_w))
         return cls(kinds, range(len(kinds)), [0.0, *accumulate(kind.busy_s for kind in kinds[:-1])][: len(kinds)])

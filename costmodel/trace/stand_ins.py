@@ -24,6 +24,8 @@ def run_on_meta(func: Any, schema: Schema, args: tuple[Any, ...], kwargs: dict[s
         return _recurrent_output(op, args, packed=schema.names[1] == "batch_sizes")
     if op == "aten._grouped_mm" and args[0].dtype != torch.bfloat16:
         return _grouped_product(*args[:2], *args[2:3], **kwargs)
+    if op in _WITHOUT_META:
+        return _WITHOUT_META[op](*args)
     known = _QUICK.get(op)
     if known is not None and not kwargs and args[0].is_contiguous():
         quick = known(*args)
@@ -74,6 +76,36 @@ def _grouped_product(
     groups = () if first.dim() != second.dim() else (first.shape[0] if offs is None else offs.shape[0],)
     shape = (*groups, first.shape[-2], second.shape[-1])
     return first.new_empty(shape, dtype=options.get("out_dtype") or first.dtype)
+
+
+# -- operators that have no meta kernel -------------------------------------------------------------------------------
+
+
+def _geqrf_output(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R and the reflections in the place of A, tau)."""
+    return _by_columns(matrix), matrix.new_empty(*matrix.shape[:-2], min(matrix.shape[-2:]))
+
+
+def _lstsq_output(matrix: torch.Tensor, b: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
+    """(solution, residuals, rank, singular values); CUDA's driver ``gels`` leaves the last two empty, and fills the
+    residuals of tall matrices."""
+    *batch, rows, columns = matrix.shape
+    sides = () if b.dim() == matrix.dim() - 1 and b.dim() > 0 and b.shape == matrix.shape[:-1] else b.shape[-1:]
+    residuals = matrix.new_empty(*batch, *sides) if rows > columns else matrix.new_empty(0)
+    return (
+        matrix.new_empty(*batch, columns, *sides),
+        residuals,
+        matrix.new_empty(0, dtype=torch.int64),
+        matrix.new_empty(0),
+    )
+
+
+def _by_columns(matrix: torch.Tensor) -> torch.Tensor:
+    """An empty matrix in Fortran's order, as LAPACK leaves it."""
+    return matrix.new_empty(*matrix.shape[:-2], matrix.shape[-1], matrix.shape[-2]).mT
+
+
+_WITHOUT_META: dict[str, Callable[..., Any]] = {"aten.geqrf": _geqrf_output, "aten.linalg_lstsq": _lstsq_output}
 
 
 # -- row-major operands: meta kernels written in Python take half of a trace for shapes that are known ----------------

@@ -27,6 +27,8 @@ BY_VALUE = frozenset(
 )
 #: Operators that put out a Python number.
 ASKING = frozenset({"aten._local_scalar_dense", "aten.equal"})
+#: Operators that put out nothing: the host reads what they look at, and goes on unless it raises.
+_CHECKS = frozenset({"aten._linalg_check_errors"})
 #: Operands that lie in the host's memory, because the host decides by them how much is launched.
 _HOST_OPERANDS = {
     "aten._pack_padded_sequence": "lengths",
@@ -174,7 +176,7 @@ class MetaSubstrate:
             self.values.follow(func, schema, args, kwargs, result)
         elif schema.written:
             self.values.spoil_written(schema, args, kwargs)
-        return Call(result, args, kwargs)
+        return Call(result, args, kwargs, synchronizes=op in _CHECKS)
 
     def _by_value(
         self,

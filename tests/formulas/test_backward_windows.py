@@ -254,6 +254,72 @@ def test_cdist(p: float) -> None:
     assert _cost("_cdist_backward", specs, f32(2, 3)).vector_flops == tally.flops
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_pdist(p: float) -> None:
+    rows, width = 4, 3
+    x, g = counting.array(rows, width), counting.array(6, seed=2)
+    distance = [Counted(float(d)) for d in torch.nn.functional.pdist(tensor(x), p)]
+    terms: list[list[list[tuple[int, Any]]]] = [[[] for _ in range(width)] for _ in range(rows)]
+    with counting.counting() as tally:
+        pairs = [(i, k) for i in range(rows) for k in range(i + 1, rows)]
+        for (i, k), gradient, length in zip(pairs, g, distance, strict=True):
+            factor = gradient
+            if p == 2:
+                factor = gradient / length
+            elif p != 1:
+                factor = gradient / counting.power(length, p - 1)
+            for j in range(width):
+                d = x[i, j] - x[k, j]
+                if p == 1:
+                    term = factor * counting.sign(d)
+                elif p == 2:
+                    term = d * factor
+                else:
+                    term = d * counting.power(abs(d), p - 2) * factor
+                terms[i][j].append((1, term))
+                terms[k][j].append((-1, term))
+        found = np.empty((rows, width), dtype=object)
+        for i in range(rows):
+            for j in range(width):
+                (sign, first), *rest = sorted(terms[i][j], key=lambda pair: -pair[0])
+                result = first if sign > 0 else -first
+                for sign, term in rest:
+                    result = result + term if sign > 0 else result - term
+                found[i, j] = result
+    operand = tensor(x).requires_grad_()
+    (expected,) = torch.autograd.grad(torch.nn.functional.pdist(operand, p), operand, tensor(g))
+    assert np.allclose(counting.values(found).astype(float), expected.numpy())
+    specs = {"grad": f32(6), "input": f32(rows, width), "p": p, "pdist": f32(6)}
+    assert _cost("_pdist_backward", specs, f32(rows, width)).vector_flops == tally.flops
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("p", [1, 2])
+def test_multi_margin_loss(p: int, weighted: bool) -> None:
+    x, targets, weights = counting.array(3, 4), [2, 0, 3], counting.array(4, seed=1, low=0.5)
+    found = np.empty((3, 4), dtype=object)
+    gradient = Counted(1.0)
+    with counting.counting() as tally:
+        for i, y in enumerate(targets):
+            scale = gradient * (1 / (3 * 4))  # classes, and samples of the mean
+            scale = scale * weights[y] if weighted else scale
+            least = 1.0 - x[i, y]
+            for j in range(4):
+                if j != y:
+                    z = least + x[i, j]
+                    inner = 2 * z * scale if p == 2 else scale
+                    found[i, j] = counting.select(z > 0, inner, Counted(0.0))
+            found[i, y] = -total([found[i, j] for j in range(4) if j != y])
+    operand = tensor(x).requires_grad_()
+    options = {"p": p, "weight": tensor(weights) if weighted else None}
+    loss = torch.nn.functional.multi_margin_loss(operand, torch.tensor(targets), **options)
+    (expected,) = torch.autograd.grad(loss, operand)
+    assert np.allclose(counting.values(found).astype(float), expected.numpy())
+    specs: dict[str, Any] = {"grad_output": f32(), "input": f32(3, 4), "target": TensorSpec((3,), "int64"), "p": p}
+    specs["weight"] = f32(4) if weighted else None
+    assert _cost("multi_margin_loss_backward", specs, f32(3, 4)).vector_flops == tally.flops
+
+
 # -- moved elements --------------------------------------------------------------------------------
 
 

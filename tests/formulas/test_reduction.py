@@ -216,6 +216,66 @@ def test_pairwise_distances_cost_what_the_loop_counts(p: float) -> None:
     assert _cost("dist", {"input": f32(3, 5), "other": f32(3, 5), "p": p}, f32()).vector_flops == tally.flops
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_distances_of_any_two_rows(p: float) -> None:
+    rows = counting.array(4, LENGTH)
+    with counting.counting() as tally:
+        pairs = itertools.combinations(rows, 2)
+        result = [norm([x - y for x, y in zip(a, b, strict=True)], p) for a, b in pairs]
+    assert np.allclose([x.value for x in result], torch.nn.functional.pdist(_tensor(rows), p).numpy())
+    assert _cost("_pdist_forward", {"input": f32(4, LENGTH), "p": p}, f32(6)).vector_flops == tally.flops
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_renorm_scales_what_is_longer(p: float) -> None:
+    rows = counting.array(LINES, LENGTH)
+    with counting.counting() as tally:
+        found = []
+        for row in rows:
+            length = norm(row, p)
+            factor = counting.select(length > 1.5, 1.5 / (length + 1e-7), 1.0)
+            found.append([x * factor for x in row])
+    assert np.allclose(counting.values(found).astype(float), torch.renorm(_tensor(rows), p, 0, 1.5).numpy())
+    cost = _cost("renorm", {"input": f32(LINES, LENGTH), "p": p, "dim": 0, "maxnorm": 1.5}, f32(LINES, LENGTH))
+    assert cost.vector_flops == tally.flops
+    looked_up = {"input": f32(100, LENGTH), "indices": TensorSpec((LINES,), "int64"), "norm_type": p}
+    cost = _cost("embedding_renorm", looked_up, f32(100, LENGTH))
+    moved = 4 * LINES * LENGTH  # rows that are looked up; others stay as they are
+    assert (cost.vector_flops, cost.bytes_read, cost.bytes_written) == (tally.flops, moved + 8 * LINES, moved)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("p", [1, 2])
+def test_multi_margin_loss_sums_over_the_other_classes(p: int, weighted: bool) -> None:
+    x, targets, weights = counting.array(3, 4), [2, 0, 3], counting.array(4, seed=1, low=0.5)
+    with counting.counting() as tally:
+        losses = []
+        for row, y in zip(x, targets, strict=True):
+            least, terms = 1.0 - row[y], []
+            for j in range(4):
+                if j != y:
+                    z = max_(least + row[j], 0.0)
+                    z = z * z if p == 2 else z
+                    terms.append(z * weights[y] if weighted else z)
+            losses.append(total(terms) / 4)
+        loss = total(losses) / 3
+    options = {"p": p, "weight": _tensor(weights) if weighted else None}
+    expected = torch.nn.functional.multi_margin_loss(_tensor(x), torch.tensor(targets), **options)
+    assert loss.value == pytest.approx(float(expected))
+    arguments = {"input": f32(3, 4), "target": TensorSpec((3,), "int64"), "p": p, "margin": 1}
+    arguments["weight"] = f32(4) if weighted else None
+    assert _cost("multi_margin_loss", arguments, f32()).vector_flops == tally.flops
+    assert tally.flops - _cost("multi_margin_loss", {**arguments, "reduction": 2}, f32()).vector_flops == 1
+
+
+def test_a_check_of_a_factorization_looks_at_every_flag() -> None:
+    flags = counting.array(7)
+    with counting.counting() as tally:
+        functools.reduce(either, flags)
+    cost = _cost("_linalg_check_errors", {"info": TensorSpec((7,), "int32")}, ())
+    assert (cost.vector_flops, cost.bytes_read, cost.bytes_written) == (tally.flops, 28, 0)
+
+
 def test_trace_reads_the_diagonal_only() -> None:
     square = counting.array(3, 5)
     with counting.counting() as tally:

@@ -69,7 +69,7 @@ def test_latencies_add_up_to_the_end_of_the_last_launch(launches):
 
 
 def test_what_issues_its_own_work_never_waits():
-    timeline = Timeline.in_sequence([KernelSeconds(1.0, 2.0, 0.5, 1.0), KernelSeconds(1.0, 2.0, 0.5)], 0.2)
+    timeline = Timeline.in_sequence([KernelSeconds(1.0, 2.0, 0.5, 1.0), KernelSeconds(1.0, 2.0, 0.5)], [0.2, 0.2])
     assert [(s.issued_s, s.start_s, s.end_s) for s in timeline] == [(0.0, 0.0, 3.5), (3.5, 3.5, 6.0)]
     assert timeline.waited_s == 0.0
     assert timeline[0].spread_s == pytest.approx(0.2 * 3.5)

@@ -20,8 +20,11 @@ __all__ = ["kind_of", "prefers_channels_last", "window_taps"]
 POOL_WINDOW = 25
 
 _EXTERN_SHEETS = frozenset(
-    {"contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral", "experts", "packed"}
-)
+    {
+        "contraction", "convolution", "attention", "recurrent", "einsum", "sorting", "spectral", "experts", "packed",
+        "factorization", "eigenvalues",
+    }
+)  # fmt: skip
 _BATCH_NORMS = frozenset(
     {"batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "_batch_norm_no_update"}
 )
