@@ -9,7 +9,10 @@ from typing import Any
 
 from costmodel.symbols import Dim, product
 
-__all__ = ["ITEMSIZE_BYTES", "Role", "TensorSpec", "f32", "tensors_in"]
+__all__ = ["CACHED", "ITEMSIZE_BYTES", "Role", "TensorSpec", "f32", "tensors_in"]
+
+#: How the names of the tensors in a cache of keys, values or states begin, among the inputs of a step that writes text.
+CACHED = "cache."
 
 #: Bytes per element, by the name torch gives a dtype.
 ITEMSIZE_BYTES: dict[str, int] = {

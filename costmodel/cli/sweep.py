@@ -11,7 +11,7 @@ from typing import Any
 
 from costmodel.cli import arguments as common
 from costmodel.engines import engine_names
-from costmodel.execution import DTYPES, LAYOUTS
+from costmodel.execution import CACHES, DTYPES, LAYOUTS, WEIGHTS, Phase
 
 __all__ = ["add", "run"]
 
@@ -32,18 +32,25 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--batch", metavar="N[,N..N]", help="samples a step, such as 1,2,4..256 (default: 1)")
     parser.add_argument("--image-size", metavar="S[,S...]", help="pixels, such as 160,192..288 or 224x320")
     parser.add_argument("--seq-len", metavar="L[,L...]", help="tokens, such as 128..1024")
+    parser.add_argument("--context", metavar="N[,N...]", help="tokens in the cache, such as 512..8192 (--phase decode)")
     parser.add_argument(
         "--dtype",
         type=common.words,
         metavar="WORD[,WORD...]",
         help=f"of {', '.join(DTYPES)} (default: the model's own)",
     )
+    parser.add_argument(
+        "--weights", type=common.words, metavar="WORD[,WORD...]",
+        help=f"how linear layers store theirs: {', '.join(WEIGHTS)} (default: as the dtype)",
+    )  # fmt: skip
+    parser.add_argument("--kv-dtype", choices=tuple(CACHES), help="of keys and values, with --mode serving")
     for name, known, default in (("mode", engine_names(), "eager"), ("layout", LAYOUTS, "nchw")):
         parser.add_argument(f"--{name}", type=common.words, default=(default,), metavar="WORD[,WORD...]",
                             help=f"of {', '.join(known)} (default: {default})")  # fmt: skip
     parser.add_argument(
-        "--phase", type=common.words, default=("inference",), metavar="WORD[,WORD...]", help="what runs"
-    )
+        "--phase", type=common.words, default=("inference",), metavar="WORD[,WORD...]",
+        help=f"of {', '.join(phase.value for phase in Phase)} (default: inference)",
+    )  # fmt: skip
     common.add_training(parser)
     parser.add_argument("--host", default="usual", metavar="NAME", help="the computer that issues the work")
     parser.add_argument("--power-limit", type=common.watts, metavar="W", help="what a board may draw, in W")
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = None if arguments.output in (None, "-") else arguments.output
     format = _format(arguments, output)
     named(arguments.show)
-    asked = common.training_words(arguments, tuple(arguments.phase) == ("training",))
+    asked = common.training_words(arguments, Phase.TRAINING.value in arguments.phase)
     if arguments.figure:
         check_figure(arguments.figure, output)
     if output:
@@ -90,11 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
         found = sweep(
             arguments.models,
             hw=arguments.hw,
-            **{name: getattr(arguments, name) for name in ("batch", "image_size", "seq_len")},
-            **{name: getattr(arguments, name) for name in ("dtype", "mode", "layout", "phase")},
+            **{name: getattr(arguments, name) for name in ("batch", "image_size", "seq_len", "context")},
+            **{name: getattr(arguments, name) for name in ("dtype", "weights", "mode", "layout", "phase")},
             **{name: getattr(arguments, name) for name in ("jobs", "dask", "where", "pareto")},
             host=arguments.host,
             power_limit=arguments.power_limit,
+            **({} if arguments.kv_dtype is None else {"kv_dtype": arguments.kv_dtype}),
             **{name: word for name, word in asked.items() if word not in (None, False)},
             use_cache=not arguments.no_cache,
             resume=output,

@@ -26,12 +26,10 @@ from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile, captured, costs_of
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.nodes import Call, OpNode, SpecRef, Storage
-from costmodel.tensor import Role
+from costmodel.tensor import CACHED, Role
 
-__all__ = ["CACHE", "Serving"]
+__all__ = ["Serving"]
 
-#: How the names of a cache's tensors begin (:mod:`costmodel.sources.generation`).
-CACHE = "cache."
 #: Linear layers, and the arguments of theirs that are collected where they are merged.
 _LINEAR = {"aten.linear": ("weight", "bias"), "costmodel.packed_linear": ("weight", "scales", "zeros", "bias")}
 #: Fused attention of a serving library, by what a generation has, the first that there is.
@@ -88,7 +86,7 @@ def _of_the_library(kernel: Kernel, attention: str) -> Kernel:
 
 def _paged(graph: OpGraph) -> OpGraph:
     """New keys and values are written behind those of the cache, which grow in place."""
-    caches = {i for i in graph.inputs if graph.tensors[i].name.startswith(CACHE)}
+    caches = {i for i in graph.inputs if graph.tensors[i].name.startswith(CACHED)}
     calls, nodes, tensors, storages = list(graph.calls), [], list(graph.tensors), list(graph.storages)
     moved: dict[int, int] = {}  # storage of a grown cache -> that of the cache
     for node in graph.nodes:

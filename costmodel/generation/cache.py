@@ -16,12 +16,10 @@ from costmodel.errors import InputError
 from costmodel.execution import Phase
 from costmodel.formulas import is_free
 from costmodel.formulas.experts import expected_experts
-from costmodel.tensor import Role
+from costmodel.tensor import CACHED, Role
 
 __all__ = ["CacheTraffic", "cache_traffic"]
 
-#: How the names of a cache's tensors begin.
-_CACHE = "cache."
 #: Operators of experts, which read of their weights those that tokens are expected to meet.
 _EXPERTS = ("costmodel.grouped_mm", "costmodel.packed_grouped_mm")
 
@@ -65,7 +63,7 @@ def cache_traffic(analysis: Analysis) -> CacheTraffic:
     by_layer: dict[str, float] = {}
     for index in graph.inputs:
         tensor = graph.tensors[index]
-        if tensor.name.startswith(_CACHE):
+        if tensor.name.startswith(CACHED):
             layer = next((part for part in tensor.name.split(".") if part.isdigit()), "0")
             spec: Any = graph.specs[tensor.spec]
             scale = plan.storage_bytes[tensor.storage] / (graph.storages[tensor.storage].nbytes or 1)
@@ -97,7 +95,7 @@ def _growth(analysis: Analysis, whole: float) -> float:
     total = 0.0
     for index in graph.inputs:
         tensor = graph.tensors[index]
-        if not tensor.name.startswith(_CACHE):
+        if not tensor.name.startswith(CACHED):
             continue
         nbytes: Any = graph.specs[tensor.spec].nbytes
         if context not in _symbols(nbytes):

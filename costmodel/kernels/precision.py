@@ -18,7 +18,7 @@ from costmodel.graph import OpGraph
 from costmodel.kernels.gradients import Gradients
 from costmodel.kernels.node_dtypes import FLOATING, LOW, NodeDtypes, weight_of
 from costmodel.nodes import OpNode
-from costmodel.tensor import Role
+from costmodel.tensor import CACHED, Role
 
 __all__ = ["assign_dtypes", "casts_nothing", "contraction_dtype"]
 
@@ -126,7 +126,7 @@ def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> l
     stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
     own = graph.own_dtype
     if precision.narrow_cache:
-        kept_narrow = {graph.tensors[i].storage for i in graph.inputs if graph.tensors[i].name.startswith("cache.")}
+        kept_narrow = {graph.tensors[i].storage for i in graph.inputs if graph.tensors[i].name.startswith(CACHED)}
         stored = [
             precision.cache_dtype if tensor.storage in kept_narrow else dtype
             for tensor, dtype in zip(graph.tensors, stored, strict=True)

@@ -11,13 +11,9 @@ from costmodel.execution import NodePhase
 from costmodel.graph import OpGraph
 from costmodel.kernels.plan import KernelPlan, Launch
 from costmodel.memory.allocator import Allocator
-from costmodel.tensor import Role
+from costmodel.tensor import CACHED, Role
 
 __all__ = ["Lifetime", "caches", "lifetimes", "occupancy", "scratch"]
-
-
-#: What the trace calls keys and values of a cache: ``cache.0.keys``.
-_CACHE = "cache."
 
 
 class Lifetime(NamedTuple):
@@ -47,7 +43,7 @@ def lifetimes(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:
 def caches(graph: OpGraph) -> frozenset[int]:
     """Storages of the keys and values that a step of writing finds."""
     tensors = (graph.tensors[index] for index in graph.inputs)
-    return frozenset(tensor.storage for tensor in tensors if tensor.name.startswith(_CACHE))
+    return frozenset(tensor.storage for tensor in tensors if tensor.name.startswith(CACHED))
 
 
 def _find(plan: KernelPlan, graph: OpGraph) -> list[Lifetime]:

@@ -33,12 +33,13 @@ class TerminalStyle:
     @classmethod
     def of(cls, stream: TextIO) -> TerminalStyle:
         """The style that suits ``stream``: a terminal's own width, bold titles and colours, else 100 columns of plain
-        text. ``NO_COLOR`` (https://no-color.org) and a dumb terminal have no colours.
+        text. ``NO_COLOR`` (https://no-color.org) takes the colours, a dumb terminal bold letters as well.
         """
         tty = bool(getattr(stream, "isatty", lambda: False)())
-        colour = tty and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") != "dumb"
+        bold = tty and os.environ.get("TERM", "") != "dumb"  # which shows the codes of both as text
+        colour = bold and not os.environ.get("NO_COLOR")
         width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if tty else DEFAULT_WIDTH
-        return cls(width=width, ascii_only=not is_unicode(getattr(stream, "encoding", None)), bold=tty, colour=colour)
+        return cls(width=width, ascii_only=not is_unicode(getattr(stream, "encoding", None)), bold=bold, colour=colour)
 
     def clean(self, text: str) -> str:
         """``text`` on one line, every character one column wide."""

@@ -11,7 +11,7 @@ from costmodel.errors import InputError, ModelError, librarian, near_matches
 from costmodel.sources.building import building, offline, reason
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.registry import Options, source
-from costmodel.sources.signatures import check_arguments, fixed_by, taken_by_class
+from costmodel.sources.signatures import ANOTHER, check_arguments, fixed_by, passed_on, taken_by_class
 from costmodel.sources.torchvision_ops import make_importable
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def load(name: str, options: Options) -> LoadedModel:
     )
 
 
-#: What timm's builders take besides, and which says nothing of a model that is built without weights.
+#: What timm's builders take besides, and does not reach the class: feature maps of a backbone in the place of its head.
+_BUILDERS = {"features_only": False, "out_indices": inspect.Parameter.empty}
+#: What they take as well, and which says nothing of a model that is built without weights.
 _NOT_OF_THE_MODEL = frozenset({"device", "dtype", "cfg", "weight_init", "fix_init"})
 
 
@@ -89,9 +91,15 @@ def _check(timm: Any, name: str, arguments: Mapping[str, Any]) -> None:
     left_out = [argument for argument, value in arguments.items() if value is None]
     if left_out:
         raise InputError(f"None is what timm takes for nothing said\n  leave out {left_out[0]}")
+    if "out_indices" in arguments and arguments.get("features_only") is not True:
+        raise InputError(f"out_indices says which feature maps timm:{name} returns\n  write features_only=True with it")
     with building():
         kind = type(timm.create_model(name, pretrained=False))
-    check_arguments(f"timm:{name}", arguments, taken_by_class(kind, without=_NOT_OF_THE_MODEL))
+        taken = taken_by_class(kind, without=_NOT_OF_THE_MODEL)
+        if not arguments.keys() <= taken.keys():
+            own = passed_on(kind, lambda: timm.create_model(name, pretrained=False))
+            taken |= {argument: value for argument, value in own.items() if argument in taken} | _BUILDERS
+    check_arguments(f"timm:{name}", arguments, taken)
 
 
 def _size_of(name: str, arguments: Mapping[str, Any], options: Options) -> tuple[int, int] | None:
@@ -151,9 +159,7 @@ def _create(
                 return timm.create_model(name, **arguments), []
     except Exception as error:
         if fixed := fixed_by(error):
-            raise InputError(
-                f"timm:{name} is made by its {fixed}, which it sets itself\n  take another name"
-            ) from error
+            raise InputError(librarian(f"timm:{name} sets {fixed} itself", do=ANOTHER)) from error
         if rebuild:
             raise InputError(f"timm:{name} cannot be built for {size[0]}x{size[1]} images: {reason(error)}") from error
         if arguments:

@@ -12,7 +12,7 @@ from costmodel.sources.building import building, home, part_of, reason, to_meta
 from costmodel.sources.loaded import LoadedModel, TensorInput
 from costmodel.sources.own_module import from_module
 from costmodel.sources.registry import Options, source
-from costmodel.sources.signatures import check_arguments, fixed_by, taken_by_class
+from costmodel.sources.signatures import ANOTHER, check_arguments, fixed_by, passed_on, taken_by_class
 from costmodel.sources.torchvision_ops import make_importable
 
 if TYPE_CHECKING:
@@ -97,8 +97,12 @@ def _check(name: str, options: Options) -> None:
         raise InputError(f"torchvision:{name} is built without weights here\n  leave out {said[0]}")
     builder = _models().get_model_builder(name)
     of_builder = {n: p.default for n, p in inspect.signature(builder).parameters.items() if p.kind is not p.VAR_KEYWORD}
-    of_class = taken_by_class(type(_create(name, None, {})[0]))
+    kind = type(_create(name, None, {})[0])
+    of_class = taken_by_class(kind)
     taken = {n: default for n, default in (of_class | of_builder).items() if n not in _WEIGHTS}
+    if not options.arguments.keys() <= taken.keys():  # to be listed: what may be said
+        itself = passed_on(kind, lambda: _create(name, None, {})).keys() - of_builder.keys()
+        taken = {argument: default for argument, default in taken.items() if argument not in itself}
     check_arguments(f"torchvision:{name}", options.arguments, taken)
 
 
@@ -149,7 +153,7 @@ def _create(
             return to_meta(models.get_model(name, **given)), default, []
     except Exception as error:
         if fixed := fixed_by(error):
-            raise InputError(f"torchvision:{name} is made by its {fixed}, which it sets itself") from error
+            raise InputError(librarian(f"torchvision:{name} sets {fixed} itself", do=ANOTHER)) from error
         if arguments:
             raise InputError(f"torchvision:{name} cannot be built with these arguments: {reason(error)}") from error
         raise ModelError(f"torchvision:{name} cannot be built: {reason(error)}") from error

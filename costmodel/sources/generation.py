@@ -14,15 +14,14 @@ from typing import Any
 from costmodel.errors import ModelError, librarian
 from costmodel.execution import Phase
 from costmodel.sources.loaded import TensorInput
+from costmodel.tensor import CACHED
 
-__all__ = ["CACHE", "DEFAULT_CONTEXT", "PROMPT", "after_prompt", "cached_tensors", "generating_class", "step_inputs"]
+__all__ = ["DEFAULT_CONTEXT", "PROMPT", "after_prompt", "cached_tensors", "generating_class", "step_inputs"]
 
 #: Tokens in the cache where nobody says how many.
 DEFAULT_CONTEXT = 1024
 #: The name of the input that stands for the tokens whose cache a step finds.
 PROMPT = "prompt"
-#: How names of the cache's tensors begin.
-CACHE = "cache"
 #: Where outputs of transformers keep what the next step needs, and the argument that takes it.
 _CACHES = ("past_key_values", "cache_params", "state")
 
@@ -104,7 +103,7 @@ def after_prompt(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], li
         cache = getattr(ran, name, None)
         if cache is not None:
             step[name] = cache
-            named = [(f"{CACHE}.{path}", tensor) for path, tensor in cached_tensors(cache)]
+            named = [(f"{CACHED}{path}", tensor) for path, tensor in cached_tensors(cache)]
             if "encoder_outputs" in step:
                 named.append(("encoder_outputs", step["encoder_outputs"][0]))
             return step, named

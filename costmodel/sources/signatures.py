@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
+from unittest import mock
 
 from costmodel.errors import InputError, librarian, near_matches
 
-__all__ = ["check_arguments", "check_complete", "fixed_by", "taken_by_call", "taken_by_class"]
+__all__ = ["ANOTHER", "check_arguments", "check_complete", "fixed_by", "passed_on", "taken_by_call", "taken_by_class"]
+
+#: What to do where a builder sets an argument itself.
+ANOTHER = "Take another name, or write a function that builds the model, and ask for path/to/file.py:FUNCTION."
 
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -73,7 +78,7 @@ def check_arguments(owner: str, given: Mapping[str, Any], taken: Mapping[str, An
 
 def _shown(name: str, default: Any) -> str:
     """``depth=12`` for a default that is short to say, else the name alone."""
-    plain = isinstance(default, (bool, int, float, str, tuple)) and len(repr(default)) <= 20
+    plain = isinstance(default, (bool, int, float, str, tuple, list)) and len(repr(default)) <= 20
     return f"{name}={default!r}" if plain else name
 
 
@@ -87,11 +92,29 @@ def check_complete(request: str, taken: Mapping[str, Any], given: Mapping[str, A
         )
 
 
+def passed_on(kind: type, build: Callable[[], Any]) -> dict[str, Any]:
+    """Argument -> value of what ``build()`` gives to the first ``kind`` that it makes: ``embed_dim=192`` of a ViT-Tiny,
+    where the class says 768. Of parameters that are named alone: what lands in ``*args`` is left out."""
+    calls: list[dict[str, Any]] = []
+    original: Any = kind.__init__  # type: ignore[misc]
+
+    @functools.wraps(original)
+    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
+        positional = [name for name, _ in _named(inspect.signature(original), skip=1)]
+        calls.append({**dict(zip(positional, args, strict=False)), **kwargs})
+        original(self, *args, **kwargs)
+
+    with mock.patch.object(kind, "__init__", noting):
+        build()
+    return calls[0] if calls else {}
+
+
 def fixed_by(error: BaseException) -> str | None:
     """The argument that a builder sets itself and was given too, where that is what it complains of.
 
     >>> fixed_by(TypeError("f() got multiple values for keyword argument 'width'"))
     'width'
     """
-    found = re.search(r"multiple values for (?:keyword )?argument '(\w+)'", str(error))
-    return found[1] if found and isinstance(error, TypeError) else None
+    said = r"multiple values for (?:keyword )?argument '(\w+)'|^The parameter '(\w+)' expected value"
+    found = re.search(said, str(error)) if isinstance(error, (TypeError, ValueError)) else None  # torchvision's own too
+    return found[1] or found[2] if found else None

@@ -27,7 +27,9 @@ def sweep(
     batch: int | str | Sequence[int] | None = None,
     image_size: int | str | Sequence[int | tuple[int, int]] | None = None,
     seq_len: int | str | Sequence[int] | None = None,
+    context: int | str | Sequence[int] | None = None,
     dtype: str | Sequence[str] | None = None,
+    weights: str | Sequence[str] | None = None,
     mode: str | Sequence[str] = "eager",
     layout: str | Sequence[str] = "nchw",
     phase: str | Sequence[str] = "inference",
@@ -44,7 +46,7 @@ def sweep(
     ``models`` are requests; braces in one are alternatives, ``timm:vit_small_patch16_224(depth={8,10,12})``, and
     ``timm:resnet*`` is every model of such a name. ``hw`` may be "all". Numbers may be texts, ``"1,2,4..256"``. Sizes
     and dtypes default to each model's own, the batch to 1. ``others`` are further words of :func:`costmodel.analyze`
-    that all points share (``host``, ``power_limit``, ``inputs_on``, ``assume``, ``use_cache``).
+    that all points share (``host``, ``power_limit``, ``inputs_on``, ``optimizer``, ``kv_dtype``, ``use_cache``, ...).
 
     A point that fails is a row with its ``reason``. ``jobs`` processes or the workers of a Dask scheduler (its address)
     give the same rows. ``resume`` names the file that the rows are for: those that are finished are kept beside it, in
@@ -69,7 +71,9 @@ def sweep(
         batch=_numbers(batch, "batch"),
         image_size=_images(image_size),
         seq_len=_numbers(seq_len, "seq_len"),
+        context=_numbers(context, "context"),
         dtype=(None,) if dtype is None else _words(dtype),
+        weights=(None,) if weights is None else _words(weights),
         mode=_words(mode),
         layout=_words(layout),
         phase=_words(phase),

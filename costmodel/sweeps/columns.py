@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.rows import QUANTITIES
 
-__all__ = ["COLUMNS", "COORDINATES", "Named", "SweepColumn", "named"]
+__all__ = ["COLUMNS", "COORDINATES", "SHARED", "Named", "SweepColumn", "named"]
 
 
 class SweepColumn(NamedTuple):
@@ -29,11 +29,21 @@ COORDINATES = (
     SweepColumn("height", "count", "", "of the images, in pixels; empty where there are none"),
     SweepColumn("width", "count", "", "of the images, in pixels"),
     SweepColumn("seq_len", "count", "", "tokens; empty where there are none"),
+    SweepColumn("context", "count", "", "tokens of each sequence in the cache; of steps that write text"),
     SweepColumn("dtype", "text", "", "number formats of the run"),
+    SweepColumn("weights", "text", "", "how weights are stored, where the sweep says it"),
     SweepColumn("mode", "text", "", "who launches the kernels"),
     SweepColumn("layout", "text", "", "memory format of images"),
     SweepColumn("phase", "text", "", "what the run is for"),
+    SweepColumn("optimizer", "text", "", "what a training step does with its gradients; empty in other phases"),
+    SweepColumn("trained", "text", "", "which weights a training step trains and what it keeps, where not all and all"),
     SweepColumn("batch", "count", "", "samples a step"),
+)
+
+#: What may hold for a whole sweep, or follow from the machine.
+SHARED = (
+    SweepColumn("host", "text", "", "the computer that issues the work"),
+    SweepColumn("power_limit_w", "number", "W", "what the board may draw, where that is less than its own limit"),
 )
 
 _TOTALS = tuple(
@@ -45,6 +55,7 @@ _TOTALS = tuple(
 #: In the order of the table.
 COLUMNS = (
     *COORDINATES,
+    *SHARED,
     SweepColumn("latency_s", "number", "s", "predicted time of a step"),
     SweepColumn("latency_low_s", "number", "s", "lower end of the interval"),
     SweepColumn("latency_high_s", "number", "s", "upper end of the interval"),

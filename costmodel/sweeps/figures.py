@@ -86,8 +86,11 @@ def _series(rows: Sequence[Mapping[str, Any]], without: Sequence[str]) -> dict[s
 def _label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], without: Sequence[str] = ()) -> str:
     """What tells a row from others."""
     keys = [c.key for c in COORDINATES if c.key not in (*without, "width") and len({r[c.key] for r in rows}) > 1]
-    said = {"model": model_labels(rows).get(row["model"]), "batch": f"batch {row['batch']}"}
-    return ", ".join(str(said.get(key, row[key])) for key in keys)
+    said = {"model": model_labels(rows).get(row["model"])}
+    said |= {
+        key: f"{word} {row[key]}" for key, word in (("batch", "batch"), ("context", "context"), ("seq_len", "tokens"))
+    }
+    return ", ".join(str(said.get(key, row[key])) for key in keys if row[key] is not None)
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Sequence[Any]]) -> str:

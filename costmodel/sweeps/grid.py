@@ -6,13 +6,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, UnknownModelError, librarian
-from costmodel.execution import DTYPES, LAYOUTS, Phase
+from costmodel.execution import DTYPES, LAYOUTS, Phase, WeightScheme
 from costmodel.execution.words import chosen
 from costmodel.hardware import HardwareProfile, load, names
 from costmodel.host import host_of
@@ -25,15 +25,17 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One model under one set of conditions. ``batch``, ``image_size`` (height, width), ``seq_len`` and ``dtype``
-    None: the model's own."""
+    """One model under one set of conditions. ``batch``, ``image_size`` (height, width), ``seq_len``,
+    ``context``, ``dtype`` and ``weights`` None: the model's own."""
 
     model: str
     hw: str
     batch: int | None
     image_size: tuple[int, int] | None
     seq_len: int | None
+    context: int | None
     dtype: str | None
+    weights: str | None
     mode: str
     layout: str
     phase: str
@@ -41,7 +43,7 @@ class Point:
     @property
     def traced_at(self) -> tuple[Any, ...]:
         """What its trace depends on beside the model and the kind of device."""
-        return self.layout, self.phase, self.image_size, self.seq_len, self.batch
+        return self.layout, self.phase, self.image_size, self.seq_len, self.context, self.batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,9 @@ class Grid:
     batch: tuple[int | None, ...] = (None,)
     image_size: tuple[tuple[int, int] | None, ...] = (None,)
     seq_len: tuple[int | None, ...] = (None,)
+    context: tuple[int | None, ...] = (None,)
     dtype: tuple[str | None, ...] = (None,)
+    weights: tuple[str | None, ...] = (None,)
     mode: tuple[str, ...] = ("eager",)
     layout: tuple[str, ...] = ("nchw",)
     phase: tuple[str, ...] = ("inference",)
@@ -72,6 +76,8 @@ class Grid:
                 raise InputError(f"the {name} {twice} is asked for twice")
         for dtype in filter(None, self.dtype):
             chosen("dtype", dtype, DTYPES)
+        for weights in filter(None, self.weights):
+            WeightScheme.of(weights)
         for word in self.layout:
             chosen("layout", word, LAYOUTS)
         for word in self.mode:
@@ -90,7 +96,9 @@ class Grid:
             "hw": tuple(machine.name for machine in self.machines),
             "image_size": self.image_size,
             "seq_len": self.seq_len,
+            "context": self.context,
             "dtype": self.dtype,
+            "weights": self.weights,
             "mode": self.mode,
             "layout": self.layout,
             "phase": self.phase,
@@ -98,16 +106,22 @@ class Grid:
         }
 
     def points(self) -> list[Point]:
-        """Every point, in the order of the table."""
+        """Every point, in the order of the table. Only a step that writes text has a cache, so that other phases are
+        there once, whatever contexts are asked for."""
         axes = self.axes
-        return [Point(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+        points = (Point(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values()))
+        if self.context == (None,):
+            return list(points)
+        decode = Phase.DECODE.value
+        return list(dict.fromkeys(p if p.phase == decode else replace(p, context=None) for p in points))
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """Sizes that are best left open in the traces: the batch, and others where several are asked for."""
         opened = ("frames", "height", "width", "seq_len", "decoder_seq_len")
         several = len(self.image_size) > 1 or len(self.seq_len) > 1
-        return ("batch", *opened) if several else ("batch",)
+        written = ("context",) if Phase.DECODE.value in self.phase else ()
+        return ("batch", *(opened if several else ()), *written)
 
     def tasks(self, jobs: int = 1, done: Iterable[int] = ()) -> list[Task]:
         """The points that are not ``done`` (by number), a model at a time; where that makes fewer tasks than several

@@ -13,13 +13,17 @@ from costmodel.report.columns import NONE, number_column, quantity_column, text_
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Table
 from costmodel.report.summary import PREDICTED
 from costmodel.sources.arguments import parse_request
-from costmodel.sweeps.columns import COLUMNS, COORDINATES, Named, SweepColumn, named
+from costmodel.sweeps.columns import COLUMNS, COORDINATES, SHARED, Named, SweepColumn, named
 
 __all__ = ["model_labels", "rows_table", "swept_document", "swept_json"]
 
 #: Coordinates that a pivot may spread over its columns, the first that varies and has few enough values.
-_ACROSS = ("batch", "hw", "dtype", "mode", "height", "seq_len", "layout", "phase", "model")
+_ACROSS = ("batch", "context", "hw", "dtype", "mode", "height", "seq_len", "layout", "phase", "model")
 _MOST_ACROSS = 14
+#: Coordinates that are numbers.
+_NUMBERS = ("height", "width", "seq_len", "context", "batch")
+#: Coordinates of training steps, which all of them share.
+_OF_TRAINING = ("optimizer", "trained")
 #: Reasons of failed points that a page lists.
 _MOST_REASONS = 8
 #: Quantities of the plain list beside coordinates and what was asked for.
@@ -64,16 +68,27 @@ def _counted(number: int, noun: str) -> str:
 
 def _facts(sweep: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """What all rows have in common, and how many have numbers."""
-    same = {c.key: rows[0][c.key] for c in COORDINATES if rows and len({row[c.key] for row in rows}) == 1}
+    same = {c.key: rows[0][c.key] for c in (*COORDINATES, *SHARED) if rows and len({row[c.key] for row in rows}) == 1}
     if "height" in same and "width" in same:
         height, width = same.pop("height"), same.pop("width")
         same["image"] = f"{height}x{width}" if height else None
     requests = {parse_request(row["model"]).bare for row in rows}
     if "model" not in same and len(requests) == 1:
         same = {"model": requests.pop(), **same}
-    yield "all", ", ".join(f"{key} {value}" for key, value in same.items() if value is not None) or "nothing in common"
+    if not any(row["height"] for row in rows):
+        same.pop("layout", None)  # is one of images
+    if limit := same.pop("power_limit_w", None):
+        same["power limit"] = f"{limit:g} W"
+    yield "all", ", ".join(_said(key, value) for key, value in same.items() if value is not None) or "nothing in common"
+    training = next((row for row in rows if row["optimizer"]), None)
+    if training and "phase" not in same:
+        yield "training", ", ".join(_said(key, training[key]) for key in _OF_TRAINING if training[key])
     if sweep.failed:
         yield "failed", f"{_counted(len(sweep.failed), 'point')} of {len(sweep.rows):,}, listed below"
+
+
+def _said(key: str, value: Any) -> str:
+    return str(value) if key == "trained" else f"{_HEADINGS.get(key, key)} {value}"
 
 
 def _failures(sweep: Any) -> Iterator[str]:
@@ -100,12 +115,17 @@ def _across(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _labels(rows: Sequence[Mapping[str, Any]], across: str) -> list[str]:
     """Coordinates that name the lines: those that vary, the model always, square images by their height alone."""
-    varying = [c.key for c in COORDINATES if len({row[c.key] for row in rows}) > 1 and c.key != across]
+    varying = [c.key for c in _lines_by(rows) if c.key != across]
     if "width" in varying and all(row["height"] == row["width"] for row in rows):
         varying.remove("width")
     if across == "height" and "width" in varying:
         varying.remove("width")
     return varying if "model" in varying or across == "model" else ["model", *varying]
+
+
+def _lines_by(rows: Sequence[Mapping[str, Any]]) -> list[SweepColumn]:
+    """Coordinates that differ, those of training aside: they follow from the phase."""
+    return [c for c in COORDINATES if c.key not in _OF_TRAINING and len({row[c.key] for row in rows}) > 1]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], across: str) -> int:
@@ -115,9 +135,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], across: str) -> int:
 
 def _pivot(rows: Sequence[Mapping[str, Any]], across: str, what: Named, top: int | None) -> Table:
     labels = _labels(rows, across)
-    values = (
-        sorted({row[across] for row in rows}) if across in ("batch", "height", "seq_len") else _first_seen(rows, across)
-    )
+    values = sorted({row[across] for row in rows}) if across in _NUMBERS else _first_seen(rows, across)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         line = lines.setdefault(tuple(row[key] for key in labels), {key: row[key] for key in labels})
@@ -192,7 +210,7 @@ _HEADINGS = {"height": "image size", "hw": "machine", "seq_len": "tokens"}
 def _label_column(key: str, models: Mapping[str, str]) -> Column:
     shortest = {"model": 18, "hw": 10}.get(key)
     importance = 99 if key == "model" else 90
-    if key in ("height", "width", "seq_len", "batch"):
+    if key in _NUMBERS:
         return Column(key=key, heading=_HEADINGS.get(key, key), render=_or_dash, importance=importance)
     render = (lambda model: models.get(model, model)) if key == "model" else str
     return text_column(key, _HEADINGS.get(key, key), importance=importance, shortest=shortest, render=render)
@@ -207,7 +225,7 @@ def _or_dash(value: Any) -> str:
 
 def _list(sweep: Any, rows: Sequence[Mapping[str, Any]], what: Named, top: int | None) -> Table:
     """One line a point: what differs, and the quantities that were asked for."""
-    labels = [c.key for c in COORDINATES if len({row[c.key] for row in rows}) > 1] or ["model"]
+    labels = [c.key for c in _lines_by(rows)] or ["model"]
     if "width" in labels and all(row["height"] == row["width"] for row in rows):
         labels.remove("width")
     asked = [named(name).column for name in sweep.objectives]

@@ -8,7 +8,7 @@ import pytest
 
 import costmodel
 from costmodel.errors import InputError, UnknownModelError
-from costmodel.sources.generation import CACHE
+from costmodel.tensor import CACHED
 from tests.generation.configs import CONFIGS, cache_elements
 
 torch = pytest.importorskip("torch")
@@ -81,7 +81,7 @@ def test_flops_are_those_that_torch_counts(tmp_path, name, phase):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_cache_of_a_step_is_what_the_formula_says(tmp_path, name):
     found = analyzed(tmp_path, name, "decode")
-    cache = [spec for spec in found.model.inputs if spec.name.startswith(f"{CACHE}.")]
+    cache = [spec for spec in found.model.inputs if spec.name.startswith(f"{CACHED}")]
     assert sum(spec.nbytes for spec in cache) == 4 * cache_elements(name, BATCH, CONTEXT, PROMPT)
 
 
@@ -126,7 +126,7 @@ def test_what_writes_no_text_is_refused(model, more, says):
 
 def test_layers_with_a_window_stop_growing(tmp_path):
     inside, beyond = (analyzed(tmp_path, "sliding", "decode", context=n, batch=1) for n in (10, 400))
-    cache = [sum(s.nbytes for s in a.model.inputs if s.name.startswith(CACHE)) for a in (inside, beyond)]
+    cache = [sum(s.nbytes for s in a.model.inputs if s.name.startswith(CACHED)) for a in (inside, beyond)]
     assert cache == [4 * cache_elements("sliding", 1, n, 0) for n in (10, 400)]
 
 
@@ -135,6 +135,6 @@ def test_states_of_recurrent_layers_do_not_depend_on_the_context(tmp_path):
     file.write_text(json.dumps({"model_type": "mamba", "num_hidden_layers": 2, "hidden_size": 32, "state_size": 4,
                                 "vocab_size": 101}), encoding="utf-8")  # fmt: skip
     found = costmodel.analyze(f"hf:{file}", hw="a100", phase="decode", context=300, use_cache=False)
-    cache = sum(spec.nbytes for spec in found.model.inputs if spec.name.startswith(CACHE))
+    cache = sum(spec.nbytes for spec in found.model.inputs if spec.name.startswith(CACHED))
     # 2 layers, width 2 * 32: a state of 4 each, and the last 4 inputs of the convolution.
     assert cache == 4 * 2 * (64 * 4 + 64 * 4)

@@ -92,7 +92,7 @@ def test_a_long_formula_says_how_much_more_there_is():
     assert len(shown) == 8 and "more lines; the formula command" in text
 
 
-def test_colour_only_where_it_is_a_terminal(fake):
+def test_colour_only_where_it_is_a_terminal(fake, monkeypatch):
     class Tty(io.StringIO):
         encoding = "utf-8"
 
@@ -100,8 +100,11 @@ def test_colour_only_where_it_is_a_terminal(fake):
             return True
 
     document = analysis_document(fake.realistic(), top=3)
+    monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[1m" in render_terminal(document, TerminalStyle.of(Tty()))
     assert "\x1b" not in render_terminal(document, TerminalStyle.of(io.StringIO()))
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b" not in render_terminal(document, TerminalStyle.of(Tty()))
 
 
 def test_a_stream_that_is_not_utf8_gets_ascii(fake):

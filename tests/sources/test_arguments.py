@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import costmodel
 from costmodel.errors import CostmodelError, InputError
 from costmodel.sources import LoadedModel, full_name, resolve
 from costmodel.sources.arguments import alternatives, canonical, parse_request
@@ -63,6 +64,19 @@ def test_a_part_and_a_folded_form_stand_behind_the_arguments():
     assert resolve("timm:repvgg_a0(num_classes=10)+reparameterized").name == "repvgg_a0(num_classes=10)+reparameterized"
 
 
+def test_what_torchvision_sets_itself_is_not_offered():
+    with pytest.raises(InputError) as error:
+        resolve("torchvision:resnext50_32x4d(grops=16)")
+    assert "num_classes=1000" in str(error.value)
+    assert not any(word in str(error.value) for word in ("groups=", "width_per_group", "layers"))
+
+
+def test_a_backbone_of_timm_gives_the_feature_maps_that_are_asked_for():
+    found = costmodel.analyze("timm:resnet18(features_only=True,out_indices=(1,3))", hw="t4")
+    shapes = [found.bound.specs[found.bound.tensors[i].spec].shape for i in found.bound.outputs]
+    assert shapes == [(1, 64, 56, 56), (1, 256, 14, 14)]
+
+
 def test_a_factory_is_called_with_them(net):
     loaded = resolve(f"{net}:make(width=4, depth=3)")
     assert (weights(loaded), loaded.name) == (3 * 20, "make(width=4,depth=3)")
@@ -84,7 +98,14 @@ def test_a_configuration_is_overridden_parts_included():
         ("timm:resnet18(pretrained=True)", "leave out pretrained"),
         ("timm:vit_tiny_patch16_224(img_size=64,embed_dim=100)", "divisible"),
         ("torchvision:resnet18(width_per_groop=128)", "did you mean width_per_group"),
-        ("torchvision:vit_b_16(hidden_dim=384)", "hidden_dim, which it sets itself"),
+        (
+            "timm:vit_tiny_patch16_224(embed_dims=96)",
+            "embed_dim=192, depth=12, num_heads=3",
+        ),  # of the name, not the class
+        ("timm:resnet26(dept=3)", "layers=(2, 2, 2, 2)"),
+        ("timm:resnet18(out_indices=(1,))", "write features_only=True"),
+        ("torchvision:vit_b_16(hidden_dim=384)", "sets hidden_dim itself"),
+        ("torchvision:resnext50_32x4d(groups=16)", "sets groups itself"),
         ("torchvision:resnet18(weights='DEFAULT')", "leave out weights"),
         ("hf:bert(num_layers=4)", "num_hidden_layers"),
         ("hf:clip(vision_config={{'image_sise': 64}})", "did you mean image_size"),

@@ -253,5 +253,46 @@ def test_a_sweep_of_training_steps_takes_their_options(net, capsys):
         assert row["flops"] == again.totals.flops
         found[optimizer] = row["flops"]
     assert found["adam"] > found["sgd"]
-    assert main(["sweep", net, "--hw", "t4", "--phase", "training,inference", "--optimizer", "adam"]) == 2
+    assert main(["sweep", net, "--hw", "t4", "--optimizer", "adam"]) == 2
     assert "an option of a training step" in capsys.readouterr().err
+
+
+def test_rows_and_pages_name_what_a_training_step_is_and_what_issues_it(net, capsys):
+    found = sweep(
+        net, hw=["t4", "a100"], phase="training,inference", optimizer="adamw", trainable="head", power_limit=60
+    )
+    training, inference = found[0], found[1]
+    assert (training["optimizer"], training["trained"]) == ("adamw", "trains the head alone")
+    assert (inference["optimizer"], inference["trained"]) == (None, None)
+    assert {row["power_limit_w"] for row in found} == {60.0}
+    assert [row["host"] for row in found] == ["cloud-xeon"] * 2 + ["epyc-7742"] * 2  # as the machines' files say
+    words = ["--phase", "training", "--optimizer", "adamw", "--trainable", "head", "--power-limit", "60"]
+    assert main(["sweep", net, "--hw", "t4", "--batch", "1,2", *words]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for said in ("optimizer adamw", "trains the head alone", "power limit 60 W", "host cloud-xeon"):
+        assert said in page
+    assert main(["sweep", net, "--hw", "t4", "--phase", "training,inference", "--optimizer", "adamw"]) == 0
+    assert "training optimizer adamw" in " ".join(capsys.readouterr().out.split())
+
+
+def test_contexts_and_stored_weights_are_axes_of_steps_that_write_text(capsys):
+    pytest.importorskip("transformers")
+    model = "hf:gpt2(n_layer=2,n_embd=64,n_head=2,vocab_size=512)"
+    found = sweep(model, hw="t4", phase="prefill,decode", context="64,128", weights="int8,int4", dtype="fp16")
+    assert [(row["phase"], row["context"], row["weights"]) for row in found] == [
+        ("prefill", None, "int8"), ("decode", 64, "int8"), ("prefill", None, "int4"), ("decode", 64, "int4"),
+        ("decode", 128, "int8"), ("decode", 128, "int4"),
+    ]  # fmt: skip
+    assert all(row["height"] is None for row in found)  # a cache is no picture
+    assert {row["seq_len"] for row in found if row["phase"] == "decode"} == {1}
+    for row in found:
+        words = {"phase": row["phase"], "weights": row["weights"], "dtype": "fp16"}
+        context = {} if row["context"] is None else {"context": row["context"]}
+        again = costmodel.analyze(model, hw="t4", **words, **context)
+        assert (row["macs"], row["bytes_read"]) == (again.totals.macs, again.totals.bytes_read)
+    shorter, longer = found[1], found[4]
+    # queries and keys, weights and values: width for each of the 2 layers and 64 tokens
+    assert longer["macs"] - shorter["macs"] == 2 * 2 * 64 * 64
+    words = ["--phase", "decode", "--context", "64..256", "--weights", "int4", "--dtype", "fp16"]
+    assert main(["sweep", model, "--hw", "t4", *words]) == 0
+    assert "latency by context" in capsys.readouterr().out
