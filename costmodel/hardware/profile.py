@@ -8,7 +8,7 @@ business of the time model, but for the two kinds of figures that belong to a ma
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -245,12 +245,6 @@ class HardwareProfile:
     def has_tf32(self) -> bool:
         """Whether a matrix engine takes fp32 operands as TF32."""
         return self.find_peak("matrix", "tf32") is not None
-
-    @property
-    def lowered_as(self) -> Hashable:
-        """Machines of one answer launch the same kernels: rules of lowering ask for the generation, and for which
-        engines, dtypes and accumulates the machine has a peak, and for nothing else. Valid while the profile lives."""
-        return id(self.generation), frozenset(self.peaks)
 
     @property
     def kernel_fixed_s(self) -> float:

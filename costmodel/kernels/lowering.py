@@ -12,6 +12,7 @@ from costmodel.execution import Execution, NodePhase
 from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.answers import Answers, answers_of, shared_plan, would_tell
 from costmodel.kernels.by_batch import Affine, NotAffine, Region, by_batch
 from costmodel.kernels.calls import Calls, run_dtypes, storage_scale, typed_call
 from costmodel.kernels.families import EAGER_KERNELS
@@ -31,21 +32,7 @@ def eager_plan(graph: OpGraph, execution: Execution, hardware: HardwareProfile) 
     Views launch nothing. Casts that autocast inserts are kernels of their own, ahead of the node that
     asked for them. Raises FormulaError when a formula fails.
     """
-    if graph.origin is None or graph.origin[0].memo is not graph.memo:
-        return _Lowering(graph, execution, hardware).run()
-    run, sizes = execution, tuple(graph.origin[1].items())
-    words = (run.batch, run.precision, run.software, run.layout, run.engine, run.phase, run.train_mode)
-    plans: dict[Any, tuple[HardwareProfile, KernelPlan]] = graph.memo.setdefault("plans", {})
-    key = (hardware.lowered_as, sizes, *words)
-    if key not in plans:
-        while len(plans) >= _MOST_PLANS:
-            del plans[next(iter(plans))]
-        plans[key] = hardware, _Lowering(graph, execution, hardware).run()
-    return plans[key][1]
-
-
-#: Plans that are kept for machines that launch the same kernels: more than there are kinds of machines.
-_MOST_PLANS = 64
+    return shared_plan(graph, execution, hardware, lambda *conditions: _Lowering(*conditions).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +194,7 @@ class _Lowering:
             return map(self.kernels, structure.keys)
         run, batch = self.execution, sizes["batch"]
         key = ("kernels by batch", run.precision, run.software, run.layout, run.engine, run.phase, run.train_mode)
-        known = self.graph.memo.setdefault((*key, self.hardware.lowered_as, others), _Known(self.hardware, set(), []))
+        known = _known(self.graph.memo.setdefault((*key, others), []), self.hardware)
         for region, functions in known.functions:
             if batch in region:
                 return [
@@ -221,6 +208,7 @@ class _Lowering:
         known.batches.add(batch)
         if len(known.batches) > _LOWERED_BEFORE and len(known.functions) < _MOST_REGIONS:
             known.functions.append(_functions(self, structure.keys, record, sizes))
+            known.answers.update(answers_of(self.hardware))
         return map(self.kernels, structure.keys)
 
     def kernels(self, key: tuple[Any, ...]) -> tuple[Kernel, ...]:
@@ -245,12 +233,21 @@ _Function = tuple[Kernel, ...] | Callable[[int], tuple[Kernel, ...]] | None
 
 
 class _Known(NamedTuple):
-    """The batches that were lowered by the rules, and the functions of each region; for machines that launch the same
-    kernels as ``hardware``."""
+    """The batches that were lowered by the rules, and the functions of each region, for machines that tell the same."""
 
-    hardware: HardwareProfile
+    answers: Answers
     batches: set[int]
     functions: list[tuple[Region, list[_Function]]]
+
+
+def _known(groups: list[_Known], machine: HardwareProfile) -> _Known:
+    """What is known for machines that tell what this one tells; its own plan hangs on the same answers then."""
+    for known in groups:
+        if would_tell(machine, known.answers):
+            answers_of(machine).update(known.answers)
+            return known
+    groups.append(_Known(answers_of(machine), set(), []))
+    return groups[-1]
 
 
 def _functions(

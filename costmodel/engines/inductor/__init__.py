@@ -15,6 +15,7 @@ from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile, compiled, costs_of
+from costmodel.kernels.answers import shared_plan
 from costmodel.kernels.plan import KernelPlan
 
 __all__ = ["Inductor"]
@@ -39,7 +40,7 @@ class Inductor(Engine):
         """Launches in an order that respects the data flow; each names every node whose arithmetic it does."""
         from costmodel.engines.inductor.families import COMPILED_PLAN  # only a compiled run pays for the scheduler
 
-        return COMPILED_PLAN.of(hardware)(graph, execution, hardware)
+        return shared_plan(graph, execution, hardware, lambda g, e, machine: COMPILED_PLAN.of(machine)(g, e, machine))
 
     def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """Guards once, then a launch for each generated kernel and a call for each of a library's."""
