@@ -81,7 +81,7 @@ class Analysis:
         program = engine_of(execution.engine).program(with_packed_weights(record, execution, hardware.family))
         self.record = with_optimizer(program, execution, hardware.family)
         self.hardware = hardware.limited(execution.power_limit_w)
-        self.dtype_notes = (*own_dtype_notes(record, execution), *dtype_notes(execution, self.hardware))
+        self.dtype_notes = (*own_dtype_notes(record, execution, self.hardware), *dtype_notes(execution, self.hardware))
         sizes = record.check_binding(
             {**execution.sizes, **({"batch": execution.batch} if "batch" in record.symbols else {})}
         )

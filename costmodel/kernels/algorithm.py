@@ -70,10 +70,11 @@ def engine_for(algorithm: str, dtype: str, hardware: HardwareProfile) -> tuple[s
     """(engine, dtype, accumulate) that a contraction runs on: matrix units where the machine has them for this dtype.
 
     Direct depthwise convolutions reduce over too few elements to feed a matrix unit and run on the
-    vector lanes, in fp32. So does every dtype that the machine has no peak for, and the half precision of lanes
-    that would add it up in half precision (Pascal): PyTorch asks cuBLAS and cuDNN for sums in fp32.
+    vector lanes, in fp32 (fp64 stays what it is). So does every dtype that the machine has no peak
+    for, and the half precision of lanes that would add it up in half precision (Pascal): PyTorch
+    asks cuBLAS and cuDNN for sums in fp32.
     """
-    if algorithm != "direct_depthwise":
+    if algorithm != "direct_depthwise" or dtype == "fp64":
         for engine in ("matrix", "vector"):
             peak = hardware.find_peak(engine, dtype)
             if peak is not None and not (engine == "vector" and peak.accumulate in ("fp16", "bf16")):

@@ -18,6 +18,7 @@ from costmodel.kernels.operator import (
     LINEAR,
     Operator,
     has_unit_stride,
+    in_double,
     is_channels_last,
     is_contiguous,
     is_dense,
@@ -63,8 +64,8 @@ def cpu_kernels(operator: Operator) -> tuple[Kernel, ...]:
     if operator.name in _ATTENTION:
         return (_attention(operator),)
     if operator.name in PASSES:
-        return (factorization_kernel(operator),)
-    return tuple(_plain(operator))
+        return in_double(operator, (factorization_kernel(operator),))
+    return in_double(operator, _plain(operator))
 
 
 # -- contractions --------------------------------------------------------------------------------

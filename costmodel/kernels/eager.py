@@ -19,6 +19,7 @@ from costmodel.kernels.operator import (
     channel_blocks,
     copy_kernel,
     dense_order,
+    in_double,
     is_channels_last,
     is_contiguous,
     rule,
@@ -36,14 +37,14 @@ def eager_kernels(operator: Operator) -> tuple[Kernel, ...]:
     """Kernels of one operator, in order; none for a view."""
     if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
         return ()
-    return tuple(RULES.get(operator.name, _default)(operator))
+    return in_double(operator, RULES.get(operator.name, _default)(operator))
 
 
 def plain_kernels(operator: Operator) -> tuple[Kernel, ...]:
     """One kernel an operator, on machines whose libraries are not known; none for a view."""
     if not (operator.cost.launches or operator.cost.flops or operator.cost.bytes):
         return ()
-    return tuple(_default(operator))
+    return in_double(operator, _default(operator))
 
 
 def _default(operator: Operator) -> Iterator[Kernel]:

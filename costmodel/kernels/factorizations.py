@@ -20,7 +20,7 @@ __all__ = ["PASSES", "factorization_kernel"]
 
 #: Operator -> walks over the columns of a matrix: the triangles after the factors, Q after R; eigenvalues and singular
 #: values iterate, set from LAPACK's times on one CPU beside those of LU.
-PASSES: Mapping[str, float] = MappingProxyType(
+PASSES: Mapping[str, int] = MappingProxyType(
     {
         **dict.fromkeys(("linalg_lu_factor_ex", "linalg_lu", "_linalg_det", "_linalg_slogdet"), 1),
         **dict.fromkeys(("linalg_cholesky_ex", "linalg_ldl_factor_ex", "geqrf"), 1),
@@ -45,12 +45,10 @@ _FACTORS = {"cholesky_solve": "input2", "triangular_solve": "A"}
 def factorization_kernel(operator: Operator) -> Kernel:
     """The one launch that stands for a call of the library."""
     matrix = _matrix(operator)
-    short = min(matrix.shape[-2:])  # type: ignore[type-var]
+    short = min(matrix.shape[-2:])
     count: Any = matrices(matrix)
     in_turn = operator.name in _IN_TURN and short > _SMALL
-    shape = Columns(int(PASSES[operator.name] * short), count, in_turn)  # type: ignore[operator]
-    dtype = "fp64" if matrix.dtype in ("float64", "complex128") else "fp32"
-    return operator.kernel("factorization", dtype=dtype, shape=shape)
+    return operator.kernel("factorization", shape=Columns(PASSES[operator.name] * short, count, in_turn))
 
 
 def _matrix(operator: Operator) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.cost import Cost
@@ -23,6 +23,7 @@ __all__ = [
     "copy_kernel",
     "dense_order",
     "has_unit_stride",
+    "in_double",
     "is_channels_last",
     "is_contiguous",
     "is_dense",
@@ -72,6 +73,18 @@ class Operator:
             "elements": self.out.numel,
         }
         return Kernel(op=self.op, algorithm=algorithm, **{**values, **changes})
+
+
+def in_double(operator: Operator, kernels: Iterable[Kernel]) -> tuple[Kernel, ...]:
+    """Kernels of an operator; where it puts out double precision, its lanes calculate in it."""
+    if operator.out.dtype not in _DOUBLE:
+        return tuple(kernels)
+    return tuple(
+        replace(k, dtype="fp64", accumulate="fp64") if k.vector_flops and not k.matrix_flops else k for k in kernels
+    )
+
+
+_DOUBLE = frozenset({"float64", "complex128"})
 
 
 def dense_order(spec: TensorSpec) -> list[int]:

@@ -12,19 +12,23 @@ from costmodel.hardware import HardwareProfile
 __all__ = ["dtype_notes", "own_dtype_notes"]
 
 
-#: No profile states a peak in float64, which is 1/2 of that in fp32 on some GPUs and 1/64 on others.
-_DOUBLE = (
-    "weights in float64 stay so under any dtype: 8 B each; their arithmetic is not modelled and timed as fp32, which "
-    "is up to 64 times as fast: convert the model with .float() first"
-)
+def _double_note(hardware: HardwareProfile) -> str:
+    """What weights in float64 mean on a machine: its peak there is 1/2 of that in fp32 on some GPUs, 1/64 on others."""
+    double, single = hardware.find_peak("vector", "fp64"), hardware.find_peak("vector", "fp32")
+    if double is None or single is None:
+        rate = f"no peak in fp64 is known of {hardware.title}: timed as fp32, which may be 64 times as fast"
+    else:
+        times = single.flop_per_s / double.flop_per_s
+        rate = f"lanes are {times:.3g} times slower than in fp32" if times > 1.01 else "lanes are as fast as in fp32"
+    return f"weights in float64 stay so under any dtype: 8 B each; {rate}: .float() converts the model"
 
 
-def own_dtype_notes(graph: OpGraph, execution: Execution) -> tuple[str, ...]:
+def own_dtype_notes(graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> tuple[str, ...]:
     """One line for a model that holds its weights in another dtype than fp32: which it is, and what the run makes of
     it; none for a model in fp32, which is what a dtype is asked of."""
     own, asked = word_of_dtype(graph.own_dtype), execution.precision
     if graph.parameter_bytes_of.get("float64"):
-        return (_DOUBLE,)
+        return (_double_note(hardware),)
     if own == "fp32":
         return ()
     if asked.keeps(graph.own_dtype):

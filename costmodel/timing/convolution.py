@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from costmodel.devices.libraries import CUDNN, CUDNN_SIMT_TILES, Tiles
-from costmodel.kernels.shapes import Window
+from costmodel.kernels.plan import Kernel
+from costmodel.kernels.shapes import Convolution, Window
 from costmodel.timing.machine import GpuMachine
 from costmodel.timing.streaming import Bound
 
@@ -33,6 +34,7 @@ __all__ = [
     "eligible",
     "executed_share",
     "simt_engine",
+    "window_on_lanes",
 ]
 
 
@@ -234,6 +236,14 @@ def executed_share(algorithm: str, shape: Window) -> float:
     if algorithm == "fft":
         return 4 * 32 * 17 / ((33 - height) * (33 - width) * height * width)
     return 1.0
+
+
+def window_on_lanes(kernel: Kernel) -> Window | None:
+    """The window of a convolution that runs on vector lanes by one of these algorithms; None for what runs as a matrix
+    product, on matrix units or in double precision."""
+    shape = kernel.shape
+    product = kernel.engine == "matrix" or kernel.dtype == "fp64"
+    return shape.window if isinstance(shape, Convolution) and not product else None
 
 
 def eligible(shape: Window, offered: Collection[str] = CUDNN.algorithms) -> tuple[str, ...]:

@@ -178,6 +178,8 @@ def _loop_call_s(kernel: Kernel, constants: CpuConstants) -> float:
 _CALL_S: Mapping[str, Callable[[Kernel, CpuConstants], float]] = MappingProxyType(
     {"python": _operator_s, "wrapper": _wrapper_call_s, "loop": _loop_call_s}
 )
+#: Vector instructions of fp64 over those of fp32: half the lanes.
+_DOUBLE_LANES = 2.0
 #: Callers whose fixed time shrinks where a step is so small that its code stays warm; the others' was found in models.
 _WARMS_UP = frozenset({"python"})
 
@@ -252,6 +254,8 @@ def _plain(kernel: Kernel, context: _Context) -> KernelSeconds:
     rate = next((ELEMENTS_PER_S[k] for k in (kernel.algorithm, _kind(kernel)) if k in ELEMENTS_PER_S), 0.0)
     elements = kernel.elements * (kernel.shape.taps if isinstance(kernel.shape, Pooling) else 1)
     compute = elements / (rate * context.machine.cores) if rate else 0.0
+    if kernel.dtype == "fp64" and not kernel.matrix_flops:
+        compute *= _DOUBLE_LANES
     if kernel.matrix_flops:
         compute += context.compute_s(kernel, context.constants.batched_share)
     return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, context.constants))

@@ -26,7 +26,7 @@ from costmodel.kernels.shapes import (
 from costmodel.timing.attention import AttentionMachine, attention_time
 from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
-from costmodel.timing.convolution import ConvTime, convolution_time, executed_share
+from costmodel.timing.convolution import ConvTime, convolution_time, executed_share, window_on_lanes
 from costmodel.timing.gemm import GemmTime, gemm_time
 from costmodel.timing.gemm_machine import GemmMachine
 from costmodel.timing.gradients import (
@@ -57,6 +57,9 @@ class GpuModel:
         #: The same with the kernels of its library of convolutions.
         self.implicit = GemmMachine.from_profile(hardware, constants.clock, own) if own else self.products
         self.clock = Clock.of(hardware, constants.clock)
+        double = hardware.find_peak("vector", "fp64")
+        #: Peak of the lanes in fp64 over that in fp32 [1].
+        self.double_share = double.flop_per_s / hardware.peak("vector", "fp32").flop_per_s if double else 1.0
         self.attention = {kernels.name: kernels for kernels in hardware.gpu.attention}
         self.power = Power(hardware, constants.power)
         #: Products whose long sums are split as far as it takes to fill the machine, by every library.
@@ -85,6 +88,11 @@ class GpuModel:
             default = _attention
         return _RULES.get(kernel.algorithm, default)(kernel, self)
 
+    def lanes_flop_per_s(self, kernel: Kernel) -> float:
+        """FLOP/s of the lanes for a kernel: at their own peak in fp64, where the profile states one."""
+        rate = self.machine.vector_flop_per_s
+        return rate * self.double_share if kernel.dtype == "fp64" else rate
+
     def attention_machine(self, kernel: Kernel) -> AttentionMachine:
         """The machine for attention in the dtype of a kernel."""
         peak, machine = self.hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate), self.machine
@@ -100,7 +108,7 @@ class GpuModel:
 
     def window_on_lanes(self, kernel: Kernel) -> Window | None:
         """The window of a kernel that convolves on vector lanes; None for other kernels."""
-        return _window_on_lanes(kernel) if _RULES.get(kernel.algorithm) in _OF_WINDOWS else None
+        return window_on_lanes(kernel) if _RULES.get(kernel.algorithm) in _OF_WINDOWS else None
 
     def _switched_j(self, kernel: Kernel, part: KernelSeconds) -> float:
         window = self.window_on_lanes(kernel)
@@ -156,7 +164,8 @@ def _streaming(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     memory_s = found.memory_s
     if isinstance(shape, Channels):
         memory_s = channels_s(kernel, shape, model, memory_s)
-    return KernelSeconds(found.compute_s, memory_s, found.fixed_s * kernel.starts, found.overlap)
+    compute_s = found.compute_s * model.machine.vector_flop_per_s / model.lanes_flop_per_s(kernel)
+    return KernelSeconds(compute_s, memory_s, found.fixed_s * kernel.starts, found.overlap)
 
 
 def _elements_an_instruction(kernel: Kernel, elements: int) -> int:
@@ -212,15 +221,9 @@ def row_reuse(kernel: Kernel, model: GpuModel) -> float:
     return max(1.0, shape.window.kernel[1] / shape.window.stride[1])
 
 
-def _window_on_lanes(kernel: Kernel) -> Window | None:
-    """The window of a convolution that runs on vector lanes; None for what runs as a matrix product."""
-    shape = kernel.shape
-    return None if kernel.engine == "matrix" or not isinstance(shape, Convolution) else shape.window
-
-
 def _dense_convolution(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     """On vector lanes the fastest of implicit GEMM, Winograd and FFT; on matrix engines implicit GEMM."""
-    window = _window_on_lanes(kernel)
+    window = window_on_lanes(kernel)
     if window is None:
         return _matrix_product(kernel, model)
     found = model.convolved(window)
@@ -259,7 +262,7 @@ def _depthwise(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     if which is Depthwise.NHWC_WIDE:
         taps = kernel.matrix_flops // 2
         kernel, which = replace(kernel, bytes_read=int(constants.depthwise_wide_tap_bytes * taps)), Depthwise.NHWC
-    compute = kernel.matrix_flops / (constants.depthwise[which.value] * model.machine.vector_flop_per_s)
+    compute = kernel.matrix_flops / (constants.depthwise[which.value] * model.lanes_flop_per_s(kernel))
     stream = _streaming(kernel, model)
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
@@ -289,8 +292,7 @@ def _resample_serial(kernel: Kernel, model: GpuModel) -> KernelSeconds:
 def _factorization(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     """Arithmetic at a low share of the lanes' peak, and the columns that wait for each other."""
     constants, stream, shape = model.constants.kernels, _streaming(kernel, model), kernel.shape
-    peak = model.hardware.find_peak("vector", kernel.dtype) or model.hardware.peak("vector", "fp32")
-    compute = kernel.vector_flops / (constants.factorization_share * peak.flop_per_s)
+    compute = kernel.vector_flops / (constants.factorization_share * model.lanes_flop_per_s(kernel))
     steps = shape.steps * (shape.matrices if shape.in_turn else 1) if isinstance(shape, Columns) else 0
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s + steps * constants.factorization_column_s)
 

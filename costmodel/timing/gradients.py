@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costmodel.kernels.plan import Kernel
-from costmodel.kernels.shapes import Attention, Channels, Convolution, Depthwise, Window
-from costmodel.timing.convolution import convolution_time, eligible
+from costmodel.kernels.shapes import Attention, Channels, Convolution, Depthwise
+from costmodel.timing.convolution import convolution_time, eligible, window_on_lanes
 from costmodel.timing.timeline import KernelSeconds
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ GRADIENTS = GradientConstants()
 
 def data_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> KernelSeconds:
     """Gradient of a convolution's data; ``product`` is its time as a matrix product at the forward rate."""
-    window = _window_on_lanes(kernel)
+    window = window_on_lanes(kernel)
     constants = model.constants.gradients
     if window is None:
         share = constants.data_share if kernel.engine == "matrix" else constants.lanes_data_share
@@ -113,7 +113,7 @@ def weight_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> 
     constants = model.constants.gradients
     share = constants.weight_share if kernel.engine == "matrix" else constants.lanes_weight_share
     summed = product._replace(compute_s=product.compute_s / share)
-    window = _window_on_lanes(kernel)
+    window = window_on_lanes(kernel)
     if window is None or "winograd_nonfused" not in eligible(window, model.machine.convolutions.algorithms):
         return summed
     found = convolution_time(
@@ -124,18 +124,13 @@ def weight_gradient(kernel: Kernel, model: GpuModel, product: KernelSeconds) -> 
     return min(summed, winograd, key=KernelSeconds.seconds)
 
 
-def _window_on_lanes(kernel: Kernel) -> Window | None:
-    shape = kernel.shape
-    return None if kernel.engine == "matrix" or not isinstance(shape, Convolution) else shape.window
-
-
 def depthwise_gradient(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> KernelSeconds:
     """One of the two gradients of a depthwise convolution; ``stream`` is the time of its traffic."""
     constants = model.constants.gradients
     which = (kernel.shape.depthwise if isinstance(kernel.shape, Convolution) else None) or Depthwise.NATIVE
     name = Depthwise.NHWC.value if which is Depthwise.NHWC_WIDE else which.value
     shares = constants.depthwise_data if kernel.algorithm == "depthwise_dgrad" else constants.depthwise_weight
-    compute = kernel.matrix_flops / (shares[name] * model.machine.vector_flop_per_s)
+    compute = kernel.matrix_flops / (shares[name] * model.lanes_flop_per_s(kernel))
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 
@@ -147,7 +142,7 @@ def grouped_direct(kernel: Kernel, model: GpuModel, stream: KernelSeconds) -> Ke
     channels = shape.product.n if window is None else window.in_channels // window.groups
     step = constants.grouped_direct_channels
     wasted = -(-channels // step) * step / channels
-    compute = wasted * kernel.matrix_flops / (constants.grouped_direct * model.machine.vector_flop_per_s)
+    compute = wasted * kernel.matrix_flops / (constants.grouped_direct * model.lanes_flop_per_s(kernel))
     return KernelSeconds(compute, stream.memory_s, stream.fixed_s)
 
 

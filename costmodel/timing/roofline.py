@@ -37,7 +37,8 @@ class Estimate:
 
 def estimate_kernel(kernel: Kernel, hardware: HardwareProfile) -> Estimate:
     """Roofline time of ``kernel`` on ``hardware`` at its datasheet roofs, for machines without a model of their own."""
-    compute = kernel.vector_flops / hardware.peak("vector", "fp32").flop_per_s
+    lanes = hardware.find_peak("vector", kernel.dtype if kernel.dtype == "fp64" else "fp32")
+    compute = kernel.vector_flops / (lanes or hardware.peak("vector", "fp32")).flop_per_s
     if kernel.matrix_flops:
         compute += kernel.matrix_flops / hardware.peak(kernel.engine, kernel.dtype, kernel.accumulate).flop_per_s
     memory = kernel.bytes / hardware.dram_bytes_per_s

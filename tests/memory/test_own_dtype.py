@@ -79,7 +79,7 @@ def test_a_configuration_is_costed_in_the_dtype_that_it_names(tmp_path, key):
     assert str(costmodel.analyze(f"hf:{tmp_path}", hw="a100", use_cache=False).execution.precision) == "fp32"
 
 
-def test_a_model_in_float64_says_that_its_arithmetic_is_not_modelled():
+def test_a_model_in_float64_says_that_it_stays_so():
     module, x = torch.nn.Linear(64, 64).double(), torch.empty(4, 64, dtype=torch.float64)
     for dtype in (None, "fp16"):
         found = costmodel.analyze(module, x, hw="a100", dtype=dtype)

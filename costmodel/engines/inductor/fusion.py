@@ -298,6 +298,7 @@ class _Sizes:
         return Kernel(
             op=recipe.op, algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
             bytes_written=written, access=_ACCESS.get(recipe.kind, "elementwise"), elements=elements,
+            dtype="fp64" if flops and specs[recipe.space].dtype == "float64" else "fp32",
         )  # fmt: skip
 
     def _read(self, whole: int, parts: tuple[int, ...], size: int, elements: int, kind: str) -> Any:
