@@ -144,6 +144,23 @@ def _avg_pool(operator: Operator) -> Iterator[Kernel]:
     yield operator.kernel("pool", access="pooling", shape=shape)
 
 
+@rule("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell")
+def _fused_cell(operator: Operator) -> Iterator[Kernel]:
+    """The gates' sums, nonlinearities and the new state in one kernel a unit (native/cuda/RNN.cu)."""
+    yield operator.kernel("elementwise")
+
+
+@rule("_thnn_fused_lstm_cell_backward_impl", "_thnn_fused_gru_cell_backward")
+def _fused_cell_gradient(operator: Operator) -> Iterator[Kernel]:
+    """Its gradient likewise; of biases a sum over the batch for each (``at::sum``)."""
+    sums = operator.cost.launches - 1
+    yield operator.kernel("elementwise", count=1)
+    gates = operator.out
+    for _ in range(sums):  # type: ignore[arg-type]
+        yield Kernel(operator.op, "reduction", access="columns", bytes_read=gates.nbytes, elements=gates.shape[-1],
+                     bytes_written=gates.shape[-1] * gates.itemsize)  # type: ignore[arg-type]  # fmt: skip
+
+
 @rule("cat", "stack")
 def _cat(operator: Operator) -> Iterator[Kernel]:
     yield operator.kernel("copy", access="cat")

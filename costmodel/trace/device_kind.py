@@ -22,6 +22,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from costmodel.devices import GpuGeneration, generation
+from costmodel.trace.cells import CELLS
 from costmodel.trace.raw import tensors_in
 from costmodel.trace.replaced import Replaced
 from costmodel.trace.watched import Watch
@@ -208,7 +209,18 @@ def _length(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return found
 
 
+def _cell(on_cuda: Callable[..., Any]) -> _Answer:
+    def answer(kind: DeviceKind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not args or not args[0].is_meta:
+            return func(*args, **kwargs)
+        kind.asked = True
+        return (on_cuda if kind.name == "cuda" else func)(*args, **kwargs)
+
+    return answer
+
+
 _ANSWERS: dict[Any, _Answer] = {
+    **{func: _cell(on_cuda) for func, on_cuda in CELLS.items()},
     _TENSOR.shape.__get__: _shape,
     _TENSOR.size: _shape,
     _TENSOR.numel: _shape,

@@ -78,7 +78,7 @@ def _grouped_product(
     return first.new_empty(shape, dtype=options.get("out_dtype") or first.dtype)
 
 
-# -- operators that have no meta kernel -------------------------------------------------------------------------------
+# -- operators that have no meta kernel, or one that fails ------------------------------------------------------------
 
 
 def _geqrf_output(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +105,30 @@ def _by_columns(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.new_empty(*matrix.shape[:-2], matrix.shape[-1], matrix.shape[-2]).mT
 
 
-_WITHOUT_META: dict[str, Callable[..., Any]] = {"aten.geqrf": _geqrf_output, "aten.linalg_lstsq": _lstsq_output}
+def _lstm_cell_output(gates: torch.Tensor, _: torch.Tensor, cell: torch.Tensor, *biases: Any) -> tuple[Any, ...]:
+    """(h', c', the gates for the backward); torch's own meta kernel asks biases that are not there."""
+    return torch.empty_like(cell), torch.empty_like(cell), torch.empty_like(gates)
+
+
+def _gru_cell_output(gates: torch.Tensor, _: torch.Tensor, hx: torch.Tensor, *biases: Any) -> tuple[Any, ...]:
+    """(h', what the backward reads: five values a unit, ``GRU_WORKSPACE_MULTIPLIER``)."""
+    return torch.empty_like(hx), hx.new_empty(hx.shape[0], 5 * hx.shape[1])
+
+
+def _gru_cell_gradients(grad: torch.Tensor, workspace: torch.Tensor, has_bias: bool) -> tuple[Any, ...]:
+    """Gradients of both sides' gates, of h and of both biases."""
+    gates = grad.new_empty(grad.shape[0], 3 * grad.shape[1])
+    biases = [grad.new_empty(3 * grad.shape[1]) if has_bias else None for _ in range(2)]
+    return gates, torch.empty_like(gates), torch.empty_like(grad), *biases
+
+
+_WITHOUT_META: dict[str, Callable[..., Any]] = {
+    "aten.geqrf": _geqrf_output,
+    "aten.linalg_lstsq": _lstsq_output,
+    "aten._thnn_fused_lstm_cell": _lstm_cell_output,
+    "aten._thnn_fused_gru_cell": _gru_cell_output,
+    "aten._thnn_fused_gru_cell_backward": _gru_cell_gradients,
+}
 
 
 # -- row-major operands: meta kernels written in Python take half of a trace for shapes that are known ----------------
