@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def located(request: str) -> str:
     path, _, attribute = name.removeprefix("hf:").rpartition(":")
     places = (name.removeprefix("hf:"), path, f"{path.replace('.', '/')}.py", f"{path.replace('.', '/')}/__init__.py")
     for place in places:
-        if place and Path(place).expanduser().exists():
+        if place and os.path.exists(Path(place).expanduser()):
             return f"{Path(place).expanduser().resolve()}:{attribute} {canonical(request)}"
     return canonical(request)
 
@@ -118,7 +119,7 @@ def _split(request: str) -> tuple[str, list[ast.keyword], str]:
     """(name, arguments as syntax, what follows them)."""
     request = request.strip()
     begin = request.find("(", request.find(".py:") + 1)  # a folder may have parentheses in its name
-    if begin < 1 or any(Path(path).exists() for path in (request, request.partition(":")[2]) if path):
+    if begin < 1 or any(map(os.path.exists, (request, request.partition(":")[2]))):  # False for an impossible name
         return request, [], ""
     name, (inside, closed, rest) = request[:begin], request[begin + 1 :].rpartition(")")
     if not closed or not _REST.fullmatch(rest):

@@ -8,7 +8,7 @@ tokens, and what lies in the cache afterwards are inputs of the step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from costmodel.errors import ModelError, librarian
@@ -22,6 +22,8 @@ __all__ = ["DEFAULT_CONTEXT", "PROMPT", "after_prompt", "cached_tensors", "gener
 DEFAULT_CONTEXT = 1024
 #: The name of the input that stands for the tokens whose cache a step finds.
 PROMPT = "prompt"
+#: What encoders read.
+ENCODER_INPUTS = frozenset({"input_ids", "input_features", "input_values", "pixel_values"})
 #: Where outputs of transformers keep what the next step needs, and the argument that takes it.
 _CACHES = ("past_key_values", "cache_params", "state")
 
@@ -35,12 +37,13 @@ def generating_class(transformers: Any, config: Any, phase: Phase) -> Any:
     """
     from transformers.models.auto import modeling_auto as auto
 
-    kind = config.model_type
-    tables = ["MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"]
+    kind, reads = config.model_type, bool(getattr(config, "is_encoder_decoder", False))
+    tables = [] if reads else ["MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"]  # there the decoder alone
     if phase.generates:
         tables += ["MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES"]
-        tables += ["MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"]
-    if kind in getattr(auto, "MODEL_FOR_MASKED_LM_MAPPING_NAMES", {}) and not getattr(config, "is_decoder", False):
+        tables += ["MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES"]
+    masked = kind in getattr(auto, "MODEL_FOR_MASKED_LM_MAPPING_NAMES", {})
+    if masked and not reads and not getattr(config, "is_decoder", False):
         tables.remove("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
     for table in tables:
         names = getattr(auto, table, {}).get(kind)
@@ -51,27 +54,28 @@ def generating_class(transformers: Any, config: Any, phase: Phase) -> Any:
 
 
 def step_inputs(
-    model: Any, config: Any, phase: Phase, seq_len: int, context: int
+    model: Any,
+    phase: Phase,
+    seq_len: int,
+    context: int,
+    encoder: tuple[Mapping[str, TensorInput], Mapping[str, int]] = ({}, {}),
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """(keyword arguments, sizes) of a prompt or of one step of decoding.
 
     A prompt of ``seq_len`` tokens puts out the logits of its last one, as ``generate`` asks for; a ``context`` above 0
-    is what lies in the cache before it. A step takes one token of each sequence. Of a model with an encoder ``seq_len``
-    is what the encoder reads, and the decoder writes.
+    is what lies in the cache before it. A step takes one token of each sequence. A model with an ``encoder`` is given
+    what that reads, with its sizes, and its decoder writes.
     """
     accepted = accepted_by(model)
-    decodes = phase is Phase.DECODE
     inputs: dict[str, Any] = {"use_cache": True} if "use_cache" in accepted else {}
     if "logits_to_keep" in accepted:
         inputs["logits_to_keep"] = 1
-    new: int | str = 1 if decodes else "seq_len"
-    sizes: dict[str, int] = {} if decodes else {"seq_len": seq_len}
-    if config.is_encoder_decoder:
-        inputs["input_ids"] = TensorInput("input_ids", ("batch", "seq_len"), "int64")
-        inputs["decoder_input_ids"] = TensorInput("decoder_input_ids", ("batch", 1), "int64")
+    read, sizes = dict(encoder[0]), dict(encoder[1])
+    new: int | str = 1 if phase is Phase.DECODE or read else "seq_len"
+    if new == "seq_len":
         sizes["seq_len"] = seq_len
-    else:
-        inputs["input_ids"] = TensorInput("input_ids", ("batch", new), "int64")
+    name = "decoder_input_ids" if read else "input_ids"
+    inputs |= {**read, name: TensorInput(name, ("batch", new), "int64")}
     if context:
         inputs[PROMPT] = TensorInput(PROMPT, ("batch", "context"), "int64")
         sizes["context"] = context
@@ -91,14 +95,18 @@ def after_prompt(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], li
     ``kwargs`` hold the step's arguments and the prompt, over which the model runs first. Raises ModelError where
     nothing is left of it.
     """
+    from transformers.modeling_outputs import BaseModelOutput
+
     step = dict(kwargs)
     prompt = step.pop(PROMPT)
-    first = {name: value for name, value in step.items() if name not in ("input_ids", "decoder_input_ids")}
     if "decoder_input_ids" in step:
-        ran = model(input_ids=step.pop("input_ids"), decoder_input_ids=prompt, **first)
-        step["encoder_outputs"] = (ran.encoder_last_hidden_state,)
+        ran = model(**{**step, "decoder_input_ids": prompt})
+        for name in ENCODER_INPUTS & set(step):
+            del step[name]
+        step["encoder_outputs"] = BaseModelOutput(last_hidden_state=ran.encoder_last_hidden_state)
+        step["encoder_outputs"].attention_mask = None  # which encoders that shorten their input put out too
     else:
-        ran = _over(model, prompt, first)
+        ran = _over(model, prompt, {name: value for name, value in step.items() if name != "input_ids"})
     for name in _CACHES:
         cache = getattr(ran, name, None)
         if cache is not None:
@@ -110,7 +118,9 @@ def after_prompt(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], li
     raise ModelError(
         librarian(
             f"{type(model).__name__} keeps no cache of the tokens that it has seen",
-            do="phase='prefill' or an ordinary forward pass can be analyzed",
+            do="its configuration says is_decoder=False: with True it does"
+            if getattr(model.config, "is_decoder", None) is False
+            else "phase='prefill' or an ordinary forward pass can be analyzed",
         )
     )
 

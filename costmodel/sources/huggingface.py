@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,24 +15,18 @@ from costmodel.errors import InputError, ModelError, UnknownModelError, libraria
 from costmodel.execution import Phase, WeightScheme
 from costmodel.execution.weights import of_configuration
 from costmodel.sources.building import building, offline, reason, to_meta
-from costmodel.sources.generation import DEFAULT_CONTEXT, PROMPT, after_prompt, generating_class, step_inputs
-from costmodel.sources.loaded import LoadedModel, TensorInput
+from costmodel.sources.generation import PROMPT, after_prompt, generating_class
+from costmodel.sources.loaded import LoadedModel
 from costmodel.sources.registry import Options, source
 from costmodel.sources.signatures import check_arguments
 from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
+from costmodel.sources.transformers_inputs import inputs_of, longest, what_is_left_out
 from costmodel.sources.transformers_masks import assume_plain_input
 
 __all__: list[str] = []
-
-#: Tokens, where neither the request nor the configuration's own limit says less.
-DEFAULT_SEQ_LEN = 128
-#: Waveform models: one second at 16 kHz [samples].
-DEFAULT_AUDIO_SAMPLES = 16_000
-#: Where configurations keep the longest sequence they take [tokens].
-_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "n_ctx")
 
 
 def _transformers() -> Any:
@@ -81,9 +76,10 @@ def load(request: str, options: Options) -> LoadedModel:
         "attn_implementation": values.get("attn_implementation") or "sdpa",
         "experts_implementation": _experts(values.get("experts_implementation"), options.phase),
     }
-    model, attention = _build(config, request, chosen, asked, options.phase)
-    inputs, sizes = _inputs(model, config, options)
-    longest = _longest(config.get_text_config())
+    defaults = origin is None and not options.arguments
+    model, attention = _build(config, request, chosen, asked, options.phase, defaults)
+    inputs, sizes = inputs_of(model, config, options)
+    positions = longest(config.get_text_config())
     name = request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem
     return LoadedModel(
         name=f"{name}:{named}" if named else name,
@@ -91,12 +87,16 @@ def load(request: str, options: Options) -> LoadedModel:
         module=to_meta(model.eval()),  # a few constructors insist on the CPU
         template=((), inputs),
         sizes=sizes,
-        notes=notes + _notes(model, attention, options.phase) + _dtype_note(values),
+        notes=notes
+        + _notes(model, attention, options.phase)
+        + what_is_left_out(model, config, inputs)
+        + _dtype_note(values),
         family=config.model_type,
-        limits={} if longest is None else {"seq_len": longest, "context": max(longest - 1, 1)},
+        limits={} if positions is None else {"seq_len": positions, "context": max(positions - 1, 1)},
         built_for_size=_sized_part(config) is not None,
         weights=weights,
         prepare=after_prompt if PROMPT in inputs else None,
+        hint=f"Defaults of a type can be those of no model. {_given(request)}" if defaults else "",
     )
 
 
@@ -124,7 +124,7 @@ def _dtype_note(values: dict[str, Any]) -> list[str]:
 def _configuration(request: str) -> tuple[dict[str, Any], Path | None]:
     """The values of the configuration, and the file they came from (None for a type's defaults)."""
     path = Path(request).expanduser()
-    if not (path.suffix == ".json" or path.exists() or "/" in request):
+    if not (path.suffix == ".json" or os.path.exists(path) or "/" in request):
         return {"model_type": request}, None
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
@@ -202,7 +202,9 @@ def _resize(config: Any, options: Options) -> list[str]:
     return [f"built with image_size={height}x{width}"]
 
 
-def _build(config: Any, request: str, chosen: Any, ways: Mapping[str, str], phase: Phase) -> tuple[Any, str]:
+def _build(
+    config: Any, request: str, chosen: Any, ways: Mapping[str, str], phase: Phase, defaults: bool
+) -> tuple[Any, str]:
     """(model, attention implementation): the one that the configuration names, else scaled_dot_product_attention
     where the model supports it."""
     build = chosen._from_config if hasattr(chosen, "_from_config") else chosen.from_config
@@ -212,17 +214,28 @@ def _build(config: Any, request: str, chosen: Any, ways: Mapping[str, str], phas
     asked = {name: way for name, way in ways.items() if way}
     if asked.get("attn_implementation") == REPEATED:
         register_repeated()
-    try:
-        with building():
-            return build(config, **asked), asked["attn_implementation"]
-    except Exception as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
-    try:
-        with building():
-            return build(config, **{**asked, "attn_implementation": "eager"}), "eager"
-    except Exception as error:
-        raise ModelError(f"hf:{request} cannot be built: {reason(error)}") from error
+    for way in (asked, {**asked, "attn_implementation": "eager"}):
+        try:
+            with building():
+                return build(config, **way), way["attn_implementation"]
+        except Exception as error:
+            if way is not asked or "scaled_dot_product_attention" not in str(error):
+                raise ModelError(_not_built(request, defaults, error)) from error
+    raise AssertionError("the last way returns or raises")
+
+
+def _not_built(request: str, defaults: bool, error: Exception) -> str:
+    """Why a model cannot be built, and what helps where these are the ``defaults`` of its type."""
+    if not defaults or isinstance(error, ImportError):
+        return f"hf:{request} cannot be built: {reason(error)}"
+    return librarian(
+        f"the default configuration of {request} cannot be built: {reason(error)}",
+        do=_given(request),
+    )
+
+
+def _given(request: str) -> str:
+    return f"Give the config.json of a model of this type, or values: hf:{request}(NAME=VALUE)."
 
 
 def _experts(asked: str | None, phase: Phase) -> str:
@@ -285,96 +298,3 @@ def _classes_of(transformers: Any, config: Any) -> list[str]:
     names = getattr(module, "__all__", None) or [n for n in dir(transformers) if n.endswith(("Model", "LM"))]
     kinds = ((name, getattr(transformers, name, None)) for name in names)
     return sorted(name for name, kind in kinds if getattr(kind, "config_class", None) is type(config))
-
-
-def _inputs(model: Any, config: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
-    """(keyword arguments, sizes) that the model's forward needs, by its main input and its configuration."""
-    text = config.get_text_config()
-    if options.phase.generates:
-        return _written(model, config, text, options)
-    tokens = _tokens("input_ids")
-    sizes: dict[str, int] = {}
-    main = model.main_input_name
-    inputs: dict[str, Any] = {}
-    if main == "pixel_values":
-        inputs["pixel_values"], sizes = _pixels(config, options)
-    elif main == "input_features":
-        inputs["input_features"] = _features(config)
-    elif main == "input_values":
-        inputs["input_values"] = TensorInput("input_values", ("batch", "samples"))
-        sizes["samples"] = DEFAULT_AUDIO_SAMPLES
-    else:
-        inputs["input_ids"] = tokens
-    accepted = _forward_parameters(model)
-    if "pixel_values" in accepted and "pixel_values" not in inputs and _is_dual(config):
-        inputs["pixel_values"], image = _pixels(config.vision_config, options)
-        sizes |= image
-    if "input_ids" in accepted and "input_ids" not in inputs and _is_dual(config):
-        inputs["input_ids"] = tokens
-    if config.is_encoder_decoder and "decoder_input_ids" in accepted:
-        inputs["decoder_input_ids"] = _tokens("decoder_input_ids")
-    if "use_cache" in accepted:
-        inputs["use_cache"] = False
-    if any(isinstance(t, TensorInput) and "seq_len" in t.dims for t in inputs.values()):
-        sizes["seq_len"] = _seq_len(text, options)
-    return inputs, sizes
-
-
-def _written(model: Any, config: Any, text: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
-    """(keyword arguments, sizes) of a prompt or of one step of writing.
-
-    Raises InputError for more tokens than the configuration has positions.
-    """
-    longest, decodes = _longest(text), options.phase is Phase.DECODE
-    context = options.context or 0
-    if decodes and not context:
-        usual = DEFAULT_CONTEXT if config.is_encoder_decoder else options.seq_len or DEFAULT_CONTEXT
-        context = min(usual, (longest or usual + 1) - 1)
-    prompt = _seq_len(text, options) if not decodes or config.is_encoder_decoder else 1
-    last = context + (1 if decodes or config.is_encoder_decoder else prompt)
-    if longest and last > longest:
-        text = f"context {context} and what comes after it pass the {longest} positions of this configuration"
-        raise InputError(text)
-    return step_inputs(model, config, options.phase, prompt, context)
-
-
-def _is_dual(config: Any) -> bool:
-    """Whether the model has one tower for text and one for images (CLIP and its kin)."""
-    return hasattr(config, "text_config") and hasattr(config, "vision_config")
-
-
-def _tokens(name: str) -> TensorInput:
-    return TensorInput(name, ("batch", "seq_len"), "int64")
-
-
-def _forward_parameters(model: Any) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(model.forward).parameters)
-
-
-def _pixels(config: Any, options: Options) -> tuple[TensorInput, dict[str, int]]:
-    size = options.image_size or getattr(config, "image_size", None) or 224
-    height, width = (size, size) if isinstance(size, int) else size
-    channels = getattr(config, "num_channels", 3)
-    return TensorInput("pixel_values", ("batch", channels, "height", "width")), {"height": height, "width": width}
-
-
-def _features(config: Any) -> TensorInput:
-    """Log-mel spectrogram: the whole window that the encoder's positions are made for (two frames a position)."""
-    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
-        return TensorInput("input_features", ("batch", config.num_mel_bins, 2 * config.max_source_positions))
-    raise InputError("the shape of this model's input_features is not known from its configuration")
-
-
-def _longest(config: Any) -> int | None:
-    """Positions that the configuration has, where it says so."""
-    limits = [n for n in (getattr(config, key, None) for key in _LENGTH_KEYS) if isinstance(n, int) and n > 0]
-    return min(limits, default=None)
-
-
-def _seq_len(config: Any, options: Options) -> int:
-    longest = _longest(config)
-    if options.seq_len and longest and options.seq_len > longest:
-        raise InputError(f"seq_len {options.seq_len} is longer than the {longest} positions of this configuration")
-    return options.seq_len or min(DEFAULT_SEQ_LEN, longest or DEFAULT_SEQ_LEN)

@@ -99,7 +99,8 @@ class LoadedModel:
     the module's weights were drawn by its source, not learnt. ``loss`` makes a scalar of what the module returns, where
     it brings one of its own: a training step is made on it. ``weights`` says how they are stored, where that is
     narrower than in the module. ``prepare`` runs on the tracer's copy before a run is
-    recorded, and gives the arguments of the run and further inputs with their names: the cache of a prompt.
+    recorded, and gives the arguments of the run and further inputs with their names: the cache of a prompt. ``hint``
+    says what to do where the forward pass fails.
     """
 
     name: str
@@ -117,6 +118,7 @@ class LoadedModel:
     loss: Callable[[Any], Any] | None = None
     weights: WeightScheme | None = None
     prepare: Callable[[Any, dict[str, Any]], tuple[dict[str, Any], list[tuple[str, Any]]]] | None = None
+    hint: str = ""
 
     @property
     def tensor_inputs(self) -> list[TensorInput]:

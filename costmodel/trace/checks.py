@@ -36,7 +36,7 @@ __all__ = ["Answer", "Checks", "Line", "model_line"]
 Answer = bool | int | float
 
 #: Folds of truths, by which code examines arguments.
-_FOLDS = frozenset({"aten.all", "aten.any", "aten.equal"})
+_FOLDS = frozenset({"aten.all", "aten.any", "aten.equal", "aten._is_all_true", "aten._is_any_true"})
 #: What joins the results of several folds.
 _JOINS = frozenset(
     f"aten.{name}" for name in "bitwise_and bitwise_or bitwise_not logical_and logical_or logical_not".split()

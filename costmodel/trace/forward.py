@@ -35,11 +35,12 @@ _PACKAGES = tuple(str(Path(p).parent) for p in (torch.__file__, __file__))
 
 
 class ForwardError(TraceError):
-    """A forward pass failed, or asked for values; ``why`` says it in one line, ``until`` is what had run by then."""
+    """A forward pass failed, or asked for values (``asks``); ``why`` says it in one line, ``until`` is what had run by
+    then."""
 
-    def __init__(self, text: str, why: str) -> None:
+    def __init__(self, text: str, why: str, asks: bool = False) -> None:
         super().__init__(text)
-        self.why = why
+        self.why, self.asks = why, asks
         self.until: RawTrace | None = None
 
 
@@ -160,10 +161,10 @@ def prepared(
         try:
             with recorder:
                 return prepare(module, kwargs)
-        except CostmodelError:
-            raise
         except Exception as error:
-            raise ForwardError(_explain(module, error, recorder.doing), _first_line(error)) from error
+            if isinstance(error, CostmodelError) and not isinstance(error, NeedsValue):
+                raise
+            raise _failure(module, error, recorder.doing) from error
 
 
 def record(
@@ -200,7 +201,8 @@ def record(
     if isinstance(recorder, StepRecorder):
         recorder.own_loss = loss
     with torch.inference_mode(not trains), torch.set_grad_enabled(trains):
-        leaves = list(tensors_in(pytree.tree_leaves((args, kwargs))))  # a packed sequence is a leaf of several
+        kept = {id(state) for _, state in states}  # which have names of their own
+        leaves = [leaf for leaf in tensors_in(pytree.tree_leaves((args, kwargs))) if id(leaf) not in kept]
         for position, leaf in enumerate(leaves):
             name = names[position] if position < len(names) else f"input{position}"
             recorder.trace.inputs.append(recorder.add(leaf, "input", name))
@@ -261,7 +263,7 @@ def _forward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
     except Stopped:
         raise
     except Exception as error:
-        raise ForwardError(_explain(module, error, recorder.doing), _first_line(error)) from error
+        raise _failure(module, error, recorder.doing) from error
 
 
 def _output_tensors(result: Any) -> Iterator[torch.Tensor]:
@@ -283,9 +285,15 @@ def _first_line(error: BaseException) -> str:
 _ASKS_FOR_VALUES = ("meta tensor", "data-dependent", "unallocated storage", "meta device type tensor to numpy")
 
 
-def _explain(module: nn.Module, error: Exception, doing: str) -> str:
+def _failure(module: nn.Module, error: Exception, doing: str) -> ForwardError:
+    what = _first_line(error)
+    asks = isinstance(error, NeedsValue) or any(words in what.lower() for words in _ASKS_FOR_VALUES)
+    return ForwardError(_explain(module, error, doing, asks), what, asks)
+
+
+def _explain(module: nn.Module, error: Exception, doing: str, asks: bool) -> str:
     where, what = _model_line(error), _first_line(error)
-    if isinstance(error, NeedsValue) or any(words in what.lower() for words in _ASKS_FOR_VALUES):
+    if asks:
         head = f"{type(module).__name__} decides by the values of a tensor, which a static analysis does not have"
         return "\n".join([head, f"  {where}", f"  {what}", *_ways(error)])
     kind = "" if isinstance(error, CostmodelError) else f"{type(error).__name__}: "

@@ -70,7 +70,12 @@ def trace(
     pass fails, InputError when the sizes do not fit.
     """
     with _no_collection():
-        return Tracer(loaded, dict(sizes or {}), variant or Variant(), progress).trace(symbols, checked)
+        try:
+            return Tracer(loaded, dict(sizes or {}), variant or Variant(), progress).trace(symbols, checked)
+        except ForwardError as error:
+            if loaded.hint and not error.asks:
+                raise TraceError(f"{error}\n  {loaded.hint}") from error
+            raise
 
 
 @contextmanager
@@ -147,15 +152,17 @@ class Tracer:
             if self.variant.layout == "nhwc":
                 args, kwargs = channels_last((args, kwargs))
             states: list[tuple[str, torch.Tensor]] = []
+            names = self.names
             if self.loaded.prepare is not None:
                 kwargs, states = prepared(self.loaded.prepare, module, kwargs, self.variant.device)
+                names = [name for name in names if name in kwargs]  # a prompt, or what an encoder read, is over
             checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
             try:
                 run = record(
                     module,
                     args,
                     kwargs,
-                    names=self.names,
+                    names=names,
                     values=self.values,
                     progress=self.progress,
                     guard=guard,

@@ -1,0 +1,144 @@
+"""What models of transformers take: speech, pictures beside text, boxes of words; and what is refused, by name."""
+
+from __future__ import annotations
+
+import pytest
+
+import costmodel
+from costmodel.errors import InputError, ModelError, TraceError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from costmodel.execution import Phase  # noqa: E402
+from costmodel.sources import resolve  # noqa: E402
+
+WHISPER = (
+    "hf:whisper(d_model=16,encoder_layers=2,decoder_layers=3,encoder_attention_heads=2,decoder_attention_heads=2,"
+    "encoder_ffn_dim=24,decoder_ffn_dim=24,num_mel_bins=8,max_source_positions=30,vocab_size=101,pad_token_id=1)"
+)
+MOONSHINE = (
+    "hf:moonshine(hidden_size=32,intermediate_size=48,encoder_num_hidden_layers=2,decoder_num_hidden_layers=2,"
+    "encoder_num_attention_heads=2,decoder_num_attention_heads=2,vocab_size=101)"
+)
+TOWER = "'hidden_size':16,'intermediate_size':24,'num_hidden_layers':2,'num_attention_heads':2"
+LLAVA = (
+    f"hf:llava(vision_config={{'image_size':28,'patch_size':7,{TOWER}}},"
+    f"text_config={{'vocab_size':101,'num_key_value_heads':2,{TOWER}}},image_seq_length=16)"
+)
+
+
+def analyzed(request, phase="inference", **more):
+    return costmodel.analyze(request, hw="a100", phase=phase, use_cache=False, **more)
+
+
+def counted(request, phase, **sizes):
+    """MACs that torch counts when the module itself runs on the inputs made for it."""
+    loaded = resolve(request, phase=Phase(phase), **sizes)
+    args, kwargs = loaded.inputs()
+    with torch.inference_mode():
+        if loaded.prepare is not None:
+            kwargs, _ = loaded.prepare(loaded.module, kwargs)
+        with FlopCounterMode(display=False) as counter:
+            loaded.module(*args, **kwargs)
+    return counter.get_total_flops() // 2
+
+
+def inputs_of(analysis):
+    return {spec.name: spec.shape for spec in analysis.model.inputs}
+
+
+def class_of(analysis):
+    return analysis.model.notes[0].partition(",")[0]
+
+
+@pytest.mark.parametrize("request_", [WHISPER, MOONSHINE], ids=["whisper", "moonshine"])
+@pytest.mark.parametrize("phase", ["inference", "prefill", "decode"])
+def test_speech_is_read_by_an_encoder_and_written_by_a_decoder(request_, phase):
+    sizes = {"context": 20} if phase == "decode" else {}
+    found = analyzed(request_, phase, **sizes)
+    assert class_of(found).removesuffix("ForConditionalGeneration").removesuffix("Model") in ("Whisper", "Moonshine")
+    assert found.totals.macs == counted(request_, phase, **sizes)
+
+
+def test_the_first_token_of_whisper_by_hand():
+    frames, positions, wide, inner, words = 60, 30, 16, 24, 101
+    stem = frames * wide * 8 * 3 + positions * wide * wide * 3
+    per_token = 4 * wide * wide + 2 * wide * inner
+    encoder = 2 * (positions * per_token + 2 * positions * positions * wide)
+    # One token: attention to itself, then to the 30 positions, of which keys and values are made.
+    decoder = 3 * (per_token + 2 * wide + 2 * wide * wide + 2 * positions * wide * wide + 2 * positions * wide)
+    assert analyzed(WHISPER, "prefill").totals.macs == stem + encoder + decoder + wide * words
+
+
+def test_a_step_of_whisper_finds_keys_of_sound_and_of_text():
+    found = analyzed(WHISPER, "decode", context=20, batch=2)
+    cache = [spec for spec in found.model.inputs if spec.name.startswith("cache.")]
+    # 3 layers, keys and values of 16, fp32: 20 tokens and 30 positions of sound.
+    assert sum(spec.nbytes for spec in cache) == 2 * 3 * 2 * 16 * (20 + 30) * 4
+    # Nothing else but the token: of what the encoder read, its output is there, once.
+    others = {spec.name: spec.shape for spec in found.model.inputs if spec not in cache}
+    assert others == {"decoder_input_ids": (2, 1), "encoder_outputs": (2, 30, 16)}
+
+
+@pytest.mark.parametrize("kind", ["pegasus", "marian", "blenderbot", "prophetnet", "bigbird_pegasus"])
+def test_types_with_an_encoder_are_not_taken_for_their_decoder(kind):
+    inputs = resolve(f"hf:{kind}").template[1]
+    assert {"input_ids", "decoder_input_ids"} <= set(inputs)
+    assert "ForCausalLM" not in type(resolve(f"hf:{kind}", phase=Phase.PREFILL).module).__name__
+
+
+def test_a_picture_is_so_many_tokens_of_the_text():
+    found = analyzed(LLAVA)
+    assert inputs_of(found)["pixel_values"] == (1, 3, 28, 28)
+    assert inputs_of(found)["input_ids"] == (1, 128 + 16)
+    assert [each.where for each in found.assumed]  # that there are as many image tokens as patches
+    alone = analyzed(LLAVA, "prefill", seq_len=144)
+    patches, wide, inner = 16, 16, 24
+    tower = patches * wide * 3 * 49 + 2 * (17 * (4 * wide * wide + 2 * wide * inner) + 2 * 17 * 17 * wide)
+    projector = patches * 2 * wide * wide
+    # LlavaModel has no head; a prompt puts out the logits of its last token.
+    assert found.totals.macs - (alone.totals.macs - wide * 101) == tower + projector
+
+
+def test_pictures_packed_by_a_preprocessor_leave_the_text_alone():
+    found = analyzed("hf:qwen2_vl(text_config={'num_hidden_layers':1})")
+    assert set(inputs_of(found)) == {"input_ids"}
+    assert "text alone, without pictures and videos" in found.model.notes
+
+
+def test_boxes_of_words_have_as_many_numbers_as_the_configuration_says():
+    found = analyzed("hf:bros(num_hidden_layers=1)", seq_len=11, batch=2)
+    assert inputs_of(found)["bbox"] == (2, 11, 8)
+
+
+@pytest.mark.parametrize(
+    ("request_", "phase", "error", "says"),
+    [
+        ("hf:siglip2", "inference", InputError, "pixel_values.*not known.*\n.*costmodel.analyze"),
+        ("hf:blip", "decode", InputError, "reads pixel_values with every token"),
+        ("hf:aya_vision", "inference", ModelError, "default configuration of aya_vision.*\n.*config.json"),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(request_, phase, error, says):
+    with pytest.raises(error, match=says):
+        resolve(request_, phase=Phase(phase))
+
+
+def test_defaults_that_cannot_run_are_told_from_faults_of_a_model():
+    with pytest.raises(TraceError, match=r"no model.*config.json"):
+        analyzed("hf:deepseek_v2")
+
+
+def test_a_cache_that_a_configuration_switches_off():
+    with pytest.raises(ModelError, match="is_decoder=False"):
+        analyzed("hf:bert-generation(num_hidden_layers=1)", "decode")
+    found = analyzed("hf:bert-generation(num_hidden_layers=1,is_decoder=True)", "decode", context=5)
+    assert any(spec.name.startswith("cache.") for spec in found.model.inputs)
+
+
+def test_values_that_a_prompt_decides_by_are_said_with_what_can_be_done():
+    with pytest.raises(TraceError, match=r"decides by the values.*\n.*\n.*\n.*--execute"):
+        analyzed("hf:longcat_flash(num_layers=1)", "decode", context=5)
