@@ -14,7 +14,6 @@ from costmodel.errors import CostmodelError, InputError
 from costmodel.execution.execution import USUAL_HOST
 from costmodel.explain import headline_peak
 from costmodel.hardware import HardwareProfile
-from costmodel.sweeps.fitting import fits
 from costmodel.sweeps.grid import machines_of
 from costmodel.timing import at_confidence
 from costmodel.units import format_bytes, format_count, format_percent, format_seconds, parse_quantity
@@ -224,7 +223,7 @@ class _Candidates:
                     totals.latency_low_s, totals.latency_s, totals.latency_high_s, self.limits.confidence
                 )
                 self._known[batch] = totals.latency_s, bound
-                self._fits[batch] = fits(analysis)
+                self._fits[batch] = analysis.memory.fits
             except InputError:
                 self._known[batch], self._fits[batch] = (float("inf"), float("inf")), False
         return self._known[batch]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 from costmodel.execution import Execution, NodePhase, Precision
 from costmodel.execution.precision import torch_dtype
@@ -23,8 +24,17 @@ from costmodel.tensor import ITEMSIZE_BYTES, Role
 
 __all__ = ["Footprint", "footprint", "run_bytes"]
 
+_Found = TypeVar("_Found")
+
 #: Steps of which the reserved memory is that of a steady state: the first, and one that finds its segments.
 _STEPS = 2
+
+
+class _Simulated(NamedTuple):
+    """What an allocator has held of a device at most, and what it lacked [B]."""
+
+    reserved_bytes: int
+    short_bytes: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,24 +87,32 @@ class Footprint:
     @cached_property
     def library_bytes(self) -> int:
         """B that cuBLAS takes for its handles, of each thread that issues products: one, and autograd's in training."""
-        if self.hardware is None or not any(isinstance(kernel.shape, Product) for kernel in self.plan.kernels):
+        if self.hardware is None:
             return 0
-        phases = {
-            self.graph.nodes[launch.nodes[0]].phase is NodePhase.BACKWARD
-            for launch in self.plan.launches
-            if isinstance(self.plan.kernels[launch.kernel].shape, Product)
-        }
-        return len(phases) * blas_workspace_bytes(self.hardware)
+        return self._kept("threads with products", self._product_threads) * blas_workspace_bytes(self.hardware)
+
+    def _product_threads(self) -> int:
+        kernels, nodes = self.plan.kernels, self.graph.nodes
+        products = {i for i, kernel in enumerate(kernels) if isinstance(kernel.shape, Product)}
+        launches = (launch for launch in self.plan.launches if launch.kernel in products) if products else ()
+        return len({nodes[launch.nodes[0]].phase is NodePhase.BACKWARD for launch in launches})
+
+    def _kept(self, name: str, find: Callable[[], _Found]) -> _Found:
+        """What the plan and its graph alone decide: found once for the machines that share the plan."""
+        memo = self.plan.memo
+        if name not in memo:
+            memo[name] = find()
+        found: _Found = memo[name]
+        return found
 
     @cached_property
     def _allocated(self) -> tuple[float, int | None]:
         """(the most allocated [B], during which launch)."""
         if not self.has_blocks:
             return self.peak_bytes, self.peak_launch
-        known: tuple[int, int | None] | None = self.plan.memo.get("handed out")
-        if known is None:
-            known = self.plan.memo["handed out"] = self._handed_out()
-        return sum(map(rounded, self._resident)) + self.library_bytes + known[0], known[1]
+        most, launch = self._kept("handed out", self._handed_out)
+        throughout = self._kept("resident blocks", lambda: sum(map(rounded, self._resident)))
+        return throughout + self.library_bytes + most, launch
 
     def _handed_out(self) -> tuple[int, int | None]:
         """(the most that the step itself takes of the allocator [B], during which launch)."""
@@ -134,9 +152,12 @@ class Footprint:
         """The most that the allocator has handed out at once."""
         return int(self._allocated[0])
 
-    @cached_property
+    @property
     def _resident(self) -> list[float]:
         """Sizes of what lies in memory throughout, in the order in which it comes there."""
+        return self._kept("resident", self._find_resident)
+
+    def _find_resident(self) -> list[float]:
         graph, scale = self.graph, self.parameter_bytes / (sum(self.graph.parameters.values()) or 1)
         there = caches(graph)
         parameters = [count * scale for count in graph.parameters.values()]
@@ -159,7 +180,7 @@ class Footprint:
         """
         if not self.has_blocks:
             return self.allocated_bytes
-        return int(self._limited.most_reserved_bytes if self.short_bytes <= 0 else self._unlimited.most_reserved_bytes)
+        return int(self._limited.reserved_bytes if self.short_bytes <= 0 else self._unlimited.reserved_bytes)
 
     @property
     def short_bytes(self) -> float:
@@ -180,16 +201,17 @@ class Footprint:
         return math.inf if have is None else have.usual - self.context_bytes.usual - nbytes
 
     @cached_property
-    def _limited(self) -> CachingAllocator:
-        """The allocator after some steps on a device of this memory."""
-        have = self.usable_bytes
-        return self._simulated(None if have is None else have.usual - self.context_bytes.usual)
+    def _limited(self) -> _Simulated:
+        """The allocator after some steps on a device of this memory; on one with room for all that it would cache it
+        is as on any larger one."""
+        limit = self._spare(0)
+        return self._unlimited if self._unlimited.reserved_bytes <= limit else self._simulated(limit)
 
-    @cached_property
-    def _unlimited(self) -> CachingAllocator:
-        return self._simulated(None)
+    @property
+    def _unlimited(self) -> _Simulated:
+        return self._kept(f"reserved beside {self.library_bytes} B", lambda: self._simulated(None))
 
-    def _simulated(self, limit_bytes: float | None) -> CachingAllocator:
+    def _simulated(self, limit_bytes: float | None) -> _Simulated:
         memory = CachingAllocator(limit_bytes)
         for nbytes in self._resident:
             memory.take(nbytes)
@@ -197,7 +219,7 @@ class Footprint:
             memory.take(self.library_bytes)
         for _ in range(_STEPS):
             self._step(memory)
-        return memory
+        return _Simulated(memory.most_reserved_bytes, memory.short_bytes)
 
     def _step(self, memory: CachingAllocator) -> None:
         """Let a step take its blocks and give them all back."""
@@ -229,9 +251,9 @@ class Footprint:
     def _lifetimes(self) -> list[Lifetime]:
         return lifetimes(self.plan, self.graph)
 
-    @cached_property
+    @property
     def _scratch(self) -> list[tuple[int, ...]]:
-        return scratch(self.plan, self.graph)
+        return self._kept("scratch", lambda: scratch(self.plan, self.graph))
 
     # -- the process -----------------------------------------------------------------------------
 
@@ -257,10 +279,18 @@ class Footprint:
         """Whether the step fits the machine."""
         return verdict_of(self)
 
-    @property
+    @cached_property
     def fits(self) -> bool | None:
-        """Whether the step fits the machine, by the best estimate; None where nobody knows the machine's memory."""
-        return self.verdict.fits
+        """Whether the step fits the machine, by the best estimate; None where nobody knows the machine's memory.
+
+        A step that takes less than half of the memory, or more than all of it, needs no simulation of what the
+        allocator holds besides, in fragments.
+        """
+        if self.usable_bytes is None:
+            return None
+        if 2 * self.allocated_bytes + self.context_bytes.high <= self.usable_bytes.low:
+            return True
+        return self._spare(self.allocated_bytes) >= 0 and self.verdict.fits
 
     # -- what lies there -------------------------------------------------------------------------
 
@@ -284,32 +314,31 @@ def footprint(
 
     ``allocator`` (default: :class:`ExactBytes`) hands out what the step makes.
     """
-    known: tuple[float, int | None] | None = plan.memo.get("peak") if allocator is None else None
-    if known is None:
-        taken = occupancy(plan, graph, ExactBytes() if allocator is None else allocator)
-        launch = max(range(len(taken)), key=taken.__getitem__, default=None)
-        known = 0.0 if launch is None else taken[launch], launch
-        plan.memo.update({"peak": known} if allocator is None else {})
-    most, peak = known
-    precision, there = execution.precision, caches(graph)
+    figures: dict[str, Any] | None = plan.memo.get("footprint") if allocator is None else None
+    if figures is None:
+        figures = _figures(plan, graph, execution.precision, ExactBytes() if allocator is None else allocator)
+        plan.memo.update({"footprint": figures} if allocator is None else {})  # for machines that share the plan
+    return Footprint(**figures, plan=plan, graph=graph, hardware=hardware, execution=execution)
+
+
+def _figures(plan: KernelPlan, graph: OpGraph, precision: Precision, allocator: Allocator) -> dict[str, Any]:
+    """The figures of a footprint that no machine changes."""
+    taken, there = occupancy(plan, graph, allocator), caches(graph)
+    peak = max(range(len(taken)), key=taken.__getitem__, default=None)
 
     def brought(role: Role) -> float:
         storages = {t.storage for t in graph.tensors if t.producer is None and graph.storages[t.storage].role is role}
         return sum(plan.storage_bytes[storage] for storage in storages)
 
-    return Footprint(
-        parameter_bytes=run_bytes(graph.parameter_bytes_of, precision, graph.own_dtype),
-        buffer_bytes=run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
-        input_bytes=sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs} - there),
-        constant_bytes=brought(Role.CONSTANT),
-        state_bytes=brought(Role.STATE),
-        activation_bytes=most,
-        peak_launch=peak,
-        plan=plan,
-        graph=graph,
-        hardware=hardware,
-        execution=execution,
-    )
+    return {
+        "parameter_bytes": run_bytes(graph.parameter_bytes_of, precision, graph.own_dtype),
+        "buffer_bytes": run_bytes(graph.buffer_bytes_of, precision, graph.own_dtype),
+        "input_bytes": sum(plan.storage_bytes[s] for s in {graph.tensors[t].storage for t in graph.inputs} - there),
+        "constant_bytes": brought(Role.CONSTANT),
+        "state_bytes": brought(Role.STATE),
+        "activation_bytes": 0.0 if peak is None else taken[peak],
+        "peak_launch": peak,
+    }
 
 
 def run_bytes(by_dtype: Mapping[str, int], precision: Precision, own: str = "float32") -> int:

@@ -65,13 +65,17 @@ def bound_shares(graph: OpGraph, plan: KernelPlan, timeline: Timeline) -> dict[s
         return kind.bound(waited_s), waited_s + kind.busy_s
 
     for positions in served:
-        bound, seconds = spent(positions[0])
-        if len(positions) > 1:
+        if len(positions) == 1:
+            (main,) = positions
+            bound, seconds = spent(main) if main in waits else unwaited[of_launch[main]]
+        else:
             all_spent = [spent(position) for position in positions]
             flops = [kernels[called[position]].matrix_flops for position in positions]
-            main = max(range(len(positions)), key=lambda i: (flops[i], all_spent[i][1]))
-            bound, seconds = all_spent[main][0], sum(each for _, each in all_spent)
-        shares[bound] = shares.get(bound, 0.0) + (seconds / latency_s if latency_s else 0.0)
+            first = max(range(len(positions)), key=lambda i: (flops[i], all_spent[i][1]))
+            bound, seconds = all_spent[first][0], sum(each for _, each in all_spent)
+        shares[bound] = shares.get(bound, 0.0) + seconds
+    if latency_s:
+        shares = {bound: seconds / latency_s for bound, seconds in shares.items()}
     if len(served) < len(graph.nodes):
         shares.setdefault("free", 0.0)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
@@ -100,11 +104,11 @@ def totals_of(
 
     ``interval`` (low, high) [s] is the one around the time of the step, ``drawn`` its power and energy.
     """
-    whole = asked._replace(kernels=[plan.kernels[launch.kernel] for launch in plan.launches])
-    sums = {quantity.key: quantity.of(whole) for quantity in QUANTITIES}
-    sums |= {"latency_s": timeline.latency_s, "energy_j": timeline.energy_j}
+    if "sums" not in plan.memo:  # the same for all machines that share the plan
+        whole = asked._replace(kernels=[plan.kernels[kernel] for kernel in plan.called])
+        plan.memo["sums"] = {quantity.key: quantity.of(whole) for quantity in QUANTITIES}
     return Totals(
-        **sums,
+        **{**plan.memo["sums"], "latency_s": timeline.latency_s, "energy_j": timeline.energy_j},
         param_bytes=memory.parameter_bytes,
         peak_memory_bytes=memory.allocated_bytes,
         memory=memory,

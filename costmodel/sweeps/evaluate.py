@@ -11,7 +11,6 @@ from costmodel.errors import CostmodelError, ModelError, UnknownModelError
 from costmodel.execution import Optimizer, Phase, Trained
 from costmodel.presented import Analysis
 from costmodel.sweeps.columns import COLUMNS, COORDINATES, SHARED
-from costmodel.sweeps.fitting import fits
 from costmodel.sweeps.grid import Point, Task
 from costmodel.tensor import CACHED
 
@@ -101,7 +100,7 @@ def _record(point: Point, analysis: Analysis) -> Record:
         **{key: _plain(getattr(totals, key)) for key in _FROM_TOTALS},
         "throughput_per_s": batch / seconds if seconds else None,
         "bound": str(next(iter(bounds), "")) or None,
-        "fits": fits(analysis),
+        "fits": analysis.memory.fits,
         "usable_bytes": None if usable is None else int(usable.usual),
         "uncosted_ops": sum(analysis.node_costs.uncosted.values()),
         "reason": None,
