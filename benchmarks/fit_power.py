@@ -39,6 +39,7 @@ from costmodel.kernels import Kernel
 from costmodel.timing.constants import CONSTANTS
 from costmodel.timing.power import POWER, Load, Power, PowerConstants
 from costmodel.timing.step import Step
+from costmodel.timing.timeline import Kind
 from costmodel.traced import load_trace
 from costmodel.validate import read_measured
 from costmodel.validate.judged import operator_analysis
@@ -275,7 +276,7 @@ def shipped() -> dict[tuple[str, str], float]:
 def predicted(case: Case, constants: PowerConstants) -> tuple[float, float]:
     """(seconds, J) of a case."""
     power = Power(case.hardware, constants)
-    loads: list[tuple[Load, int]] = []
+    launched: list[tuple[Load, Kind, int]] = []
     for kernel, one, dram_share, count in case.loads:
         part = one.part
         if case.stretch != 1:
@@ -285,10 +286,11 @@ def predicted(case: Case, constants: PowerConstants) -> tuple[float, float]:
                 serial_s=k * part.serial_s,
             )  # fmt: skip
         switched_j, moved_j = power.switched_j(kernel), power.moved_j(kernel, dram_share)
-        loads.append((one._replace(part=part, switched_j=switched_j, moved_j=moved_j), count))
+        load = one._replace(part=part, switched_j=switched_j, moved_j=moved_j)
+        launched.append((load, power.kind(load), count))
     pause_s = constants.pause_s if case.alone else 0.0
-    held = min(power.held_hz(loads, case.waited_s, pause_s), max(load.clock_hz for load, _ in loads))
-    seconds, joules = power.window(loads, case.waited_s, held, pause_s)
+    held = min(power.held_hz(launched, case.waited_s, pause_s), max(load.clock_hz for load, _, _ in launched))
+    seconds, joules = power.window(launched, case.waited_s, held, pause_s)
     return case.times * (seconds - pause_s), case.times * joules
 
 

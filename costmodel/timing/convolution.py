@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -88,6 +89,7 @@ class Engine:
     feed: float = 0.0
 
 
+@lru_cache(maxsize=256)  # more than there are profiles
 def simt_engine(machine: GpuMachine) -> Engine:
     """The fp32 lanes of ``machine`` at its sustained clock."""
     return Engine(

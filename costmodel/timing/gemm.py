@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from costmodel.devices.libraries import Tiles
 from costmodel.timing.gemm_machine import GemmEngine, GemmMachine
@@ -87,8 +87,7 @@ class GemmConstants:
 GEMM = GemmConstants()
 
 
-@dataclass(frozen=True, slots=True)
-class GemmTime:
+class GemmTime(NamedTuple):
     """Seconds of one product on the device, without the host, its parts, and how it runs.
 
     ``compute_s`` and ``memory_s`` overlap; ``fixed_s`` (with the second kernel of a split) adds to them. ``tile`` is
@@ -210,7 +209,7 @@ def _l2_rate(engine: GemmEngine, hw: GemmMachine, constants: GemmConstants) -> f
     return hw.l2_bytes_per_s * constants.l2_share * engine.kernels.operand_rate
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)  # some for each of all machines
 def _tiles(
     hw: GemmMachine, engine: GemmEngine, shapes: Tiles, batched: bool, row_reuse: float, constants: GemmConstants
 ) -> tuple[_Tile, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from costmodel.devices.libraries import CUDNN, ConvolutionKernels
@@ -17,7 +18,7 @@ __all__ = ["GpuMachine"]
 _L2_BYTES = 2.0 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # hashed by identity: caches ask often
+@dataclass(frozen=True, kw_only=True, eq=False)  # hashed by identity: caches ask often; without slots, to keep rates
 class GpuMachine:
     """One GPU, for the time of kernels; all but ``dram_fraction`` and fixed cycles stand on datasheets.
 
@@ -59,17 +60,17 @@ class GpuMachine:
             convolutions=profile.gpu.convolutions,
         )
 
-    @property
+    @cached_property
     def vector_flop_per_s(self) -> float:
         """fp32 FLOP/s of all units at the sustained clock."""
         return self.unit_count * self.vector_flop_per_clock * self.sustained_clock_hz
 
-    @property
+    @cached_property
     def lane_cycles_per_s(self) -> float:
         """fp32 lanes of all units times the sustained clock: simple instructions a second."""
         return self.vector_flop_per_s / 2
 
-    @property
+    @cached_property
     def kernel_fixed_s(self) -> float:
         """Start, fill and drain of one kernel."""
         return self.kernel_fixed_cycles / self.clock_hz

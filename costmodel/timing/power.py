@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.devices.power import DRAM_PJ_PER_BYTE, PROCESSES, Process, dram_pj_per_byte
 from costmodel.execution.precision import BITS
-from costmodel.timing.timeline import KernelSeconds
+from costmodel.timing.timeline import KernelSeconds, Kind
 
 if TYPE_CHECKING:
     from costmodel.hardware import HardwareProfile
@@ -97,8 +97,7 @@ class Power:
         self.static_w = process.static_w_per_unit * hardware.unit_count + _PJ * standby * hardware.dram_bytes_per_s
         self.clock_w = process.clock_w_per_unit * hardware.unit_count
         self.limit_w = hardware.power_limit_w
-        #: (clock power [W], square of the voltage [1]) at a clock, which searches ask for again and again.
-        self._switching = lru_cache(maxsize=4096)(lambda hz: (self.clock_power_w(hz), self.process.voltage(hz) ** 2))
+        self.at = lru_cache(maxsize=4096)(self._at)  # searches ask for the same clocks again and again
         self.least_hz = constants.least_clock_share * hardware.clock_hz
         self._dram_j = _PJ * constants.dram_pj_per_byte.get(hardware.dram.kind, dram_pj_per_byte(hardware.dram.kind))
 
@@ -123,49 +122,58 @@ class Power:
         """What clock tree and schedulers draw while all units work [W]."""
         return self.clock_w * clock_hz / self.process.reference_hz * self.process.voltage(clock_hz) ** 2
 
-    def busy_j(self, load: Load, clock_hz: float, seconds: float) -> float:
-        """Energy of one launch beside static power, in ``seconds`` on the device at ``clock_hz`` at most [J]."""
-        clock_w, squared_voltage = self._switching(min(load.clock_hz, clock_hz))
-        return clock_w * seconds + squared_voltage * load.switched_j + load.moved_j
-
     def waiting_w(self, clock_hz: float) -> float:
         """What the board draws while it waits for the host [W]."""
-        return self.static_w + self.constants.waiting_share * self._switching(clock_hz)[0]
+        return self.static_w + self.constants.waiting_share * self.clock_power_w(clock_hz)
+
+    def _at(self, clock_hz: float) -> tuple[float, float, float]:
+        """(power of clock trees while units work [W], square of the voltage [1], :meth:`waiting_w`) at a clock."""
+        return self.clock_power_w(clock_hz), self.process.voltage(clock_hz) ** 2, self.waiting_w(clock_hz)
+
+    def kind(self, load: Load, held_hz: float | None = None) -> Kind:
+        """Launches of a load at full clock, or where the board holds another one."""
+        part, share, clock_hz, switched_j, moved_j, spread = load
+        if held_hz is not None and held_hz < clock_hz:
+            part, clock_hz = slowed(part, clock_hz, held_hz), held_hz
+        else:
+            held_hz = None
+        busy_s = part.seconds(share)
+        clock_w, squared_voltage, waiting_w = self.at(clock_hz)
+        busy_j = (self.static_w + clock_w) * busy_s + squared_voltage * switched_j + moved_j
+        return Kind(part, busy_s, part.fixed_s, share, spread, busy_j, waiting_w, held_hz)
 
     def window(
-        self, loads: Sequence[tuple[Load, int]], waited_s: float, clock_hz: float, pause_s: float = 0.25e-3
+        self, launched: Sequence[tuple[Load, Kind, int]], waited_s: float, clock_hz: float, pause_s: float = 0.25e-3
     ) -> tuple[float, float]:
-        """(seconds, J) of a window of launches, so many of each load, at a clock.
+        """(seconds, J) of a window of launches at a clock: of each load the kind at full clock, and how many there are.
 
         ``waited_s`` is what they wait for the host at full clock: where kernels take longer they wait less, since the
         host issues at its own pace. ``pause_s`` is idle time around them that stays.
         """
-        return self._window(_at_full_clock(loads), waited_s, clock_hz, pause_s)
-
-    def _window(
-        self, loads: Sequence[tuple[Load, int, float]], waited_s: float, clock_hz: float, pause_s: float
-    ) -> tuple[float, float]:
+        clock_w, squared_voltage, waiting_w = self.at(clock_hz)
+        clock_w += self.static_w
         full = busy = joules = 0.0
-        for load, count, full_s in loads:
-            seconds = full_s if clock_hz >= load.clock_hz else load.seconds(clock_hz)
-            full += count * full_s
-            busy += count * seconds
-            joules += count * self.busy_j(load, clock_hz, seconds)
+        for load, (_, busy_s, _, _, _, busy_j, _, _), count in launched:
+            full += count * busy_s
+            if clock_hz >= load.clock_hz:
+                busy += count * busy_s
+                joules += count * busy_j
+            else:
+                seconds = load.seconds(clock_hz)
+                busy += count * seconds
+                joules += count * (clock_w * seconds + squared_voltage * load.switched_j + load.moved_j)
         waits = max(0.0, waited_s - (busy - full)) + pause_s
-        joules += self.static_w * busy + self.waiting_w(clock_hz) * waits
-        return busy + waits, joules
+        return busy + waits, joules + waiting_w * waits
 
-    def held_hz(self, loads: Sequence[tuple[Load, int]], waited_s: float, pause_s: float = 0.25e-3) -> float:
-        """The clock that the limit leaves a window of launches [Hz]; infinite where it does not bind."""
+    def held_hz(self, launched: Sequence[tuple[Load, Kind, int]], waited_s: float, pause_s: float = 0.25e-3) -> float:
+        """The clock that the limit leaves a :meth:`window` of launches [Hz]; infinite where it does not bind."""
         limit = self.limit_w
-        highest = max((load.clock_hz for load, _ in loads), default=0.0)
+        highest = max((load.clock_hz for load, _, _ in launched), default=0.0)
         if limit is None or not highest:
             return math.inf
 
-        full = _at_full_clock(loads)
-
         def over(clock_hz: float) -> bool:
-            seconds, joules = self._window(full, waited_s, clock_hz, pause_s)
+            seconds, joules = self.window(launched, waited_s, clock_hz, pause_s)
             return joules > limit * seconds
 
         if not over(highest):
@@ -177,11 +185,6 @@ class Power:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if over(middle) else (middle, high)
         return low
-
-
-def _at_full_clock(loads: Sequence[tuple[Load, int]]) -> list[tuple[Load, int, float]]:
-    """Loads and counts with the device time of one launch where nothing slows it [s]."""
-    return [(load, count, load.part.seconds(load.share)) for load, count in loads]
 
 
 def windows(seconds: Sequence[float], window_s: float) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.flow import Flow, flow_of
 from costmodel.timing.gpu import GpuModel, gpu_model
-from costmodel.timing.power import Load, slowed, windows
+from costmodel.timing.power import Load, windows
 from costmodel.timing.timeline import KernelSeconds, Kind, Timeline
 
 __all__ = ["Step", "gpu_timeline"]
@@ -74,14 +74,14 @@ class Step:
 
     def timeline(self) -> Timeline:
         """One slot a launch, in program order, at the clocks that the power limit leaves."""
-        loads, alike = self.loads(), self.flow.alike
-        full = self._queued([self._kind(load, None) for load in loads], alike)
+        loads, alike, power = self.loads(), self.flow.alike, self._model.power
+        full = self._queued([power.kind(load) for load in loads], alike)
         held = self._held(loads, full)
         if held is None:
             return full
         slower: dict[tuple[int, float], int] = {}
         of_launch = [slower.setdefault(each, len(slower)) for each in zip(alike, held, strict=True)]
-        return self._queued([self._kind(loads[kind], clock_hz) for kind, clock_hz in slower], of_launch)
+        return self._queued([power.kind(loads[kind], clock_hz) for kind, clock_hz in slower], of_launch)
 
     def _queued(self, kinds: Sequence[Kind], of_launch: Sequence[int]) -> Timeline:
         """The launches in the two queues."""
@@ -92,17 +92,6 @@ class Step:
     @cached_property
     def _model(self) -> GpuModel:
         return gpu_model(self.hardware, self.constants)
-
-    def _kind(self, load: Load, held_hz: float | None) -> Kind:
-        """Launches of a load, at full clock or where the board holds another."""
-        power, parts, clock_hz, spread = self._model.power, load.part, load.clock_hz, load.spread
-        if held_hz is None or held_hz >= clock_hz:
-            held_hz = None
-        else:
-            parts, clock_hz = slowed(parts, clock_hz, held_hz), held_hz
-        busy_s = parts.seconds(load.share)
-        busy_j = power.static_w * busy_s + power.busy_j(load, clock_hz, busy_s)
-        return Kind(parts, busy_s, parts.fixed_s, load.share, spread, busy_j, power.waiting_w(clock_hz), held_hz)
 
     def loads(self) -> list[Load]:
         """What launches ask of the board, in the order of ``flow.examples``."""
@@ -126,15 +115,16 @@ class Step:
         power, constants = self._model.power, self.constants.power
         pause = constants.pause_s if any(kernel.alone for kernel in self.plan.kernels) else 0.0
         if full.latency_s < 2 * constants.window_s:
-            counts = [(loads[kind], count) for kind, count in full.counts.items()]
-            clock_hz = power.held_hz(counts, full.waited_s, pause)
+            launched = [(loads[kind], full.kinds[kind], count) for kind, count in full.counts.items()]
+            clock_hz = power.held_hz(launched, full.waited_s, pause)
             return [clock_hz] * len(full) if clock_hz < math.inf else None
         held: list[float] = []
         waits = [full.waits.get(position, 0.0) for position in range(len(full))]
         latencies = [waited + full.kinds[kind].busy_s for waited, kind in zip(waits, full.of_launch, strict=True)]
         for first, beyond in windows(latencies, constants.window_s):
-            counts = [(loads[kind], count) for kind, count in Counter(full.of_launch[first:beyond]).items()]
-            held += [power.held_hz(counts, math.fsum(waits[first:beyond]), pause)] * (beyond - first)
+            counts = Counter(full.of_launch[first:beyond])
+            launched = [(loads[kind], full.kinds[kind], count) for kind, count in counts.items()]
+            held += [power.held_hz(launched, math.fsum(waits[first:beyond]), pause)] * (beyond - first)
         return held if any(clock_hz < math.inf for clock_hz in held) else None
 
     def _issued_after_reads(self, busy: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from costmodel.timing.machine import GpuMachine
 
@@ -30,8 +30,7 @@ __all__ = [
 Bound = Literal["memory", "compute"]
 
 
-@dataclass(frozen=True, slots=True)
-class KernelTime:
+class KernelTime(NamedTuple):
     """Seconds of one kernel on the device, without the host: the whole, its parts, and which part binds.
 
     ``overlap`` is the exponent of the sum of memory and arithmetic time: 1 where they follow each other, infinite

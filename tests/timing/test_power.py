@@ -112,7 +112,8 @@ def test_a_kernel_of_traffic_alone_is_not_slowed_and_one_of_arithmetic_is() -> N
 
 def test_idle_time_around_a_kernel_lets_it_run_faster() -> None:
     power = Power(load("t4"))
-    load_ = [(Load(KernelSeconds(1e-3, 0.0, 0.0), 1.0, 1.59e9, 0.15, 0.0), 1)]
+    one = Load(KernelSeconds(1e-3, 0.0, 0.0), 1.0, 1.59e9, 0.15, 0.0)
+    load_ = [(one, power.kind(one), 1)]
     steady, between_pauses = power.held_hz(load_, 0.0), power.held_hz(load_, 0.0, 2e-3)
     assert power.least_hz < steady < between_pauses
 
