@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from costmodel.devices.attention import AttentionKernels
 from costmodel.engines.capture import refuse_without_graphs
 from costmodel.engines.engine import Advice
 from costmodel.engines.inductor import Inductor
@@ -24,6 +25,7 @@ from costmodel.execution import Execution, Phase
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.host import HostProfile, captured, costs_of
+from costmodel.kernels.attention import in_library
 from costmodel.kernels.plan import Kernel, KernelPlan
 from costmodel.nodes import Call, OpNode, SpecRef, Storage
 from costmodel.tensor import CACHED, Role
@@ -68,20 +70,26 @@ class Serving(Inductor):
         """Kernels between the library's own. Raises InputError where the machine has no graphs to capture."""
         refuse_without_graphs(self.name, hardware)
         plan = super().lower(graph, execution, hardware)
-        known = {kernels.name for kernels in hardware.gpu.attention}
-        name = next((name for name in _ATTENTION if name in known), "flash_attention")
-        return replace(plan, kernels=tuple(_of_the_library(kernel, name) for kernel in plan.kernels))
+        found = (hardware.gpu.attention_kernels(name) for name in _ATTENTION)
+        attention = next((kernels for kernels in found if kernels is not None), None)
+        return _of_the_library(plan, attention)
 
     def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """The host's work for a step, then one call."""
         return captured(plan, graph, host, costs_of(execution.software).serving)
 
 
-def _of_the_library(kernel: Kernel, attention: str) -> Kernel:
-    """The library's own kernel where it has one: attention over pages, Marlin's products with widened weights."""
-    if kernel.algorithm == "flash_attention":
-        return replace(kernel, algorithm=attention)
-    return replace(kernel, algorithm=_WIDENING.get(kernel.algorithm, kernel.algorithm))
+def _of_the_library(plan: KernelPlan, attention: AttentionKernels | None) -> KernelPlan:
+    """The library's own kernels where it has them: attention over pages, Marlin's products with widened weights."""
+    made: list[Kernel] = []
+    places: list[range] = []  # of the kernels that stand for each
+    for kernel in plan.kernels:
+        own = replace(kernel, algorithm=_WIDENING.get(kernel.algorithm, kernel.algorithm))
+        run = in_library(own, attention) if attention and own.algorithm == "flash_attention" else (own,)
+        places.append(range(len(made), len(made) + len(run)))
+        made.extend(run)
+    launches = tuple(replace(launch, kernel=index) for launch in plan.launches for index in places[launch.kernel])
+    return replace(plan, kernels=tuple(made), launches=launches)
 
 
 def _paged(graph: OpGraph) -> OpGraph:

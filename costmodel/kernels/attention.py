@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from costmodel.devices.attention import AttentionKernels
 from costmodel.kernels.algorithm import engine_for
 from costmodel.kernels.contractions import contraction, gemm_ready
 from costmodel.kernels.operator import Operator, copy_kernel, rule, visited_keys
@@ -14,7 +15,7 @@ from costmodel.kernels.precision import contraction_dtype
 from costmodel.kernels.shapes import Attention, Product, Rows
 from costmodel.symbols import product
 
-__all__ = ["fused_attention"]
+__all__ = ["fused_attention", "in_library"]
 
 #: Widest head that FlashAttention 2 is compiled for [elements].
 _WIDEST_FLASH = 256
@@ -45,8 +46,33 @@ def fused_attention(operator: Operator, *, masked: bool) -> tuple[str, Attention
         shared_by=query.shape[-3] // key.shape[-3],
         values=0 if value.shape[-1] == width else value.shape[-1],
         causal=bool(operator.arguments.get("is_causal")),
+        sequences=query.shape[0],
     )  # fmt: skip
     return "flash_attention" if flash else "efficient_attention", shape
+
+
+def in_library(kernel: Kernel, kernels: AttentionKernels) -> tuple[Kernel, ...]:
+    """What a library launches for the attention of ``kernel``: its own kernel, between copies where it makes them.
+
+    FlashAttention 2 packs the query heads that share keys and values by a transposed view of the queries. With several
+    sequences and several heads of keys it is no view: queries are copied together, results apart (``mha_varlen_fwd`` of
+    vLLM's fork: ``seqlenq_ngroups_swapped``).
+    """
+    shape, own = kernel.shape, replace(kernel, algorithm=kernels.name)
+    if not isinstance(shape, Attention) or not kernels.copies_packed or shape.queries > 1:
+        return (own,)
+    if shape.shared_by == 1 or shape.sequences == 1 or shape.kv_heads == shape.sequences:
+        return (own,)
+    item_bytes = kernel.bytes_written // (shape.heads * shape.value_width)
+
+    def copy(width: int) -> Kernel:
+        moved = shape.heads * width * item_bytes
+        return Kernel(
+            op=kernel.op, algorithm="contiguous_copy", bytes_read=moved, bytes_written=moved,
+            elements=shape.heads * width,
+        )  # fmt: skip
+
+    return copy(shape.width), own, copy(shape.value_width)
 
 
 def _has_flash(operator: Operator) -> bool:

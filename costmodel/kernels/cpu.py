@@ -202,7 +202,13 @@ def _attention(operator: Operator) -> Kernel:
     """Flash attention for CPUs: blocks of the scores stay in L2."""
     query, key = operator.arguments["query"], operator.arguments["key"]
     keys = visited_keys(operator) if operator.name == "flex_attention" else key.shape[-2]
-    shape = Attention(query.shape[-2], keys, query.shape[-1], product(query.shape[:-2]))  # type: ignore[arg-type]
+    shape = Attention(
+        query.shape[-2],
+        keys,
+        query.shape[-1],
+        product(query.shape[:-2]),
+        sequences=query.shape[0],  # type: ignore[arg-type]
+    )
     return _contraction(operator, "flash_attention", shape)
 
 

@@ -165,7 +165,8 @@ class Attention:
     """Scaled dot-product attention whose scores stay on chip: ``heads`` of the whole batch, each ``width`` wide.
 
     ``shared_by`` query heads read the same keys and values (grouped-query attention), ``value_width`` is the width of
-    a value where it is another; ``causal`` says that query i sees no key after i.
+    a value where it is another; ``causal`` says that query i sees no key after i; ``sequences`` is how many the heads
+    are of.
     """
 
     queries: int
@@ -175,6 +176,7 @@ class Attention:
     shared_by: int = 1
     values: int = 0
     causal: bool = False
+    sequences: int = 1
 
     @property
     def kv_heads(self) -> int:

@@ -38,7 +38,7 @@ class AttentionMachine:
 
     ``flop_per_clock`` is the dense peak of one unit in the dtype of the operands [FLOP/clock] at ``clock_hz``;
     ``fixed_s`` the start of a plain kernel; ``dram_bytes_per_s`` what long element-wise kernels reach, and
-    ``l2_bytes_per_s`` reads from L2 by micro-benchmark.
+    ``l2_bytes_per_s`` reads from L2 by micro-benchmark; ``item_bytes`` those of an operand's element.
     """
 
     unit_count: int
@@ -47,6 +47,7 @@ class AttentionMachine:
     dram_bytes_per_s: float
     l2_bytes_per_s: float
     fixed_s: float
+    item_bytes: float = 2
 
 
 class _Walk(NamedTuple):
@@ -93,33 +94,77 @@ def parts_of(splits: Splits, blocks: int, steps: int, unit_count: int) -> int:
     return next(parts for parts, share in filled.items() if share >= 0.85 * best)
 
 
+class _Split(NamedTuple):
+    """How keys are split: whether by the kernel with splits, in how many parts, and the tile that it has."""
+
+    by_split_kernel: bool
+    parts: int
+    tile: tuple[int, int, int]
+
+
+def _split(
+    shape: Attention, kernels: AttentionKernels, group: int, tile: tuple[int, int, int], unit_count: int
+) -> _Split:
+    """What the library decides before it launches, from sizes alone."""
+    splits = kernels.splits
+    if splits is None or (shape.queries > 1 and not splits.prompts) or (group == 1 and splits.shared_only):
+        return _Split(False, 1, tile)
+    one_query = shape.queries == 1
+    own = kernels.split_tile(max(shape.width, shape.value_width), causal=shape.causal, one_query=one_query)
+    heads, rows = shape.heads // group, shape.queries * group
+    steps, blocks = -(-shape.keys // own[2]), heads * -(-rows // own[1])
+    if not splits.by_sequence:
+        parts = parts_of(splits, blocks, steps, unit_count)
+        return _Split(parts > 1, parts, own if parts > 1 else tile)
+    most = parts_of(splits, heads // shape.sequences * -(-rows // tile[1]), -(-shape.keys // tile[2]), unit_count)
+    if most == 1:
+        return _Split(False, 1, tile)
+    return _Split(True, min(most, -(-steps // -(-11 * blocks * steps // (10 * unit_count)))), own)
+
+
 def attention_time(
     shape: Attention, kernels: AttentionKernels, machine: AttentionMachine, traffic_bytes: float
 ) -> KernelSeconds:
     """Device seconds of an attention on a machine with these kernels; ``traffic_bytes`` are those of DRAM."""
     one_query = shape.queries == 1
-    width, rows, columns = kernels.tile(max(shape.width, shape.value_width), causal=shape.causal, one_query=one_query)
+    tile = kernels.tile(max(shape.width, shape.value_width), causal=shape.causal, one_query=one_query)
     packed = kernels.packs == "always" or (kernels.packs == "one query" and one_query)
     group = shape.heads // shape.kv_heads if packed else 1
+    split = _split(shape, kernels, group, tile, machine.unit_count)
+    width, rows, columns = split.tile
     walk = _walk(shape.queries, shape.keys, group, rows, columns, shape.causal and not one_query)
-    blocks = shape.heads // group * walk.tiles
-    parts, longest, steps = 1, walk.longest, walk.steps * (shape.heads // group)
-    if one_query and kernels.splits is not None and (group > 1 or not kernels.splits.shared_only):
-        parts = parts_of(kernels.splits, blocks, longest, machine.unit_count)
-        longest = -(-longest // parts)
-        parts = -(-walk.longest // longest)
-        blocks, steps = blocks * parts, blocks * parts * longest
+    longest = -(-walk.longest // split.parts)
+    parts = -(-walk.longest // longest)
+    blocks = shape.heads // group * walk.tiles * parts
+    steps = max(walk.steps * (shape.heads // group), blocks * longest if one_query else 0)
     step_cycles = (
         rows
         * columns
         * (4 * width / (machine.flop_per_clock * kernels.efficiency) + kernels.exponentials / EXPONENTIALS_PER_CLOCK)
     )
-    even = (steps * step_cycles + blocks * kernels.block_cycles) / machine.unit_count
-    last = longest * step_cycles + kernels.block_cycles
-    cycles = max(even + (kernels.tail * last if blocks > machine.unit_count else 0.0), kernels.alone * last)
+    # Keys and values come from L2 in every step. Where a unit holds one block of threads, nothing hides its start and
+    # its end, in which queries and results are moved.
+    l2_bytes_per_s = machine.l2_bytes_per_s * kernels.l2_share
+    row_bytes = (shape.width + shape.value_width) * machine.item_bytes
+    moved_s = steps * min(columns, shape.keys) * row_bytes / l2_bytes_per_s
+    block_cycles = kernels.block_cycles
+    if kernels.one_block:
+        moved_rows = min(rows, shape.queries * group)
+        block_cycles += moved_rows * row_bytes * machine.unit_count * machine.clock_hz / l2_bytes_per_s
+    shared = blocks > machine.unit_count
+    rounds = blocks / machine.unit_count + kernels.tail if shared else kernels.alone
+    walked = steps / machine.unit_count + kernels.tail * longest if shared else kernels.alone * longest
+    if shared and kernels.alone * (longest * step_cycles + block_cycles) > walked * step_cycles + rounds * block_cycles:
+        rounds, walked = kernels.alone, kernels.alone * longest
     fixed_s = kernels.start * machine.fixed_s
+    if split.by_split_kernel and kernels.splits is not None:
+        fixed_s += machine.fixed_s
     if parts > 1 and kernels.splits is not None:
-        summed = 2 * _PART_BYTES * parts * shape.heads * shape.value_width / machine.l2_bytes_per_s
-        fixed_s += machine.fixed_s + parts * kernels.splits.part_cycles / machine.clock_hz + summed
+        summed = 2 * _PART_BYTES * parts * shape.queries * shape.heads * shape.value_width / machine.l2_bytes_per_s
+        fixed_s += parts * kernels.splits.part_cycles / machine.clock_hz + summed
     memory_s = traffic_bytes / (machine.dram_bytes_per_s * kernels.dram_share)
-    return KernelSeconds(cycles / machine.clock_hz, memory_s, fixed_s, OVERLAP)
+    bare_s = rounds * block_cycles / machine.clock_hz
+    compute_s = walked * step_cycles / machine.clock_hz
+    if kernels.one_block:
+        return KernelSeconds(max(compute_s, moved_s), memory_s, fixed_s + bare_s, OVERLAP)
+    return KernelSeconds(max(compute_s + bare_s, moved_s), memory_s, fixed_s, OVERLAP)

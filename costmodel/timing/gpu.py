@@ -28,7 +28,7 @@ from costmodel.timing.clock import Clock
 from costmodel.timing.constants import CONSTANTS, Constants
 from costmodel.timing.convolution import ConvTime, convolution_time, executed_share, window_on_lanes
 from costmodel.timing.gemm import GemmTime, gemm_time
-from costmodel.timing.gemm_machine import GemmMachine
+from costmodel.timing.gemm_machine import ELEMENT_BYTES, GemmMachine
 from costmodel.timing.gradients import (
     attention_gradient,
     channels_s,
@@ -104,6 +104,7 @@ class GpuModel:
             dram_bytes_per_s=machine.dram_fraction * machine.dram_bytes_per_s,
             l2_bytes_per_s=self.products.l2_bytes_per_s,
             fixed_s=machine.kernel_fixed_s,
+            item_bytes=ELEMENT_BYTES.get(kernel.dtype, 4),
         )
 
     def window_on_lanes(self, kernel: Kernel) -> Window | None:

@@ -15,6 +15,7 @@ from costmodel.devices.attention import AttentionKernels
 from costmodel.errors import InputError
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels import Kernel, KernelPlan, Launch
+from costmodel.kernels.attention import in_library
 from costmodel.kernels.shapes import Attention, Rows
 from costmodel.validate.cells import Flags, RowError, checked_word, latency, size, text
 from costmodel.validate.rows import OperatorRow
@@ -31,12 +32,13 @@ class AttentionLayer:
     """Which kernels a backend runs.
 
     ``has_cache``: a kernel before it writes keys and values of the new tokens to the cache; ``turns_queries``: the same
-    kernel applies rotary positions to the queries.
+    kernel applies rotary positions to the queries; ``schedules``: a kernel before it shares steps out over the units.
     """
 
     algorithm: str
     has_cache: bool = True
     turns_queries: bool = False
+    schedules: bool = False
 
 
 #: (operator, backend) -> what runs.
@@ -44,14 +46,14 @@ _LAYERS: Mapping[tuple[str, str], AttentionLayer] = {
     ("sdpa_context", "vllm_flash_attn"): AttentionLayer("flash_attention_paged"),
     ("sdpa_context", "vllm_flash_attn_fa2"): AttentionLayer("flash_attention_paged"),
     ("sdpa_context", "vllm_flash_attn_fa3"): AttentionLayer("flash_attention_3"),
-    ("sdpa_context", "flash_attention"): AttentionLayer("flash_attention_3_mma"),
+    ("sdpa_context", "flash_attention"): AttentionLayer("flash_attention_3_mma", schedules=True),
     ("sdpa_context", "torch_flow"): AttentionLayer("fmha", turns_queries=True),
-    ("sdpa_encoder", "vllm_vit_flash_attn_fa2"): AttentionLayer("flash_attention", has_cache=False),
+    ("sdpa_encoder", "vllm_vit_flash_attn_fa2"): AttentionLayer("flash_attention_varlen", has_cache=False),
     ("sdpa_encoder", "vllm_vit_flash_attn_fa3"): AttentionLayer("flash_attention_3", has_cache=False),
     ("sdpa_generation", "vllm_flash_attn"): AttentionLayer("flash_attention_paged"),
     ("sdpa_generation", "vllm_flash_attn_fa2"): AttentionLayer("flash_attention_paged"),
     ("sdpa_generation", "vllm_flash_attn_fa3"): AttentionLayer("flash_attention_3"),
-    ("sdpa_generation", "flash_attention"): AttentionLayer("flash_attention_3_mma"),
+    ("sdpa_generation", "flash_attention"): AttentionLayer("flash_attention_3_mma", schedules=True),
 }
 #: Rows that cannot be what their columns say.
 _IMPOSSIBLE = {
@@ -139,7 +141,9 @@ def attention_plan(plan: KernelPlan, row: OperatorRow, hardware: HardwareProfile
                 shape=Rows(elements // tokens),
             )
         )
-    run.append(replace(plan.kernels[-1], algorithm=layer.algorithm))
+    if layer.schedules:  # one block of threads that reads lengths (FlashAttention 3: prepare_varlen_num_blocks)
+        run.append(Kernel(op=plan.kernels[-1].op, algorithm="schedule", elements=row.input[0]))
+    run.extend(in_library(plan.kernels[-1], found))
     launch = plan.launches[-1]
     launches = tuple(Launch(index, launch.nodes, launch.reads, launch.writes) for index in range(len(run)))
     return replace(plan, kernels=tuple(run), launches=launches)

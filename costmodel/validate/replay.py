@@ -46,8 +46,12 @@ def replayed(plan: KernelPlan, hardware: HardwareProfile) -> KernelPlan:
     kernels = [_resident(kernel, hardware, level.capacity_bytes) for kernel in plan.kernels]
     # Kernels beside the product (its activations are quantized first) miss where its operands do.
     product = next((k for k in plan.kernels if product_of(k.shape) is not None), None)
-    if any(isinstance(kernel.shape, Attention) for kernel in plan.kernels):
-        missing = missing_share(sum(kernel.bytes for kernel in plan.kernels), _machine(hardware))
+    attention = next((k for k in plan.kernels if isinstance(k.shape, Attention)), None)
+    if attention is not None:
+        library = hardware.gpu.attention_kernels(attention.algorithm)
+        # What one unit alone reads lies in L2 once where the machine keeps no copy for the other half of it.
+        seen = replace(_machine(hardware), l2_bytes=level.capacity_bytes / (library.l2_copies if library else 1))
+        missing = missing_share(sum(kernel.bytes for kernel in plan.kernels), seen)
         kernels = [
             replace(
                 kernel, bytes_read=int(kernel.bytes_read * missing), bytes_written=int(kernel.bytes_written * missing)

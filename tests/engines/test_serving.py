@@ -49,6 +49,18 @@ def test_memory_holds_no_copy_of_the_cache(steps):
     assert eager.totals.peak_memory_bytes - served.totals.peak_memory_bytes > 0.9 * one
 
 
+def test_queries_of_several_sequences_are_packed_by_copies(steps):
+    eager, served = steps
+    counts = []
+    for batch in (1, 3):
+        plan = eager.at(mode="serving", batch=batch).plan
+        counts.append(sum(plan.kernels[launch.kernel].algorithm == "contiguous_copy" for launch in plan.launches))
+    attended = sum(
+        served.plan.kernels[launch.kernel].algorithm == "flash_attention_paged" for launch in served.plan.launches
+    )
+    assert counts[1] - counts[0] == 2 * attended > 0
+
+
 def test_packed_weights_are_merged_as_they_are_packed(steps):
     eager, _ = steps
     served = eager.at(mode="serving", weights="int4")

@@ -51,7 +51,7 @@ def test_sizes_of_contractions_multiply_out_to_their_flops(of_shape, hardware, m
     (convolved,), (product,), (attended,) = found[Convolution], found[Product], found[Attention]
     assert convolved.shape.product == Product(3 * 36, 16, 8 * 9)
     assert product.shape == Product(3 * 9, 24, 16)
-    assert attended.shape == Attention(9, 9, 8, 3 * 2)
+    assert attended.shape == Attention(9, 9, 8, 3 * 2, sequences=3)
     assert convolved.matrix_flops == 2 * convolved.shape.product.macs
     assert product.matrix_flops == 2 * product.shape.macs
     assert attended.matrix_flops == 4 * 9 * 9 * 8 * 6  # scores, and the values that they weigh

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3, Splits
+from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3, FLASH_3_MMA, AttentionKernels, Splits
 from costmodel.kernels.shapes import Attention
-from costmodel.timing.attention import AttentionMachine, _walk, attention_time, parts_of
+from costmodel.timing.attention import AttentionMachine, _split, _walk, attention_time, parts_of
 
 #: Round figures: 100 units at 1 GHz, 2048 FLOP a clock, 1 TB/s.
 MACHINE = AttentionMachine(
@@ -91,3 +91,50 @@ def test_heads_are_padded_to_the_width_that_the_kernel_was_compiled_for() -> Non
         attention_time(Attention(4096, 4096, w, 100), FLASH_2, MACHINE, NO_TRAFFIC).compute_s for w in (72, 80, 96)
     ]
     assert times[0] == times[1] == times[2]
+
+
+def test_flash_3_shares_steps_out_over_the_units_sequences_counted() -> None:
+    """By hand, 8 sequences of 8 shared heads, 512 keys, 108 units: 8 steps of 64 keys are more than 4, so the kernel
+    with splits runs, of 5 steps of 112 keys; 64 blocks * 5 steps * 1.1 / 108 units are 4 steps a unit: two parts."""
+    shape = Attention(1, 512, 128, 8 * 32, shared_by=4, sequences=8)
+    found = _split(shape, FLASH_3_MMA, 4, FLASH_3_MMA.tile(128, one_query=True), 108)
+    assert (found.by_split_kernel, found.parts, found.tile) == (True, 2, (128, 128, 112))
+    # 256 keys are 4 steps, which are never split.
+    short = replace(shape, keys=256)
+    assert _split(short, FLASH_3_MMA, 4, FLASH_3_MMA.tile(128, one_query=True), 108).parts == 1
+    # Many sequences fill the units: the kernel with splits runs, in one part.
+    many = replace(shape, heads=256 * 32, sequences=256)
+    found = _split(many, FLASH_3_MMA, 4, FLASH_3_MMA.tile(128, one_query=True), 108)
+    assert (found.by_split_kernel, found.parts) == (True, 1)
+
+
+@pytest.mark.parametrize(("kernels", "splits"), [(FLASH_3, True), (FLASH_2, True), (FLASH_2_PAGED, False)])
+def test_few_prompts_are_split_where_the_library_does(kernels: AttentionKernels, splits: bool) -> None:
+    shape = Attention(2048, 2048, 128, 1, causal=True)
+    found, whole = (attention_time(shape, k, MACHINE, NO_TRAFFIC) for k in (kernels, replace(kernels, splits=None)))
+    assert (found.compute_s < 0.8 * whole.compute_s) == splits
+
+
+def test_keys_and_values_come_no_faster_than_from_l2() -> None:
+    """One query a sequence, 50 MB of cache that all lies in L2."""
+    shape = Attention(1, 8192, 128, 24, sequences=24)
+    cache = 2 * 24 * 8192 * 128 * 2
+    found = attention_time(shape, FLASH_3, MACHINE, NO_TRAFFIC)
+    assert found.compute_s >= cache / MACHINE.l2_bytes_per_s
+
+
+def test_nothing_hides_the_start_of_a_block_that_a_unit_holds_alone() -> None:
+    """8 rounds of short blocks: their starts add to the traffic, and overlap with it where a unit holds several."""
+    shape = Attention(1, 256, 128, 800, sequences=800)
+    traffic = 2 * 800 * 256 * 128 * 2
+    alone, several = (replace(FLASH_3, splits=None, one_block=one) for one in (True, False))
+    starts = 8 * FLASH_3.block_cycles / MACHINE.clock_hz
+    found = attention_time(shape, alone, MACHINE, traffic)
+    assert found.seconds() > starts + traffic / (MACHINE.dram_bytes_per_s * FLASH_3.dram_share)
+    assert found.seconds() > attention_time(shape, several, MACHINE, traffic).seconds()
+
+
+def test_one_query_takes_a_short_tile_of_narrow_heads() -> None:
+    assert FLASH_3.tile(128)[1] == 128
+    assert FLASH_3.tile(128, one_query=True)[1] == 64
+    assert FLASH_3.tile(256, one_query=True) == FLASH_3.tile(256)

@@ -43,7 +43,30 @@ def test_a_prompt_counts_every_pair_and_writes_its_keys_to_the_cache(tmp_path):
 
 def test_an_encoder_has_no_cache(tmp_path):
     (row,) = rows_of(tmp_path, ENCODER).rows
-    assert [k.algorithm for k in operator_analysis(row, load(row.device)).plan.kernels] == ["flash_attention"]
+    assert [k.algorithm for k in operator_analysis(row, load(row.device)).plan.kernels] == ["flash_attention_varlen"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "copies"), [("8,1,4096,32,8", 2), ("1,1,4096,32,8", 0), ("8,1,4096,32,1", 0), ("8,1,4096,32,32", 0)]
+)
+def test_flash_2_copies_packed_queries_where_a_view_does_not_do(tmp_path, sizes, copies):
+    """(sequences, heads, width) -> (sequences, heads of keys, group, width) -> sequences and group in front."""
+    line = CONTEXT.replace("context", "generation").replace("2,1024,1024,32,8", sizes).replace("yes", "no")
+    (row,) = rows_of(tmp_path, line).rows
+    write, *run = operator_analysis(row, load(row.device)).plan.kernels
+    assert write.algorithm == "cache_write"
+    assert [k.algorithm for k in run] == (
+        ["contiguous_copy", "flash_attention_paged", "contiguous_copy"] if copies else ["flash_attention_paged"]
+    )
+    if copies:
+        assert run[0].elements == run[2].elements == 8 * 32 * 128
+
+
+def test_flash_3_for_older_cards_plans_its_steps_before(tmp_path):
+    line = CONTEXT.replace("vllm 0.14.0,vllm_flash_attn", "sglang 0.5.10,flash_attention")
+    (row,) = rows_of(tmp_path, line).rows
+    run = [k.algorithm for k in operator_analysis(row, load(row.device)).plan.kernels]
+    assert run == ["cache_write", "schedule", "flash_attention_3_mma"]
 
 
 def test_generation_takes_no_less_than_its_cache_at_the_pin_rate(tmp_path):
