@@ -72,6 +72,8 @@ class OpGraph:
     """Path of a module that hangs in several places of the model -> how many."""
     gradients: dict[str, int] = field(default_factory=dict)
     """Of a training step: name of each parameter that is trained -> the tensor that ends as its gradient."""
+    sparse_rows: dict[str, int] = field(default_factory=dict)
+    """The same, where a gradient is sparse: its tensor holds values of some rows, and this one says which."""
     let_go: dict[int, int] = field(default_factory=dict, compare=False)
     """Storage -> the last node during which Python still held a tensor in it, of a run without autograd."""
     notes: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ class OpGraph:
             buffer_bytes_of=self.buffer_bytes_of,
             places=self.places,
             gradients=self.gradients,
+            sparse_rows=self.sparse_rows,
             let_go=self.let_go,
             notes=self.notes,
             assumed=self.assumed,

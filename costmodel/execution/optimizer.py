@@ -22,11 +22,13 @@ STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "adam": ("exp_avg", "exp_avg_sq"),
         "adamw": ("exp_avg", "exp_avg_sq"),
         "adam8bit": ("exp_avg", "exp_avg_sq"),
+        "sparse_adam": ("exp_avg", "exp_avg_sq"),
     }
 )
 
 #: The words: ``sgd`` keeps nothing, ``momentum`` is SGD with a momentum of 0.9, ``nesterov`` the same with Nesterov's
-#: correction, ``none`` a step that ends with the gradients, ``adam8bit`` is bitsandbytes' Adam, whose states are bytes.
+#: correction, ``none`` a step that ends with the gradients, ``adam8bit`` is bitsandbytes' Adam, whose states are bytes,
+#: ``sparse_adam`` SparseAdam for parameters with sparse gradients and Adam for the others.
 ALGORITHMS = tuple(STATES)
 
 #: Spellings in measured files -> ours.

@@ -1,14 +1,15 @@
-"""Products of a sparse matrix: work for the elements that it stores, and no other."""
+"""Sparse tensors: work for the elements that they store, and no other."""
 
 from __future__ import annotations
 
 from costmodel.cost import Cost
 from costmodel.formulas.operands import Specs, nbytes, spec_of
 from costmodel.formulas.registry import formula
+from costmodel.formulas.sorting import ceil_log2
 from costmodel.symbols import Dim, product
 from costmodel.tensor import TensorSpec
 
-__all__ = ["sparse_mm"]
+__all__ = ["coalesce", "sparse_mm"]
 
 
 @formula("sparse.sparse_mm")
@@ -39,4 +40,20 @@ def sparse_mm(
         bytes_written=nbytes(out),
         launches=1,
         activations=result.numel,
+    )
+
+
+@formula("sparse.coalesce")
+def coalesce(indices: TensorSpec, values: TensorSpec, *, out: Specs) -> Cost:
+    """Rows of values sorted by where they lie, those of one place summed: n ceil(log2 n) comparisons for the sort,
+    n - 1 of neighbours. Places are taken to differ, so nothing is added up.
+
+    >>> from costmodel.tensor import f32
+    >>> places = TensorSpec((8,), "int64")
+    >>> coalesce(places, f32(8, 5), out=(places, f32(8, 5))).vector_flops                                  # 8*3 + 7
+    31
+    """
+    n = indices.numel
+    return Cost(
+        vector_flops=n * ceil_log2(n) + n - 1, bytes_read=nbytes(indices, values), bytes_written=nbytes(out), launches=1
     )

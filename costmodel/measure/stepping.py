@@ -18,14 +18,21 @@ from costmodel.trace.loss import loss_of
 __all__ = ["TrainingStep", "draw_low_rank", "torch_optimizer"]
 
 
+#: Optimizers that are no single one of torch's.
+_NOT_RUN = {
+    "adam8bit": "is bitsandbytes' and is not run here",
+    "sparse_adam": "is two optimizers, for sparse gradients and the others, and is not run here",
+}
+
+
 def torch_optimizer(parameters: Any, execution: Execution) -> torch.optim.Optimizer | None:
     """``torch.optim``'s for what an execution says, with its defaults; None where it says ``none``.
 
     Raises InputError for one that is not torch's.
     """
     said = execution.optimizer
-    if said.algorithm == "adam8bit":
-        raise InputError("adam8bit is bitsandbytes' and is not run here\n  costmodel analyze predicts it")
+    if said.algorithm in _NOT_RUN:
+        raise InputError(f"{said.algorithm} {_NOT_RUN[said.algorithm]}\n  costmodel analyze predicts it")
     options: dict[str, Any] = {"fused": True} if said.fused else {}
     if said.weight_decay is not None:
         options["weight_decay"] = 1e-2 if said.decays else 0.0

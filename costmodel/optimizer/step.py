@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from costmodel.devices import Family
@@ -18,6 +18,7 @@ from costmodel.optimizer.parameters import (
     step_in_bytes,
 )
 from costmodel.optimizer.scaler import Scaler
+from costmodel.optimizer.sparse import ROWS, check_sparse, step_rows
 from costmodel.optimizer.weave import Ref, Weave
 from costmodel.tensor import Role
 
@@ -25,7 +26,8 @@ __all__ = ["Implementation", "StepKind", "append_optimizer", "kind_of", "with_op
 
 _CLASSES = {"none": "", "sgd": "torch.optim.sgd.SGD", "momentum": "torch.optim.sgd.SGD",
             "nesterov": "torch.optim.sgd.SGD", "adam": "torch.optim.adam.Adam",
-            "adamw": "torch.optim.adamw.AdamW", "adam8bit": "bitsandbytes.optim.adam.Adam8bit"}  # fmt: skip
+            "adamw": "torch.optim.adamw.AdamW", "adam8bit": "bitsandbytes.optim.adam.Adam8bit",
+            "sparse_adam": "torch.optim.adam.Adam"}  # fmt: skip
 
 
 class Implementation(str, Enum):
@@ -86,8 +88,12 @@ def append_optimizer(graph: OpGraph, kind: StepKind) -> OpGraph:
     """A copy of ``graph``, whose ``gradients`` say what each parameter's gradient is, with the nodes of one step."""
     weave = Weave(graph, _CLASSES[kind.optimizer.algorithm])
     parameters = parameters_of(graph)
+    for parameter in parameters:
+        if parameter.name in graph.sparse_rows:
+            parameter.tensors[ROWS] = graph.sparse_rows[parameter.name]
+    check_sparse(parameters, kind.optimizer)
     if kind.zeroes:
-        _accumulate(weave, parameters)
+        _accumulate(weave, [p for p in parameters if ROWS not in p.tensors])
     scaler = Scaler.of(weave) if kind.scales else None
     if scaler is not None:
         scaler.scale_loss()
@@ -99,22 +105,39 @@ def append_optimizer(graph: OpGraph, kind: StepKind) -> OpGraph:
 
 
 def _step(weave: Weave, parameters: Sequence[Parameter], kind: StepKind, scaler: Scaler | None) -> None:
+    """All parameters by one optimizer; rows of sparse gradients by themselves, whose company SGD takes one by one too
+    (``_multi_tensor_sgd``)."""
+    rows = [p for p in parameters if ROWS in p.tensors]
+    optimizer = kind.optimizer
+    if optimizer.algorithm == "sparse_adam":
+        kind = replace(kind, optimizer=replace(optimizer, algorithm="adam"))
+    elif rows and kind.implementation is Implementation.FOREACH:
+        kind = replace(kind, implementation=Implementation.FOR_LOOP)
+    _step_dense(weave, parameters, [p for p in parameters if ROWS not in p.tensors], kind, scaler)
+    for parameter in rows:
+        step_rows(weave, parameter, optimizer)
+    if scaler is not None:
+        scaler.update()
+
+
+def _step_dense(
+    weave: Weave, every: Sequence[Parameter], parameters: Sequence[Parameter], kind: StepKind, scaler: Scaler | None
+) -> None:
+    """Gradients of ``every`` parameter scaled back, and the step of those whose gradients are dense."""
     if kind.optimizer.algorithm == "adam8bit":
         if scaler is not None:
-            scaler.unscale(parameters)
+            scaler.unscale(every)
         step_in_bytes(weave, parameters)
     elif kind.implementation is Implementation.FUSED:
-        scale, found_inf = (None, None) if scaler is None else scaler.check(parameters)
+        scale, found_inf = (None, None) if scaler is None else scaler.check(every)
         step_fused(weave, parameters, kind.optimizer, scale, found_inf)
     else:
         if scaler is not None:
-            scaler.unscale(parameters)
+            scaler.unscale(every)
         if kind.implementation is Implementation.FOREACH:
             step_for_lists(weave, parameters, kind.optimizer, kind.counters)
         else:
             step_for_each(weave, parameters, kind.optimizer, kind.counters)
-    if scaler is not None:
-        scaler.update()
 
 
 def _accumulate(weave: Weave, parameters: Sequence[Parameter]) -> None:

@@ -51,7 +51,7 @@ class Weave:
         return self._tensor(TensorSpec((), dtype, role), name)
 
     def _tensor(self, spec: TensorSpec, name: str) -> int:
-        self.storages.append(Storage(product(spec.shape) * ITEMSIZE_BYTES[spec.dtype], spec.dtype, spec.role))
+        self.storages.append(Storage(_nbytes(spec), spec.dtype, spec.role))
         self.tensors.append(Tensor(self._spec(spec), len(self.storages) - 1, None, name))
         return len(self.tensors) - 1
 
@@ -168,6 +168,14 @@ class Weave:
             self.graph, specs=self.specs, calls=self.calls, storages=self.storages, tensors=tensors, nodes=nodes,
             origin=None, memo={}, **changes,
         )  # fmt: skip
+
+
+def _nbytes(spec: TensorSpec) -> Any:
+    """B of a tensor whose sizes are numbers or, of what follows the batch, codes."""
+    sizes = (*spec.shape, ITEMSIZE_BYTES[spec.dtype])
+    if any(isinstance(size, str) for size in sizes):
+        return "*".join(f"({size})" for size in sizes)
+    return product(sizes)
 
 
 class Ref:

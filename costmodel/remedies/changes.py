@@ -89,7 +89,8 @@ def _narrow_weights(analysis: Analysis) -> Iterator[Change]:
 def _plain_sgd(analysis: Analysis) -> Iterator[Change]:
     """Two states of an Adam, or one of momentum, less."""
     if _trains(analysis) and analysis.execution.optimizer.states:
-        instead = "momentum" if len(analysis.execution.optimizer.states) > 1 else "sgd"
+        several = len(analysis.execution.optimizer.states) > 1 and not analysis.record.sparse_rows
+        instead = "momentum" if several else "sgd"
         kept = "one state a weight instead of two" if instead == "momentum" else "no state"
         yield Change(f"{'SGD with momentum' if instead == 'momentum' else 'plain SGD'}", {"optimizer": instead}, kept)
 

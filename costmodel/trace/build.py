@@ -86,6 +86,7 @@ class GraphBuilder:
             inputs=list(self.first.inputs),
             outputs=list(self.first.outputs),
             gradients=dict(self.first.gradients),
+            sparse_rows=dict(self.first.sparse_rows),
             let_go=dict(self.first.let_go),
             **extras,
         )

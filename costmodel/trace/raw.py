@@ -70,7 +70,8 @@ class RawNode:
 @dataclass(slots=True)
 class RawTrace:
     """One concrete run: operators in program order. ``asks_batch``: the model looked at how large its batch is;
-    ``gradients``: the tensor that ends as the gradient of each trained parameter, by the parameter's name."""
+    ``gradients``: the tensor that ends as the gradient of each trained parameter, by the parameter's name;
+    ``sparse_rows``: the tensor that says which rows it holds, where it is sparse."""
 
     nodes: list[RawNode] = field(default_factory=list)
     tensors: list[RawTensor] = field(default_factory=list)
@@ -82,6 +83,7 @@ class RawTrace:
     assumed: tuple[Assumption, ...] = ()
     asks_batch: bool = False
     gradients: dict[str, int] = field(default_factory=dict)
+    sparse_rows: dict[str, int] = field(default_factory=dict)
     let_go: dict[int, int] = field(default_factory=dict)
     """Storage -> the last operator during which Python still held a tensor in it, where that was seen to end."""
 

@@ -68,7 +68,8 @@ def special_bytes(tensor: torch.Tensor) -> int:
     if tensor.layout is torch.strided:
         return tensor.numel() * tensor.element_size()
     if tensor.layout in (torch.sparse_coo, torch.sparse_csr):
-        return int(tensor._nnz()) * tensor.element_size() + _index_bytes(tensor)
+        values = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()  # rows, where it is hybrid
+        return values.numel() * tensor.element_size() + _index_bytes(tensor)
     return tensor.numel() * tensor.element_size()
 
 

@@ -33,6 +33,8 @@ __all__ = ["StepRecorder"]
 _ACCUMULATES = "torch::autograd::AccumulateGrad"
 #: What autograd calls to keep a gradient as ``.grad`` where somebody else (here: the recorder) holds on to it.
 _KEEPING = frozenset({"aten.new_empty_strided", "aten.clone", "aten.copy"})
+#: Operators of a sparse gradient that give its values (0) or its places (1), or keep it as it is.
+_OF_SPARSE = {"aten._values": 0, "aten._indices": 1, "aten.clone": 0, "aten.detach": 0}
 #: Operators whose heads PyTorch pads to the width that they take.
 _PADDED = frozenset({"aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_flash_attention_backward"})
 
@@ -52,6 +54,7 @@ class StepRecorder(Recorder):
         self._is_backward = False
         self.watches_holders = False
         self._put_out: list[int] = []  # what the forward pass gave
+        self._rows_of: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # values of a sparse gradient, and its rows
 
     # -- whose call ----------------------------------------------------------------------------
 
@@ -78,6 +81,8 @@ class StepRecorder(Recorder):
 
     def record(self, schema: Schema, call: Call) -> None:
         """Record a call, unless it keeps a gradient that PyTorch would take over as it is."""
+        if self._is_backward and self._is_of_sparse_gradient(schema, call):
+            return
         if self._is_backward and schema.op in _KEEPING and (variable := _accumulating()) is not None:
             target, source = call.result, call.args[1] if schema.op == "aten.copy" else call.args[0]
             if _may_be_taken_over(source, variable):
@@ -86,6 +91,23 @@ class StepRecorder(Recorder):
         super().record(schema, call)
         if schema.op in _PADDED and (width := self._width_before_padding()) is not None:
             self.trace.nodes[-1].arguments["head_width"] = width
+
+    def _is_of_sparse_gradient(self, schema: Schema, call: Call) -> bool:
+        """Whether a call makes a sparse gradient of rows and their places, takes it apart, or keeps it: nothing runs.
+        The gradient is another name of its values, whose rows are remembered."""
+        if schema.op == "aten._sparse_coo_tensor_with_dims_and_tensors" and call.args[0] == 1:
+            places, values = call.args[3:5]
+            self.alias(call.result, values)
+            self._rows_of[self.lookup(values)] = (values, places)
+            return True
+        source = call.args[0] if call.args else None
+        if not isinstance(source, torch.Tensor) or not source.is_sparse:
+            return False
+        known = self._rows_of.get(self.lookup(source))
+        if known is None or schema.op not in _OF_SPARSE:
+            return False
+        self.alias(call.result, known[_OF_SPARSE[schema.op]])
+        return True
 
     def _width_before_padding(self) -> int | None:
         """Width of the heads that the model has, where the last node is attention of heads that were padded for it."""
@@ -134,7 +156,14 @@ class StepRecorder(Recorder):
         self.trace.outputs += [t for t in dict.fromkeys(self._put_out) if t not in self.trace.outputs]
         for name, parameter in module.named_parameters():
             if parameter.grad is not None:
-                self.trace.gradients[name] = self.lookup(parameter.grad)
+                self.trace.gradients[name] = made = self.lookup(parameter.grad)
+                if parameter.grad.is_sparse:
+                    if made not in self._rows_of:
+                        raise TraceError(
+                            f"the gradient of {name} is a sum of sparse tensors, which is not modelled\n"
+                            "  make the layer with sparse=False"
+                        )
+                    self.trace.sparse_rows[name] = self.lookup(self._rows_of[made][1])
         accumulate_in_place(self.trace)
 
     @contextmanager
