@@ -21,6 +21,8 @@ _SMALL_SEGMENT = 2 << 20
 _LARGE_SEGMENT = 20 << 20
 _LARGE = 10 << 20
 _LARGE_STEP = 2 << 20
+#: Address of a block that is counted and not placed.
+_NOWHERE = -1
 
 
 def rounded(nbytes: float) -> int:
@@ -57,7 +59,8 @@ class CachingAllocator:
 
     ``peak_bytes`` is the most that was ever in use, ``most_reserved_bytes`` the most in reserve; ``short_bytes`` is by
     how much a request went beyond the limit when nothing could be given back any more: PyTorch would have raised
-    OutOfMemoryError, here it goes on.
+    OutOfMemoryError, here it goes on. Where small blocks are not placed (``places_small``), they are only counted: the
+    rest of a block is split off to the last 512 B, so that where they lie changes nothing of what is handed out.
 
     >>> memory = CachingAllocator()
     >>> block = memory.take(3 << 20)
@@ -69,6 +72,7 @@ class CachingAllocator:
     """
 
     limit_bytes: float | None = None
+    places_small: bool = True
     allocated_bytes: int = 0
     reserved_bytes: int = 0
     peak_bytes: int = 0
@@ -82,6 +86,9 @@ class CachingAllocator:
         """A block for ``nbytes``: the smallest free one that holds them, or a part of a new segment."""
         size = rounded(nbytes)
         is_small = size <= _SMALL
+        if is_small and not self.places_small:
+            self._hand_out(size)
+            return Block(size, _NOWHERE, True)
         free = self._free[is_small]
         place = bisect_left(free, (size, 0))
         if place < len(free):
@@ -97,9 +104,12 @@ class CachingAllocator:
             block.after, block.size = tail, size
             self._shelve(tail)
         block.is_free = False
-        self.allocated_bytes += block.size
-        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        self._hand_out(block.size)
         return block
+
+    def _hand_out(self, size: int) -> None:
+        self.allocated_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
 
     def _new_segment(self, size: int, is_small: bool) -> Block:
         if self.limit_bytes is not None and self.reserved_bytes + size > self.limit_bytes:
@@ -120,6 +130,8 @@ class CachingAllocator:
     def give_back(self, block: Block) -> None:
         """Free a block, merged with free neighbours."""
         self.allocated_bytes -= block.size
+        if block.address == _NOWHERE:
+            return
         before, after = block.before, block.after
         if before is not None and before.is_free:
             self._unshelve(before)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from costmodel.execution import Execution, NodePhase, Precision
 from costmodel.execution.precision import torch_dtype
@@ -15,26 +15,18 @@ from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.kernels.shapes import Product
 from costmodel.memory.allocator import Allocator, ExactBytes
-from costmodel.memory.caching import Block, CachingAllocator, rounded
-from costmodel.memory.liveness import Lifetime, caches, lifetimes, occupancy, scratch
+from costmodel.memory.caching import rounded
+from costmodel.memory.liveness import caches, occupancy
 from costmodel.memory.machine import Range, blas_workspace_bytes, context_bytes, usable_bytes
 from costmodel.memory.moment import Moment, moment_of
+from costmodel.memory.resident import resident
+from costmodel.memory.simulated import Simulated, after_steps, course
 from costmodel.memory.verdict import Verdict, verdict_of
 from costmodel.tensor import ITEMSIZE_BYTES, Role
 
 __all__ = ["Footprint", "footprint", "run_bytes"]
 
 _Found = TypeVar("_Found")
-
-#: Steps of which the reserved memory is that of a steady state: the first, and one that finds its segments.
-_STEPS = 2
-
-
-class _Simulated(NamedTuple):
-    """What an allocator has held of a device at most, and what it lacked [B]."""
-
-    reserved_bytes: int
-    short_bytes: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,37 +102,21 @@ class Footprint:
         """(the most allocated [B], during which launch)."""
         if not self.has_blocks:
             return self.peak_bytes, self.peak_launch
-        most, launch = self._kept("handed out", self._handed_out)
-        throughout = self._kept("resident blocks", lambda: sum(map(rounded, self._resident)))
-        return throughout + self.library_bytes + most, launch
+        return self._kept(f"handed out beside {self.library_bytes} B", self._handed_out)
 
     def _handed_out(self) -> tuple[int, int | None]:
-        """(the most that the step itself takes of the allocator [B], during which launch)."""
-        most, when = 0, None
-        for index, here in enumerate(self._taken(rounded)):
-            if here > most:
-                most, when = here, index
-        return most, when
-
-    def _taken(self, size: Callable[[float], int]) -> Iterator[int]:
-        """B that the step itself has taken during each launch, where a tensor takes ``size`` of its bytes."""
-        now, nbytes = 0, self.plan.storage_bytes
-        for (allocated, freed), beside in zip(self._lifetimes, self._scratch, strict=True):
-            for storage in allocated:
-                if nbytes[storage]:
-                    now += size(nbytes[storage])
-            yield now + sum(map(size, beside)) if beside else now
-            for storage in freed:
-                if nbytes[storage]:
-                    now -= size(nbytes[storage])
+        taken = course(self)
+        when = max(range(len(taken)), key=taken.__getitem__, default=None)
+        return sum(rounded(one.nbytes) for one in resident(self)) if when is None else taken[when], when
 
     @property
     def course(self) -> list[int]:
         """B handed out during each launch, with what lies there throughout: in blocks of the allocator where there is
         one."""
-        size: Callable[[float], int] = rounded if self.has_blocks else int
-        throughout = sum(map(size, self._resident)) + self.library_bytes * self.has_blocks
-        return [throughout + taken for taken in self._taken(size)]
+        if self.has_blocks:
+            return course(self)
+        throughout = int(self._resident_bytes)
+        return [throughout + int(taken) for taken in occupancy(self.plan, self.graph, ExactBytes())]
 
     @property
     def certain_bytes(self) -> float:
@@ -151,25 +127,6 @@ class Footprint:
     def allocated_bytes(self) -> int:
         """The most that the allocator has handed out at once."""
         return int(self._allocated[0])
-
-    @property
-    def _resident(self) -> list[float]:
-        """Sizes of what lies in memory throughout, in the order in which it comes there."""
-        return self._kept("resident", self._find_resident)
-
-    def _find_resident(self) -> list[float]:
-        graph, scale = self.graph, self.parameter_bytes / (sum(self.graph.parameters.values()) or 1)
-        there = caches(graph)
-        parameters = [count * scale for count in graph.parameters.values()]
-        others = {
-            tensor.storage: self.plan.storage_bytes[tensor.storage]
-            for tensor in graph.tensors
-            if tensor.producer is None and graph.storages[tensor.storage].role in _BROUGHT
-            if tensor.storage not in there
-        }
-        buffers = [n for s, n in others.items() if graph.storages[s].role is Role.BUFFER]
-        rest = [n for s, n in others.items() if graph.storages[s].role is not Role.BUFFER]
-        return [n for n in (*parameters, *buffers, self.buffer_bytes - sum(buffers), *rest) if n > 0]
 
     @cached_property
     def reserved_bytes(self) -> int:
@@ -201,59 +158,15 @@ class Footprint:
         return math.inf if have is None else have.usual - self.context_bytes.usual - nbytes
 
     @cached_property
-    def _limited(self) -> _Simulated:
+    def _limited(self) -> Simulated:
         """The allocator after some steps on a device of this memory; on one with room for all that it would cache it
         is as on any larger one."""
         limit = self._spare(0)
-        return self._unlimited if self._unlimited.reserved_bytes <= limit else self._simulated(limit)
+        return self._unlimited if self._unlimited.reserved_bytes <= limit else after_steps(self, limit)
 
     @property
-    def _unlimited(self) -> _Simulated:
-        return self._kept(f"reserved beside {self.library_bytes} B", lambda: self._simulated(None))
-
-    def _simulated(self, limit_bytes: float | None) -> _Simulated:
-        memory = CachingAllocator(limit_bytes)
-        for nbytes in self._resident:
-            memory.take(nbytes)
-        if self.library_bytes:
-            memory.take(self.library_bytes)
-        for _ in range(_STEPS):
-            self._step(memory)
-        return _Simulated(memory.most_reserved_bytes, memory.short_bytes)
-
-    def _step(self, memory: CachingAllocator) -> None:
-        """Let a step take its blocks and give them all back."""
-        nbytes = self.plan.storage_bytes
-        blocks: dict[int, Block] = {}
-        beside: list[Block] = []
-        wanted: tuple[int, ...] = ()
-        for index, ((allocated, freed), sizes) in enumerate(zip(self._lifetimes, self._scratch, strict=True)):
-            if sizes[: len(wanted)] != wanted or self._begins_operator(index):
-                while beside:
-                    memory.give_back(beside.pop())
-                wanted = ()
-            for storage in allocated:
-                if nbytes[storage]:
-                    blocks[storage] = memory.take(nbytes[storage])
-            beside += [memory.take(size) for size in sizes[len(wanted) :]]
-            wanted = sizes
-            for storage in freed:
-                if storage in blocks:
-                    memory.give_back(blocks.pop(storage))
-        for block in (*beside, *blocks.values()):
-            memory.give_back(block)
-
-    def _begins_operator(self, index: int) -> bool:
-        launches = self.plan.launches
-        return index > 0 and launches[index].nodes != launches[index - 1].nodes
-
-    @cached_property
-    def _lifetimes(self) -> list[Lifetime]:
-        return lifetimes(self.plan, self.graph)
-
-    @property
-    def _scratch(self) -> list[tuple[int, ...]]:
-        return self._kept("scratch", lambda: scratch(self.plan, self.graph))
+    def _unlimited(self) -> Simulated:
+        return self._kept(f"reserved beside {self.library_bytes} B", lambda: after_steps(self, None))
 
     # -- the process -----------------------------------------------------------------------------
 
@@ -298,9 +211,6 @@ class Footprint:
     def moment(self) -> Moment:
         """When the most is allocated, and what it is then."""
         return moment_of(self, self._allocated[1])
-
-
-_BROUGHT = (Role.BUFFER, Role.INPUT, Role.CONSTANT, Role.STATE)
 
 
 def footprint(

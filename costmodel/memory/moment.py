@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.execution import NodePhase
 from costmodel.memory.liveness import caches, lifetimes, scratch
+from costmodel.memory.resident import Resident, resident
+from costmodel.tensor import Role
 
 if TYPE_CHECKING:
+    from costmodel.graph import OpGraph
     from costmodel.memory.footprint import Footprint
 
 __all__ = ["KINDS", "Holding", "Moment", "moment_of"]
@@ -69,9 +72,10 @@ class Moment:
 
 
 def moment_of(memory: Footprint, launch: int | None) -> Moment:
-    """What lies in memory during a launch of the footprint's plan; without one, what lies there throughout."""
+    """What lies in memory during a launch of the footprint's plan; without one, what lies there throughout. The parts
+    of a packed weight (``fc.weight.scales``) are those of the weight's module."""
     graph, plan = memory.graph, memory.plan
-    holdings = [*_resident(memory)]
+    holdings = [Holding(_OF_ROLE[one.role.value], _owner(one, graph), one.nbytes) for one in resident(memory)]
     if memory.library_bytes:
         holdings.append(Holding("library workspace", "", memory.library_bytes))
     if launch is None:
@@ -87,24 +91,20 @@ def moment_of(memory: Footprint, launch: int | None) -> Moment:
     return Moment(node.name, node.module, node.phase.value, _merged(holdings))
 
 
+def _owner(one: Resident, graph: OpGraph) -> str:
+    """The module that a parameter belongs to, or a part of a packed one; what else lies there is nobody's."""
+    if one.role is not Role.PARAMETER:
+        return ""
+    name = one.name if one.name in graph.parameters else one.name.rpartition(".")[0]
+    return name.rpartition(".")[0]
+
+
 def _merged(holdings: list[Holding]) -> tuple[Holding, ...]:
     found: dict[tuple[str, str], float] = {}
     for kind, module, nbytes in holdings:
         if nbytes:
             found[kind, module] = found.get((kind, module), 0.0) + nbytes
     return tuple(Holding(*key, nbytes) for key, nbytes in found.items())
-
-
-def _resident(memory: Footprint) -> Iterator[Holding]:
-    """What lies there throughout; parameters by their own names."""
-    graph = memory.graph
-    scale = memory.parameter_bytes / (sum(graph.parameters.values()) or 1)
-    for name, elements in graph.parameters.items():
-        yield Holding("parameters", name.rpartition(".")[0], elements * scale)
-    yield Holding("buffers", "", memory.buffer_bytes)
-    yield Holding("inputs", "", memory.input_bytes)
-    yield Holding("constants", "", memory.constant_bytes)
-    yield Holding("optimizer state", "", memory.state_bytes)
 
 
 def _alive(memory: Footprint, launch: int) -> list[int]:

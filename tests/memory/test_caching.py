@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+import costmodel
 from costmodel.memory import CachingAllocator
 
 KIB, MIB = 2**10, 2**20
@@ -102,3 +103,33 @@ def test_without_room_for_a_segment_those_that_are_free_go_back():
     fresh.take(42 * MIB)
     assert (fresh.reserved_bytes, fresh.short_bytes) == (62 * MIB, 2 * MIB)
     assert kept.size == 5 * MIB + 512 * KIB
+
+
+def test_what_counts_as_allocated_is_blocks_and_not_what_was_asked_for():
+    """A weight of 43 MiB is all but 1 MiB of its segment of 44, and gets the whole of it; cuBLAS takes two buffers of
+    4 MiB and eight of 16 KiB."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(*(torch.nn.Linear(a, b, bias=False) for a, b in ((2048, 11008), (11008, 2048)) * 2))
+    memory = costmodel.analyze(model, torch.empty(1, 2048), hw="a100", dtype="bf16").memory
+    workspace = 2 * 4 * MIB + 8 * 16 * KIB
+    assert memory.parameter_bytes == 4 * 43 * MIB
+    # in the last product: what it reads (22,016 B: 43 blocks of 512) and writes, and the input
+    assert memory.allocated_bytes == 4 * 44 * MIB + workspace + 43 * 512 + 2 * 4 * KIB
+    assert memory.moment.by_kind["parameters"] == memory.parameter_bytes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_blocks_count_alike_whether_they_are_placed_or_not(seed):
+    """Where small blocks lie changes nothing of what is handed out: their rests are split off to the last 512 B."""
+    draw = random.Random(seed)  # noqa: S311
+    both = CachingAllocator(), CachingAllocator(places_small=False)
+    held = []
+    for _ in range(400):
+        if held and draw.random() < 0.5:
+            for memory, block in zip(both, held.pop(draw.randrange(len(held))), strict=True):
+                memory.give_back(block)
+        else:
+            nbytes = draw.choice([draw.randrange(1, MIB), draw.randrange(MIB, 50 * MIB)])
+            held.append(tuple(memory.take(nbytes) for memory in both))
+        assert both[0].allocated_bytes == both[1].allocated_bytes
+    assert both[0].peak_bytes == both[1].peak_bytes

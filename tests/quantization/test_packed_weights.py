@@ -139,3 +139,13 @@ def test_schemes_survive_the_cache():
     scheme = of_configuration({"quant_method": "awq", "bits": 4, "modules_to_not_convert": ["visual"]})
     assert WeightScheme.read(json.loads(json.dumps(scheme.plain()))) == scheme
     assert scheme.skipped == ("visual",)
+
+
+def test_memory_by_module_is_that_of_the_packed_parts(tmp_path):
+    """A weight of a block becomes half a byte an element, with scales, zero points and indices; the head stays."""
+    memory = analyzed(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 32}).memory
+    held = memory.moment.by_module(depth=9)
+    rows, columns = SHAPES[-1]
+    assert held["model.layers.0.mlp.down_proj"]["parameters"] == rows * columns / 2 + rows * 4 * 2.5 + 4 * columns
+    assert held["lm_head"]["parameters"] == 2 * 101 * 96
+    assert sum(kinds.get("parameters", 0) for kinds in held.values()) == memory.parameter_bytes
