@@ -11,7 +11,7 @@ whole forward pass too, all others as a forward pass.
 Each is worked out in a process of its own, bounded in time and memory, so that none stops the others. ``--rows`` keeps
 lines in a file; a run that finds it goes on where the last one stopped, and ``--summary`` only reads it. ``--layers``
 cuts models to so many layers where their configuration says how many there are. Exits with 1 where a type ends in an
-error that is not costmodel's own, or a count differs.
+error that is not costmodel's own or is cut off, or a count differs.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def summary(rows: list[Row]) -> str:
     analyzed = sum(found == {"analyzed"} for found in types.values())
     refused = sum(found == {"refused"} for found in types.values())
     lines.append(
-        f"{len(types)} types: {analyzed} analyzed, {refused} refused, {len(types) - analyzed - refused} partly"
+        f"{len(types)} types: {analyzed} analyzed, {refused} refused, {len(types) - analyzed - refused} in some phases"
     )
     return "\n".join(lines)
 
@@ -255,7 +255,8 @@ def main() -> int:
                 keep(options.rows, rows[-1])
                 print(rows[-1], flush=True)
     print(summary(rows))
-    return 1 if any(row.outcome == "error" or row.counts.startswith("torch") for row in rows) else 0
+    bad = ("error", "cut off")
+    return 1 if any(row.outcome in bad or row.counts.startswith("torch") for row in rows) else 0
 
 
 if __name__ == "__main__":

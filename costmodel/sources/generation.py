@@ -14,6 +14,7 @@ from typing import Any
 from costmodel.errors import ModelError, librarian
 from costmodel.execution import Phase
 from costmodel.sources.loaded import TensorInput
+from costmodel.sources.transformers_kernels import one_token_scans
 from costmodel.tensor import CACHED
 
 __all__ = ["DEFAULT_CONTEXT", "PROMPT", "after_prompt", "cached_tensors", "generating_class", "step_inputs"]
@@ -106,7 +107,8 @@ def after_prompt(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], li
         step["encoder_outputs"] = BaseModelOutput(last_hidden_state=ran.encoder_last_hidden_state)
         step["encoder_outputs"].attention_mask = None  # which encoders that shorten their input put out too
     else:
-        ran = _over(model, prompt, {name: value for name, value in step.items() if name != "input_ids"})
+        with one_token_scans(model):
+            ran = _over(model, prompt, {name: value for name, value in step.items() if name != "input_ids"})
     for name in _CACHES:
         cache = getattr(ran, name, None)
         if cache is not None:

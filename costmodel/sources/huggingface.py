@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
 from costmodel.sources.transformers_inputs import inputs_of, longest, what_is_left_out
+from costmodel.sources.transformers_kernels import references
 from costmodel.sources.transformers_masks import assume_plain_input
 
 __all__: list[str] = []
@@ -90,6 +94,7 @@ def load(request: str, options: Options) -> LoadedModel:
         notes=notes
         + _notes(model, attention, options.phase)
         + what_is_left_out(model, config, inputs)
+        + references(model)
         + _dtype_note(values),
         family=config.model_type,
         limits={} if positions is None else {"seq_len": positions, "context": max(positions - 1, 1)},
@@ -169,12 +174,25 @@ def _check(config: Any, given: Mapping[str, Any], owner: str) -> None:
     """Raise InputError for values that a configuration does not have, those of its parts included: configurations
     of transformers keep whatever they are given."""
     ways = {"attn_implementation": "sdpa", "experts_implementation": GROUPED}
-    known = {**ways, **dict.fromkeys(getattr(config, "attribute_map", {})), **config.to_dict()}
+    known = {
+        **ways,
+        **dict.fromkeys([*getattr(config, "attribute_map", {}), *_read_if_there(config)]),
+        **config.to_dict(),
+    }
     taken = {name: value for name, value in known.items() if name not in _NOT_OF_THE_MODEL and name[0] != "_"}
     check_arguments(owner, given, taken)
     for name, value in given.items():
         if name in config.sub_configs and isinstance(value, dict) and hasattr(getattr(config, name, None), "to_dict"):
             _check(getattr(config, name), value, f"{name} of {owner}")
+
+
+def _read_if_there(config: Any) -> list[str]:
+    """Values that a type's models ask its configuration for, and that its class does not declare (``head_dim``)."""
+    try:
+        code = inspect.getsource(import_module(type(config).__module__.replace(".configuration_", ".modeling_")))
+    except (ImportError, OSError):
+        return []
+    return sorted(set(re.findall(r'getattr\((?:self\.)?config, "(\w+)"', code)))
 
 
 def _overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

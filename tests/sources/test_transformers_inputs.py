@@ -142,3 +142,38 @@ def test_a_cache_that_a_configuration_switches_off():
 def test_values_that_a_prompt_decides_by_are_said_with_what_can_be_done():
     with pytest.raises(TraceError, match=r"decides by the values.*\n.*\n.*\n.*--execute"):
         analyzed("hf:longcat_flash(num_layers=1)", "decode", context=5)
+
+
+JAMBA = (
+    "hf:jamba(num_hidden_layers=2,attn_layer_offset=1,attn_layer_period=2,expert_layer_period=9,expert_layer_offset=8,"
+    "hidden_size=32,intermediate_size=48,num_attention_heads=2,num_key_value_heads=1,mamba_d_state=4,vocab_size=101)"
+)
+
+
+def test_a_scan_over_a_prompt_leaves_the_same_states_after_one_token(monkeypatch):
+    def cache():
+        loaded = resolve(JAMBA, phase=Phase.DECODE, context=9)
+        with torch.inference_mode():
+            return [(name, t.shape, t.dtype) for name, t in loaded.prepare(loaded.module, loaded.inputs()[1])[1]]
+
+    quick = cache()
+    monkeypatch.setattr("costmodel.sources.transformers_kernels._over_one_token", lambda scan: scan)
+    assert quick == cache()
+    # A layer of Mamba: 64 wide, a state of 4; a layer of attention: one head of 16 for keys and values.
+    assert {shape for _, shape, _ in quick} >= {(1, 64, 4), (1, 1, 9, 16)}
+
+
+def test_references_of_kernels_that_are_not_installed_are_said():
+    notes = resolve(JAMBA).notes
+    assert any("selective_scan_fn" in note and "of mamba_ssm" in note for note in notes)
+    assert not any("slower than the kernels" in note for note in resolve("hf:bert").notes)
+
+
+def test_values_that_a_model_reads_and_its_configuration_does_not_declare_may_be_given():
+    # Queries of 4 heads and keys and values of 2, 24 wide instead of 64/4 = 16.
+    sizes = "num_hidden_layers=1,hidden_size=64,num_attention_heads=4,num_key_value_heads=2,vocab_size=101"
+    plain, wide = (resolve(f"hf:qwen3_moe({sizes}{more})").module for more in ("", ",head_dim=24"))
+    more = sum(p.numel() for p in wide.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert more == 64 * 8 * (4 + 2 + 2 + 4) + 2 * 8
+    with pytest.raises(InputError, match="head_dimm"):
+        resolve("hf:qwen3_moe(head_dimm=24)")
