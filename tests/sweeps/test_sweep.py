@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -11,6 +12,7 @@ import pytest
 import costmodel
 from costmodel.cli import main
 from costmodel.errors import InputError, OutputError, UnknownModelError
+from costmodel.hardware import load, names
 from costmodel.sweeps import Grid, Journal, sweep
 from costmodel.sweeps.columns import COLUMNS
 from costmodel.sweeps.grid import machines_of, requests_of
@@ -59,6 +61,38 @@ def test_every_row_is_what_analyze_says(net):
         assert row["fits"] is (True if row["hw"] == "t4" else None)  # this CPU's profile states no capacity
         assert row["peak_memory_bytes"] == totals.peak_memory_bytes
         assert row["macs"] == row["batch"] * row["height"] * row["width"] * 27 * int(row["model"].split("=")[1][:-1])
+
+
+@pytest.mark.parametrize(
+    ("model", "conditions"),
+    [
+        ("timm:resnet18", {"dtype": ("fp32", "amp_fp16")}),
+        ("timm:vit_tiny_patch16_224", {"mode": ("eager", "compile")}),
+        ("timm:mobilenetv3_small_050", {"phase": ("training",), "dtype": ("amp_bf16",)}),
+        ("timm:densenet121", {"layout": ("nhwc",)}),
+    ],
+)
+def test_points_that_share_their_work_are_each_what_analyze_says_by_itself(model, conditions):
+    """Plans, prices and memory are worked out for many machines at once: no number may come from another point."""
+    machines = {load(name).generation.title: load(name) for name in names()}.values()  # of each generation the last
+    batches = (1, 3, 16, 64, 700)
+    rows = run(Grid(models=(model,), machines=tuple(machines), batch=batches, **conditions))
+    assert {machine.family.name for machine in machines} == {"cuda", "rocm", "cpu"}
+    compared = 0
+    for number, row in enumerate(rows):
+        if row["reason"] or number % 7:  # batches, dtypes and modes of one machine are 5, 10 or 20 rows
+            continue
+        analysis = costmodel.analyze(
+            model, hw=row["hw"], batch=row["batch"], dtype=row["dtype"], mode=row["mode"], layout=row["layout"],
+            phase=row["phase"],
+        )  # fmt: skip
+        for key in row.keys() & {field.name for field in dataclasses.fields(analysis.totals)}:
+            found = getattr(analysis.totals, key)
+            assert row[key] == (None if found != found else found), (row["hw"], row["batch"], key)
+        assert row["bound"] == next(iter(analysis.bounds))
+        assert row["fits"] == analysis.memory.verdict.fits  # simulated, however much it takes
+        compared += 1
+    assert compared >= 10
 
 
 def test_the_training_step_is_a_phase_to_sweep(net):
