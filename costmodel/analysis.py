@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from costmodel.cost import Cost
-from costmodel.costing import Coverage, GraphCosts, closed_forms, cost_graph
+from costmodel.costing import Coverage, GraphCosts, closed_forms, cost_graph, plus
 from costmodel.engines import engine_of
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.execution import Execution, Variant
@@ -139,7 +139,7 @@ class Analysis:
             return dict(self._closed_forms)
         step, traced = self.node_costs.total, cost_graph(self._traced.bind(self._binding)).total
         more = {name: getattr(step, name) - getattr(traced, name) for name in self._closed_forms}  # of the optimizer
-        return {name: f"{form} + {more[name]}" if more[name] else form for name, form in self._closed_forms.items()}
+        return {name: plus(form, more[name]) for name, form in self._closed_forms.items()}
 
     @property
     def symbol_notes(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Works on bound graphs (integers) and on symbolic ones (sympy) with the same form
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from costmodel.cost import Cost, total
 from costmodel.formulas import cost_of, default_cost, is_free
 from costmodel.graph import OpGraph
 
-__all__ = ["Coverage", "GraphCosts", "Uncosted", "closed_forms", "cost_graph"]
+__all__ = ["Coverage", "GraphCosts", "Uncosted", "closed_forms", "cost_graph", "plus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,19 @@ def closed_forms(costs: GraphCosts) -> dict[str, str]:
         name: _closed_form(getattr(total, name))
         for name in ("flops", "macs", "bytes_read", "bytes_written", "activations")
     }
+
+
+def plus(form: str, more: int) -> str:
+    """A closed form and a number, in one number where the form ends with one.
+
+    >>> plus("12*batch + 5", 30), plus("12*batch - 5", 2), plus("batch*(2*height + 7)", 30), plus("7*batch", 0)
+    ('12*batch + 35', '12*batch - 3', 'batch*(2*height + 7) + 30', '7*batch')
+    """
+    found = re.fullmatch(r"(.*) ([+-]) (\d+)", form)
+    if found is None or found[1].count("(") != found[1].count(")"):
+        return f"{form} + {more}" if more else form
+    number = (1 if found[2] == "+" else -1) * int(found[3]) + more
+    return f"{found[1]} {'+' if number > 0 else '-'} {abs(number)}" if number else found[1]
 
 
 def _closed_form(expression: Any) -> str:

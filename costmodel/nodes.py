@@ -20,6 +20,7 @@ __all__ = [
     "has_dim",
     "map_call",
     "map_spec",
+    "operator_word",
 ]
 
 
@@ -116,6 +117,12 @@ class OpNode:
     synchronizes: bool = False
     autocast: str = ""
     forward: int | None = None
+
+
+def operator_word(op: str) -> str:
+    """An operator as people call it: ``conv2d`` for ``aten.conv2d``, ``merged_linear`` for one of our own; what other
+    libraries register keeps its library's name."""
+    return op.removeprefix("aten.").removeprefix("costmodel.")
 
 
 def map_spec(spec: TensorSpec, convert: Callable[[Any], Any]) -> TensorSpec:

@@ -290,6 +290,18 @@ WIDE_70B = {
 }
 
 
+def test_a_configuration_is_called_as_its_folder_from_wherever_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    folder = tmp_path / "small-llama"
+    folder.mkdir()
+    small = {**WIDE_70B, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps({**small, "num_key_value_heads": 2, "vocab_size": 100}))
+    monkeypatch.chdir(folder)
+    assert resolve("hf:config.json").name == resolve(f"hf:{folder}").name == "small-llama"
+
+
 def test_seventy_billion_parameters_need_no_memory(tmp_path: Path) -> None:
     """More than 280 GB in fp32; building them takes less than 3 GiB, torch included."""
     pytest.importorskip("transformers")

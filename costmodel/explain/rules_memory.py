@@ -11,6 +11,7 @@ from costmodel.explain.chains import readers, source
 from costmodel.explain.rule import Finding, listed, rule
 from costmodel.formulas import is_free
 from costmodel.kernels import Kernel
+from costmodel.nodes import operator_word
 from costmodel.tensor import TensorSpec
 from costmodel.units import format_bytes, format_percent, format_seconds
 
@@ -30,7 +31,7 @@ def elementwise(case: Case) -> Iterator[Finding]:
     """Activation, normalization, addition: next to no FLOPs, but every tensor through memory."""
     seconds = _seconds_of(case, *_ELEMENTWISE)
     stake, nodes = sum(seconds.values()), case.by_stake(seconds)
-    ops = {case.analysis.bound.nodes[node].op.removeprefix("aten.") for node in nodes}
+    ops = {operator_word(case.analysis.bound.nodes[node].op) for node in nodes}
     kinds = {"bias" if "conv" in op or op in ("linear", "addmm") else op for op in ops}
     share = case.flop_share(node for node in nodes if not case.analysis.node_costs.of_node(node).matrix_flops)
     if not case.matters(stake) or stake / case.latency_s <= share:
@@ -146,7 +147,7 @@ def movement(case: Case) -> Iterator[Finding]:
     if not case.matters(stake):
         return
     nbytes = sum(start.kernel.bytes for start in moving)
-    kinds = sorted({case.analysis.bound.nodes[node].op.removeprefix("aten.") for node in nodes})
+    kinds = sorted({operator_word(case.analysis.bound.nodes[node].op) for node in nodes})
     yield Finding(
         rule="data_movement",
         nodes=case.names(nodes),

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from costmodel.report.document import Block, Code, Column, Document, Figure, KeyValues, Notes, Paragraph, Table
 from costmodel.report.escape import for_terminal
-from costmodel.report.text import is_unicode, shorten, wrap_expression, wrap_words
+from costmodel.report.text import is_unicode, shorten, shorten_list, wrap_expression, wrap_words
 
 __all__ = ["TerminalStyle", "render_terminal"]
 
@@ -185,9 +185,13 @@ def _shortened(columns: list[tuple[Column, list[str]]], style: TerminalStyle) ->
     for _ in range(_total_width(widths) - style.width):
         widths[max(range(len(widths)), key=lambda i: widths[i] - least[i])] -= 1
     return [
-        (column, [shorten(cell, width, ellipsis=style.ellipsis) for cell in cells])
+        (column, [_shortener(column)(cell, width, ellipsis=style.ellipsis) for cell in cells])
         for width, (column, cells) in zip(widths, columns, strict=True)
     ]
+
+
+def _shortener(column: Column) -> Callable[..., str]:
+    return shorten_list if column.listed else shorten
 
 
 def _grid(cells: list[list[str]], columns: list[Column], footer: int) -> list[str]:

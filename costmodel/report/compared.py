@@ -44,7 +44,7 @@ def compared_document(comparison: Any, *, details: bool = False) -> Document:
     misfits = tuple(_misfits(comparison))
     blocks: list[Block] = [*[Notes(misfits)] * bool(misfits)]
     blocks += [KeyValues(tuple(_facts(comparison, details))), matrix_table(comparison)]
-    blocks.append(Notes(tuple(fact_sentences(comparison)), title="What FLOPs do not say"))
+    blocks.append(Notes(tuple(fact_sentences(comparison)), title="What FLOPs do not say, and the share of it"))
     if details:
         blocks += [_stages_table(comparison, machine) for machine in comparison.machines]
         blocks += _causes_tables(comparison)

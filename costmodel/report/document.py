@@ -67,6 +67,7 @@ class Column:
     ``render``      raw value -> text of a cell
     ``importance``  the least important column is left out first where a page is narrow
     ``shortest``    characters to which long cells may be shortened in the middle; None: never
+    ``listed``      cells are lists: they are shortened by leaving out their last items
     ``on_page``     whether pages show it; ``in_data`` whether data formats do
     """
 
@@ -77,6 +78,7 @@ class Column:
     render: Callable[[Any], str] = str
     importance: int = 50
     shortest: int | None = None
+    listed: bool = False
     on_page: bool = True
     in_data: bool = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from costmodel.nodes import operator_word
 from costmodel.report.as_json import assumed_json, execution_json, finding_json
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Row, Table
@@ -94,7 +95,7 @@ def _split_table(split: Any, measured: Any) -> Table:
         quantity_column("seconds", "time", "s", seconds, least=100.0, importance=98),
         share_column("share", "share", importance=90),
         *(quantity_column(f"{name}_s", name, "s", seconds, least=100.0, importance=80) for name in phases),
-        text_column("nodes", "most in", shortest=34 if phases else 20, importance=50),
+        text_column("nodes", "most in", shortest=34 if phases else 20, importance=50, listed=True),
     )
     return Table(columns=columns, rows=tuple(rows), footer=tuple(footer))
 
@@ -147,7 +148,7 @@ def _gaps_table(measured: Any, top: int | None) -> Table:
         title=f"{len(shown):,} of {len(measured.nodes):,} nodes, the largest differences first",
         columns=(
             text_column("name", "node", shortest=16, importance=99),
-            text_column("op", "operator", shortest=12, importance=60, render=lambda op: op.removeprefix("aten.")),
+            text_column("op", "operator", shortest=12, importance=60, render=operator_word),
             quantity_column("predicted_s", "predicted", "s", seconds, importance=95, **unit),
             quantity_column("measured_s", "measured", "s", seconds, importance=96, **unit),
             quantity_column("unexplained_s", "not explained", "s", seconds, importance=97, **unit),

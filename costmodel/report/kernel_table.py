@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
+from costmodel.nodes import operator_word
 from costmodel.report.columns import (
     intensity_column,
     number_column,
@@ -136,7 +137,7 @@ def _columns(rows: Sequence[Row], *, several: bool) -> Iterable[Column]:
     yield text_column("nodes", "nodes", **hidden)
     yield text_column("module", "module", **hidden)
     yield text_column("phase", "phase", **hidden)
-    yield text_column("op", "operator", render=lambda op: op.removeprefix("aten."), shortest=12, **hidden)
+    yield text_column("op", "operator", render=operator_word, shortest=12, **hidden)
     yield text_column("algorithm", "kernel", shortest=16, importance=98)
     yield replace(number_column("count", "×", decimals=0, importance=85), on_page=several, in_data=False)
     yield text_column("tile", "tile", importance=91)

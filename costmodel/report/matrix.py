@@ -95,12 +95,13 @@ def _ratio_and_places(pair: tuple[float, int]) -> str:
 def fact_sentences(comparison: Any) -> Iterator[str]:
     """The three causes that part times from FLOPs most: how often, and where most."""
     short = machine_labels(comparison)
+    pairs = (len(comparison.models) - 1) * len(comparison.machines)
     for fact in comparison.facts[:_FACTS]:
         often = sum(abs(share) >= _MATTERS for *_, share in fact.effects)
-        of = f"{often} of {len(fact.effects)} pairs" if len(fact.effects) > 1 else "the pair"
+        of = f"{often} of {pairs} pairs" if pairs > 1 else "the pair"
         yield (
-            f"{fact.label} ({format_percent(fact.weight)} of it): "
-            f"{format_percent(_MATTERS)} of the time or more in {of}; " + "; ".join(_where(comparison, fact, short))
+            f"{format_percent(fact.weight)}: {fact.label}, {format_percent(_MATTERS)} of the time or more in {of}; "
+            + "; ".join(_where(comparison, fact, short))
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.nodes import operator_word
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Column, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.units import format_bytes, format_percent, format_quantity, format_seconds
@@ -202,7 +203,7 @@ def _row(node: NodeMeasurement, work: Work, hardware: HardwareProfile | None, on
     measured_s = node.measured_us * 1e-6
     row: dict[str, Any] = {
         "name": node.name,
-        "op": node.op.removeprefix("aten."),
+        "op": operator_word(node.op),
         "module": node.module,
         "phase": node.phase,
         "measured_s": measured_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from costmodel.memory.verdict import WORDS
 from costmodel.report.columns import number_column, quantity_column, text_column
 from costmodel.report.document import Block, Notes, Table
 from costmodel.units import format_bytes, format_seconds
@@ -109,12 +110,16 @@ def _table(found: Any) -> Table:
             text_column("flags", "flag", shortest=16, importance=98),
             quantity_column("saved_bytes", "saves", "B", saved, decimals=1, importance=90),
             quantity_column("process_memory_bytes", "process then", "B", total, decimals=1, importance=95),
-            text_column("verdict", "then", shortest=5, importance=97),
+            text_column("verdict", "fits", importance=97, render=_FITS.__getitem__),
             extra,
             number_column("batch", "batch", importance=30, decimals=0),
         ),
         rows=tuple(rows),
     )
+
+
+#: The verdict in a word that a column has room for.
+_FITS = dict(zip(WORDS, ("yes", "tight", "likely not", "no", "unknown"), strict=True))
 
 
 def remedy_json(remedy: Any) -> dict[str, Any]:

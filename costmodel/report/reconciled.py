@@ -69,7 +69,7 @@ def _totals_table(accounts: Sequence[Account]) -> Table:
 def _reasons(account: Account) -> Notes:
     """A line a reason, from our count to the tool's."""
     unit, ours, whole = account.tool.unit, account.ours, account.total - account.ours
-    title = f"{account.tool.name}: {account.total:,} {unit} of {account.tool.prints}, {ours:,} of ours"
+    title = f"{account.tool.name} prints {account.total:,} {account.tool.prints}; ours: {ours:,} {unit}"
     items = [f"{_signed(found.amount, unit, ours)} {_reason(found)}" for found in account.differences]
     items += [f"{_signed(found.amount, unit, ours)} if there are {_reason(found)}" for found in account.openly]
     if len(account.differences) > 1:

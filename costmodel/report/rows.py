@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from costmodel.errors import InputError, librarian, near_matches
+from costmodel.nodes import operator_word
 from costmodel.report.columns import NONE, intensity_column, quantity_column, share_column, text_column
 from costmodel.report.document import Column, Row, Table
 from costmodel.report.kernel_table import kernel_table
@@ -256,7 +257,7 @@ def _chosen(columns: tuple[Column, ...], by: str, keys: Sequence[str] | None) ->
 
 def _operator(name: str) -> str:
     """An operator as its users call it: ``conv2d`` for ``aten.conv2d``."""
-    return name.removeprefix("aten.") or NONE
+    return operator_word(name) or NONE
 
 
 def _finite(value: float | None) -> float | None:

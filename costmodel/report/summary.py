@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
+from costmodel.nodes import operator_word
 from costmodel.report.columns import number_column, quantity_column, share_column, text_column
 from costmodel.report.document import Block, Code, Column, Document, KeyValues, Notes, Paragraph, Table
 from costmodel.report.kernel_table import kernel_remarks
@@ -197,8 +198,17 @@ def _phases(analysis: Any) -> Iterator[tuple[str, str]]:
         said += format_quantity(row.flops, "FLOP")
         if name == "backward" and (ahead := rows.get("forward")) and ahead.latency_s and ahead.flops:
             longer, more = row.latency_s / ahead.latency_s, row.flops / ahead.flops
-            said += f"; {longer:.2f} times the forward pass, with {more:.2f} times its FLOPs"
+            said += f"; {_times(longer)} times the forward pass, with {_times(more)} times its FLOPs"
         yield name, said
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"
+
+
+def _joules(value: float) -> str:
+    """Millijoules below one joule: what a sample takes is often less."""
+    return format_quantity(value, "J") if value >= 1.0 else f"{1e3 * value:.3g} mJ"
 
 
 def _energy(analysis: Any) -> Iterator[tuple[str, str]]:
@@ -207,7 +217,7 @@ def _energy(analysis: Any) -> Iterator[tuple[str, str]]:
     if totals.power_w is None:
         return
     low, high = (format_quantity(end, "J") for end in (totals.energy_low_j, totals.energy_high_j))
-    a_sample = f", {1e3 * totals.energy_j / batch:.3g} mJ a sample" if batch > 1 else ""
+    a_sample = f", {_joules(totals.energy_j / batch)} a sample" if batch > 1 else ""
     of = f" of {limit:.0f} W" if limit else ""
     drawn = f"{totals.power_w:.0f} W{of}{held_clock(analysis)}"
     yield "energy", f"{format_quantity(totals.energy_j, 'J')} ({low} to {high}){a_sample}; {drawn}"
@@ -287,7 +297,7 @@ def _worst(rows: list[Any]) -> str:
     """The type of operator that takes most of these rows' time, where there are several."""
     by_type: Counter[str] = Counter()
     for row in rows:
-        by_type[row.op.removeprefix("aten.")] += row.latency_s
+        by_type[operator_word(row.op)] += row.latency_s
     if len(by_type) < 2:
         return f", all {next(iter(by_type))}"
     op, seconds = by_type.most_common(1)[0]

@@ -7,7 +7,17 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-__all__ = ["common_path", "is_unicode", "module_spans", "plain", "shorten", "to_ascii", "wrap_expression", "wrap_words"]
+__all__ = [
+    "common_path",
+    "is_unicode",
+    "module_spans",
+    "plain",
+    "shorten",
+    "shorten_list",
+    "to_ascii",
+    "wrap_expression",
+    "wrap_words",
+]
 
 #: How characters of ours read where only ASCII can be shown.
 _ASCII = {
@@ -74,6 +84,22 @@ def shorten(text: str, width: int, *, ellipsis: str = "…") -> str:
         return text[: max(width, 0)]
     tail = (room + 1) // 2
     return text[: room - tail] + ellipsis + text[len(text) - tail :]
+
+
+def shorten_list(text: str, width: int, *, ellipsis: str = "…") -> str:
+    """A list in at most ``width`` characters, its last items left out; where the first is too long, that one shortened.
+
+    >>> shorten_list("conv1 2.3 ms, layer1.conv1 1.2 ms, fc 3 µs", 36), shorten_list("conv1 2.3 ms, fc 3 µs", 9)
+    ('conv1 2.3 ms, layer1.conv1 1.2 ms, …', 'conv…3 ms')
+    """
+    if len(text) <= width:
+        return text
+    items = text.split(", ")
+    for count in range(len(items) - 1, 0, -1):
+        kept = ", ".join([*items[:count], ellipsis])
+        if len(kept) <= width:
+            return kept
+    return shorten(items[0], width, ellipsis=ellipsis)
 
 
 def common_path(paths: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ def load(request: str, options: Options) -> LoadedModel:
     model, attention = _build(config, request, chosen, asked, options.phase, defaults)
     inputs, sizes = inputs_of(model, config, options)
     positions = longest(config.get_text_config())
-    name = request if origin is None else origin.parent.name if origin.name == "config.json" else origin.stem
+    name = request if origin is None else origin.resolve().parent.name if origin.name == "config.json" else origin.stem
     return LoadedModel(
         name=f"{name}:{named}" if named else name,
         source=f"transformers {transformers.__version__} {'default config' if origin is None else f'config {origin}'}",

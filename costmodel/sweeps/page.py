@@ -155,7 +155,7 @@ def _pivot(rows: Sequence[Mapping[str, Any]], across: str, what: Named, top: int
     return Table(
         columns=tuple(columns),
         rows=tuple({**empty, **line} for line in kept),
-        title=f"{what.column.key.removesuffix('_s').replace('_', ' ')} by {_HEADINGS.get(across, across)}",
+        title=f"{_quantity_word(what.column)} by {_HEADINGS.get(across, across)}",
     )
 
 
@@ -240,10 +240,16 @@ def _list(sweep: Any, rows: Sequence[Mapping[str, Any]], what: Named, top: int |
     return Table(columns=tuple(columns), rows=tuple(kept))
 
 
+def _quantity_word(column: SweepColumn) -> str:
+    """A column's name without its unit: ``peak memory`` of ``peak_memory_bytes``."""
+    for ending in ("_per_s", "_bytes", "_s", "_j", "_w"):
+        if column.unit and column.key.endswith(ending):
+            return column.key.removesuffix(ending).replace("_", " ")
+    return column.key.replace("_", " ")
+
+
 def _quantity(column: SweepColumn, rows: Sequence[Mapping[str, Any]], importance: int) -> Column:
-    heading = {"peak_memory_bytes": "memory", "throughput_per_s": "throughput", "latency_s": "latency"}.get(
-        column.key, column.key.replace("_", " ").removesuffix(" j")
-    )
+    heading = _quantity_word(column).replace("peak memory", "memory")
     values = [row[column.key] for row in rows]
     if column.unit == "1/s":
         return number_column(column.key, heading, "1/s", importance=importance)

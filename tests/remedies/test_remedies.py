@@ -10,6 +10,9 @@ from torch import nn
 
 import costmodel
 from costmodel.hardware import load
+from costmodel.report.as_terminal import render_terminal
+from costmodel.report.document import Document
+from costmodel.report.memory import memory_blocks
 
 
 class Block(nn.Module):
@@ -49,6 +52,15 @@ def test_remedies_come_in_order_of_disruption_each_with_the_flag_to_paste(crowde
              "--trainable lora:16", "--trainable head"]  # fmt: skip
     assert flags == [flag for flag in order if flag in flags]
     assert {"--dtype amp_bf16", "--checkpoint blocks", "--optimizer momentum", "--trainable head"} <= set(flags)
+
+
+def test_the_page_says_in_a_word_whether_each_change_is_enough(crowded):
+    table = next(block for block in memory_blocks(crowded) if hasattr(block, "rows"))
+    column = next(c for c in table.page_columns if c.key == "verdict")
+    said = {column.cell(row) for row in table.rows}
+    assert said <= {"yes", "tight", "likely not", "no"} and {"yes", "no"} <= said
+    assert len(render_terminal(Document("", (table,))).splitlines()[1]) <= 100
+    assert "…" not in render_terminal(Document("", (table,)))
 
 
 def test_each_remedy_is_the_step_predicted_again(crowded):

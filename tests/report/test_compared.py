@@ -59,7 +59,7 @@ def test_eight_models_on_four_machines_are_one_page_and_every_column_names_machi
         assert (seconds.heading, ratio.heading, ratio.unit) == (label, label, "×")
         assert seconds.unit in ("ms", "µs", "s")
     assert [block.title for block in compared_document(eight).blocks if isinstance(block, Notes)] == [
-        "What FLOPs do not say"
+        "What FLOPs do not say, and the share of it"
     ]
 
 

@@ -255,6 +255,13 @@ def test_the_command_prints_a_page_of_a_hundred_columns(net, capsys):
     assert "width=16" in out and "no model is called 'nosuch'" in out
 
 
+def test_the_title_of_a_table_names_the_quantity_and_not_its_unit(net, capsys):
+    for show, title in (("memory_mb", "peak memory by batch"), ("energy", "energy by batch"), ("macs", "macs by batch"),
+                        ("throughput", "throughput by batch"), ("power_w", "power by batch")):  # fmt: skip
+        assert main(["sweep", net, "--hw", "t4", "--batch", "1,2", "--show", show]) == 0
+        assert f"\n{title}\n" in capsys.readouterr().out
+
+
 def test_the_command_writes_the_format_of_the_files_name(net, tmp_path, capsys):
     target = tmp_path / "rows.csv"
     words = ["sweep", net, "--hw", "t4", "--batch", "1,2", "-o", str(target)]

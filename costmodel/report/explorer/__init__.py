@@ -13,6 +13,7 @@ from typing import Any
 
 from costmodel.explain import CAUSES, Split, split
 from costmodel.explain.kinds import KINDS, kind_of
+from costmodel.nodes import operator_word
 from costmodel.report.as_html import html_fragment
 from costmodel.report.document import Document, KeyValues, Table
 from costmodel.report.escape import for_html, visible
@@ -222,7 +223,7 @@ def _operators(analysis: Any, kinds: dict[str, int], in_detail: bool) -> list[di
     return [
         {
             "name": visible(row.name),
-            "op": row.op.removeprefix("aten."),
+            "op": operator_word(row.op),
             "module": visible(row.module),
             "kind": kinds[row.name],
             "phase": row.phase,
