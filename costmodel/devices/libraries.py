@@ -294,28 +294,47 @@ FP8_MMA_BLOCK = replace(
 )
 #: Weights of 8 or 4 bits that are widened to fp16 on the way into the tensor cores (TensorRT-LLM on an A100, 4,000
 #: rows each): the instructions that widen take a share of the issue slots, and parts of a split of k wait for each
-#: other in turn.
+#: other in turn. What the two share serves other libraries' kernels of the kind too; by format they differ in how much
+#: widening costs and in what a block of threads loads before it begins.
 _WIDENING = replace(
     CUBLAS_MATRIX, efficiency=0.857, batched_efficiency=0.857, result_rate=1.72, step_latency=1.02, split_start=4.6
 )
 INT8_WEIGHTS = QuantizedProducts(
-    name="int8_weight_gemm", multiplies="fp16", activation_bytes=2, weight_bytes=1, kernels=_WIDENING
+    name="int8_weight_gemm",
+    multiplies="fp16",
+    activation_bytes=2,
+    weight_bytes=1,
+    kernels=replace(
+        _WIDENING,
+        efficiency=0.88,
+        batched_efficiency=0.88,
+        start=1.8,
+        step_latency=0.76,
+        operand_rate=1.2,
+        result_rate=1.8,
+    ),
 )
 INT4_WEIGHTS = QuantizedProducts(
-    name="int4_weight_gemm", multiplies="fp16", activation_bytes=2, weight_bytes=0.5, kernels=_WIDENING
+    name="int4_weight_gemm",
+    multiplies="fp16",
+    activation_bytes=2,
+    weight_bytes=0.5,
+    kernels=replace(
+        _WIDENING, efficiency=0.82, batched_efficiency=0.82, start=1.75, step_latency=0.95, result_rate=2.1
+    ),
 )
 #: The same by Marlin (vLLM), whose blocks of threads take strips of a weight and add their parts up behind locks: a
 #: start of 11 µs, from the public speed of Qwen2.5 with GPTQ and AWQ on an A100 beside that with bf16 weights.
 MARLIN_INT4 = replace(INT4_WEIGHTS, name="marlin_int4_gemm", kernels=replace(_WIDENING, start=3.0, vector_start=3.0))
 MARLIN_INT8 = replace(INT8_WEIGHTS, name="marlin_int8_gemm", kernels=replace(_WIDENING, start=3.0, vector_start=3.0))
 #: int8 products of SmoothQuant (CUTLASS in TensorRT-LLM on an A100, 4,000 rows): scales of rows and columns ride in
-#: the epilogue; no split of k.
+#: the epilogue, and a kernel starts twice as long as one of fp16; no split of k.
 INT8 = QuantizedProducts(
     name="int8_gemm",
     multiplies="int8",
     activation_bytes=1,
     weight_bytes=1,
-    kernels=replace(CUBLAS_MATRIX, step_latency=0.45, operand_rate=1.1, splits=False),
+    kernels=replace(CUBLAS_MATRIX, start=2.0, step_latency=0.45, operand_rate=1.1, splits=False),
 )
 #: Where no fp32 product was measured: the means of what the measured generations reach.
 CUBLAS_SIMT = ProductKernels(
