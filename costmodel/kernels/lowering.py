@@ -96,13 +96,15 @@ class _Copies:
     """What casts write: storages that only the run has, numbered from the last of the graph's on.
 
     A weight's copy is kept until autocast ends, and a gradient's to the end of the step; any other until its operator
-    has run, or the backward node that reads it again.
+    has run, or the backward node that reads it again. So is that of a weight which a checkpoint casts once more: the
+    autocast of either time ends before the step does.
     """
 
     def __init__(self, graph: OpGraph) -> None:
         self.graph, self.first = graph, len(graph.storages)
         self.made: list[tuple[int, str]] = []  # of each: spec of the tensor, dtype of the copy
         self.of_weight: dict[int, int] = {}  # storage of a weight, or of what ends as a gradient -> its copy
+        self.cast_again: set[int] = set()  # weights that were cast more than once
         self.of_operand: dict[int, int] = {}  # tensor of the node at hand -> its copy
         self.gradients: dict[int, int] = {}  # storage of what ends as a gradient -> its copy
         self.saved: dict[tuple[int | None, int], int] = {}  # node, storage -> the copy of it that the node read
@@ -115,6 +117,8 @@ class _Copies:
         if kept:
             self.gradients[self.graph.tensors[tensor].storage] = storage
         if weight is not None:
+            if weight in self.of_weight:
+                self.cast_again.add(weight)
             self.of_weight[weight] = storage
         else:
             self.of_operand[tensor] = storage
@@ -141,7 +145,7 @@ class _Copies:
     @property
     def held(self) -> frozenset[int]:
         """Copies that live to the end of the step."""
-        return frozenset(self.of_weight.values())
+        return frozenset(copy for weight, copy in self.of_weight.items() if weight not in self.cast_again)
 
     def nbytes(self, graph: OpGraph) -> tuple[int, ...]:
         """B of each copy, at the sizes of ``graph``."""

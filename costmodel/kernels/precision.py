@@ -135,7 +135,9 @@ def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> l
 
 
 class _Autocast:
-    """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step.
+    """Follows the dtypes through the graph as ``torch.autocast`` sets them; a weight's cast is kept for the step, but
+    what a checkpoint runs again is in an autocast of its own, with a cache of its own
+    (torch/utils/checkpoint.py, ``recompute_fn``), so that each part casts its weights once more.
 
     ``low`` is the dtype of the autocast around the model, "" for none; the model's own regions go before it. Where
     they switch autocast off, products are in fp32: what enters is converted there, by a ``.float()`` that an fp32
@@ -152,8 +154,12 @@ class _Autocast:
     def assign(self) -> list[NodeDtypes]:
         gradients = Gradients(self.graph, self.traced, self.run)
         found: list[NodeDtypes] = []
+        again = False
         for index, node in enumerate(self.graph.nodes):
-            if node.phase is NodePhase.BACKWARD and not gradients.is_recomputed(node):
+            before, again = again, gradients.is_recomputed(node)
+            if again and not before:
+                self.cast_weights = set()
+            if node.phase is NodePhase.BACKWARD and not again:
                 found.append(gradients.node(index, found))
             elif node.phase is NodePhase.OPTIMIZER:
                 found.append(self._as_stored(node))
