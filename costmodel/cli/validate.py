@@ -25,7 +25,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("validate", help="hold predictions against measured timings")
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="measured timings: .csv or .csv.gz, timm's benchmark files too"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="measured timings, .csv or .csv.gz: columns model, device, dtype, batch, latency_ms or memory_mb, and "
+        "what else holds (layout, mode, phase, torch, image_size); timm's benchmark files as they are",
     )
     parser.add_argument(
         "--hw", action="append", default=[], metavar="[DEVICE=]FILE",
@@ -89,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     conditions = dict(arguments.set)
     check_names(conditions)
     flags = Flags(**{name: getattr(arguments, name) for name in _SAID}, conditions=conditions)
-    measured = read_measured(arguments.files, flags)
+    measured = read_measured(arguments.files, flags, device=machines[""].name if "" in machines else "")
     result = validate(
         measured,
         trace=load_trace,

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, fields
 from costmodel.engines import engine_spellings
 from costmodel.execution import layout, phase, precision
 
-__all__ = ["Flags", "RowError", "checked_word", "latency", "optional_size", "phase_word", "size", "text"]
+__all__ = [
+    "SAID_FOR_ALL",
+    "Flags",
+    "RowError",
+    "checked_word",
+    "latency",
+    "optional_size",
+    "phase_word",
+    "size",
+    "text",
+]
 
 
 class RowError(Exception):
@@ -40,6 +50,8 @@ class Flags:
         return Flags(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(Flags)})
 
 
+#: What may be said for all rows that do not say it, by the names of columns and of the command's options.
+SAID_FOR_ALL = tuple(f.name for f in fields(Flags) if f.name != "conditions")
 #: Phases whose rows can be judged.
 _MODELLED = (phase.Phase.INFERENCE.value, phase.Phase.TRAINING.value)
 _WORDS = {"dtype": precision.SPELLINGS, "layout": layout.SPELLINGS, "mode": engine_spellings()}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from costmodel.errors import InputError, librarian
 from costmodel.validate.attention import attention_row
-from costmodel.validate.cells import Flags, RowError
+from costmodel.validate.cells import SAID_FOR_ALL, Flags, RowError
 from costmodel.validate.memory import memory_row
 from costmodel.validate.model_csv import model_row
 from costmodel.validate.neusight_csv import neusight_row
@@ -51,21 +51,22 @@ _FORMATS: tuple[tuple[frozenset[str], Reader], ...] = (
 )
 
 
-def read_measured(paths: Sequence[str | Path], flags: Flags | None = None) -> Measured:
-    """The rows of all files. ``flags`` give what a file does not say, and win over a timm file's name.
+def read_measured(paths: Sequence[str | Path], flags: Flags | None = None, *, device: str = "") -> Measured:
+    """The rows of all files. ``flags`` give what a file does not say, and win over a timm file's name; ``device`` is
+    that of rows for which neither says one.
 
     Raises InputError for a file that cannot be read, has none of the formats, or holds no usable row.
     """
     rows: list[MeasuredRow] = []
     unusable: list[Unusable] = []
     for path in map(Path, paths):
-        found = _read_file(path, flags or Flags())
+        found = _read_file(path, flags or Flags(), Flags(device=device))
         rows += found.rows
         unusable += found.unusable
     return Measured(tuple(rows), tuple(unusable))
 
 
-def _read_file(path: Path, flags: Flags) -> Measured:
+def _read_file(path: Path, flags: Flags, otherwise: Flags) -> Measured:
     header, records = _records(path)
     reader = next((reader for columns, reader in _FORMATS if columns <= set(header)), None)
     if reader is None:
@@ -77,7 +78,7 @@ def _read_file(path: Path, flags: Flags) -> Measured:
                 "timm's benchmark CSVs are read as they are",
             )
         )
-    given = flags.over(named_conditions(path.name)) if reader is timm_row else flags
+    given = (flags.over(named_conditions(path.name)) if reader is timm_row else flags).over(otherwise)
     rows: list[MeasuredRow] = []
     unusable: list[Unusable] = []
     for line, record in enumerate(records, start=2):
@@ -95,8 +96,10 @@ def _nothing_usable(path: Path, unusable: Iterable[Unusable]) -> str:
     reasons = Counter(row.reason for row in unusable)
     if not reasons:
         return f"{path} holds no rows"
-    listed = "\n".join(f"{count} x {reason}" for reason, count in reasons.most_common(10))
-    return librarian(f"no row of {path} can be used", do=listed)
+    listed = [f"{count} x {reason}" for reason, count in reasons.most_common(10)]
+    said = [name for name in SAID_FOR_ALL if f"missing column: {name}" in reasons]
+    listed += [f"--{name} WORD says it for all rows" for name in said]
+    return librarian(f"no row of {path} can be used", do="\n".join(listed))
 
 
 def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -207,10 +207,18 @@ def test_files_without_a_usable_row_are_refused(tmp_path: Path, content: bytes, 
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="missing column: dtype"):
+    with pytest.raises(InputError, match=r"missing column: dtype\n  --dtype WORD says it for all rows$"):
         read_measured([write(tmp_path, "model,device,batch,latency_ms", "two_ops,t4,8,1.5")])
     path = write(tmp_path, "model,device,batch,latency_ms", "two_ops,t4,8,1.5")
     assert len(read_measured([path], Flags(dtype="fp32")).rows) == 1
+
+
+def test_rows_without_a_device_are_of_the_one_machine_that_is_given(tmp_path: Path) -> None:
+    path = write(tmp_path, "model,dtype,batch,latency_ms", "two_ops,fp32,8,1.5")
+    (row,) = read_measured([path], device="mine").rows
+    assert row.device == "mine"
+    (row,) = read_measured([path], Flags(device="t4"), device="mine").rows
+    assert row.device == "t4"
 
 
 @pytest.mark.parametrize("name", ["none.csv", "none.csv.gz"])
