@@ -23,6 +23,9 @@ __all__ = [
     "FLASH_3",
     "FLASH_3_MMA",
     "FMHA",
+    "LATENT",
+    "LATENT_ADA",
+    "LATENT_HOPPER",
     "AttentionKernels",
     "AttentionTiles",
     "Splits",
@@ -75,6 +78,7 @@ class AttentionKernels:
     ``l2_share``    rate at which keys and values come from L2 over that of a micro-benchmark's reads [1]
     ``one_block``   whether a unit holds one block of threads at a time, so that nothing hides its start and its end
     ``copies_packed``   whether queries that are packed, and their results, are copied where a view does not do
+    ``values_in_keys``  whether values are the first part of the keys, and as narrow: both are read at once
     ``l2_copies``   copies of a line that L2 holds of what one unit alone reads
     """
 
@@ -95,6 +99,7 @@ class AttentionKernels:
     l2_copies: int = 1
     one_block: bool = False
     copies_packed: bool = False
+    values_in_keys: bool = False
 
     def tile(self, width: int, *, causal: bool = False, one_query: bool = False) -> tuple[int, int, int]:
         """(width that is computed, queries, keys) of the kernel for heads of ``width`` [elements].
@@ -250,4 +255,40 @@ FMHA = AttentionKernels(
     start=3.1,
     dram_share=1.05,
     l2_copies=2,
+)
+#: One query against a latent cache that is key and value at once (MLA), as vLLM runs it without a kernel made for the
+#: machine: Triton, 16 heads and 32 keys a block, at most 4 parts (``triton_decode_attention.py``). No row has timed it:
+#: constants are those of :data:`FLASH_2_PAGED`.
+LATENT = replace(
+    FLASH_2_PAGED,
+    name="latent_attention",
+    tiles=((576, 16, 32),),
+    packs="always",
+    splits=Splits(blocks_a_unit=2, most=4, part_cycles=343.0),
+    copies_packed=False,
+    values_in_keys=True,
+)
+LATENT_ADA = replace(
+    FLASH_2_PAGED_ADA,
+    name=LATENT.name,
+    tiles=LATENT.tiles,
+    packs=LATENT.packs,
+    splits=LATENT.splits,
+    copies_packed=False,
+    values_in_keys=True,
+)
+#: The same on Hopper (FlashMLA): 64 heads and 64 keys a block, steps shared out over the units. ``efficiency`` and
+#: ``dram_share`` from what its authors state for an H800, 660 TFLOP/s and 3000 GB/s; the rest is :data:`FLASH_3`'s. No
+#: row has timed it.
+LATENT_HOPPER = replace(
+    FLASH_3,
+    name=LATENT.name,
+    tiles=((576, 64, 64),),
+    causal_tiles=(),
+    decode_tiles=(),
+    splits=Splits(by_sequence=True, part_cycles=112.0),
+    efficiency=0.71,
+    tail=0.0,
+    dram_share=0.957,
+    values_in_keys=True,
 )

@@ -1,10 +1,10 @@
 """A serving library (vLLM, SGLang, TensorRT-LLM): the program that it runs of a model that writes text, captured.
 
-Three things are otherwise than in PyTorch. The cache lies in pages that a kernel writes the new keys and values into,
+Four things are otherwise than in PyTorch. The cache lies in pages that a kernel writes the new keys and values into,
 where transformers' cache is copied as a whole for each token. Projections of the same input (queries, keys and values;
-gate and up) are one product. Element-wise chains and norms are kernels of the library, as few as Inductor would make of
-them, and a step is replayed as a CUDA graph: between two steps the library's scheduler, sampler and detokenizer run on
-the host.
+gate and up) are one product. A latent cache is attended to as it lies (:mod:`costmodel.engines.absorbed`). Element-wise
+chains and norms are kernels of the library, as few as Inductor would make of them, and a step is replayed as a CUDA
+graph: between two steps the library's scheduler, sampler and detokenizer run on the host.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from costmodel.devices.attention import AttentionKernels
+from costmodel.engines.absorbed import absorbed
 from costmodel.engines.capture import refuse_without_graphs
 from costmodel.engines.engine import Advice
 from costmodel.engines.inductor import Inductor
@@ -62,7 +63,7 @@ class Serving(Inductor):
     def program(self, graph: OpGraph) -> OpGraph:
         """The traced program with its cache in pages and its projections merged; kept with the graph."""
         if "served" not in graph.memo:
-            graph.memo["served"] = _merged(_paged(graph))
+            graph.memo["served"] = _merged(_paged(absorbed(graph)))
         found: OpGraph = graph.memo["served"]
         return found
 

@@ -60,7 +60,7 @@ CAUSES = _table(
 CONTRACTIONS = frozenset(
     "gemm batched_gemm implicit_gemm grouped_implicit_gemm im2col_gemm flash_attention efficient_attention "
     "fused_attention early_batched_gemm implicit_gemm_dgrad implicit_gemm_wgrad flash_attention_backward "
-    "efficient_attention_backward".split()
+    "efficient_attention_backward flash_attention_paged flash_attention_3 latent_attention".split()
 )
 
 _BY_ALGORITHM = {

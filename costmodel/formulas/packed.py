@@ -1,8 +1,9 @@
-"""Linear layers and experts whose weights are stored in fewer bits than they are multiplied in.
+"""What libraries run that serve language models: packed weights, projections in one product, caches in place.
 
-Conventions: a MAC is a MAC in whatever format. Widening a weight is a product with its scale, and a difference where it
-has a zero point, once for each element in a call; where activations are narrowed instead, a comparison and a product
-for each of them and a product for each result. Bytes are those of what is stored: weights, scales, zero points.
+Conventions: weights may be stored in fewer bits than they are multiplied in. A MAC is a MAC in whatever format.
+Widening a weight is a product with its scale, and a difference where it has a zero point, once for each element in a
+call; where activations are narrowed instead, a comparison and a product for each of them and a product for each result.
+Bytes are those of what is stored: weights, scales, zero points.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from costmodel.cost import Cost
 from costmodel.formulas.experts import expected_experts
 from costmodel.formulas.operands import nbytes
 from costmodel.formulas.registry import formula
-from costmodel.symbols import Dim, floor_div
+from costmodel.symbols import Dim, floor_div, product
 from costmodel.tensor import TensorSpec
 
-__all__ = ["cache_write", "merged_linear", "packed_grouped_product", "packed_linear"]
+__all__ = ["cache_write", "latent_attention", "merged_linear", "packed_grouped_product", "packed_linear"]
 
 
 def _work(macs: Any, rows: Dim, inner: Dim, columns: Dim, widened: Any, narrows: bool, zeros: Any) -> Cost:
@@ -117,3 +118,28 @@ def cache_write(cache: TensorSpec, new: TensorSpec, *, out: TensorSpec) -> Cost:
     64
     """
     return Cost(bytes_read=new.nbytes, bytes_written=new.nbytes, launches=1)
+
+
+@formula("costmodel.latent_attention")
+def latent_attention(query: TensorSpec, latent: TensorSpec, rotary: TensorSpec, *, out: TensorSpec) -> Cost:
+    """All heads [N, H, L, C + R] against a latent vector and a rotary part of each token [N, 1, S, C], [N, 1, S, R].
+
+    out[N, H, L, C] = softmax(query @ (latent, rotary).T * scale) @ latent: keys that are values too are read once.
+    Vector work as in :mod:`~costmodel.formulas.attention`. (DeepSeek-V2, arXiv:2405.04434, section 2.1.)
+
+    >>> from costmodel.tensor import f32
+    >>> cost = latent_attention(f32(1, 4, 1, 28), f32(1, 1, 7, 20), f32(1, 1, 7, 8), out=f32(1, 4, 1, 20))
+    >>> cost.macs, cost.bytes_read                      # 4 heads * 7 keys * (28 + 20); 4 B * (4*28 + 7*28)
+    (1344, 1232)
+    """
+    *rows, width = out.shape
+    keys = latent.shape[-2]
+    scores = product(rows) * keys
+    return Cost(
+        matrix_flops=2 * scores * (query.shape[-1] + width),
+        vector_flops=6 * scores - 2 * product(rows),
+        bytes_read=nbytes(query, latent, rotary),
+        bytes_written=out.nbytes,
+        launches=1,
+        activations=scores + out.numel,
+    )

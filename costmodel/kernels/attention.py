@@ -89,6 +89,18 @@ def _flex_attention(operator: Operator) -> Iterator[Kernel]:
     yield contraction(operator, "flash_attention", shape=shape)
 
 
+@rule("latent_attention")
+def _latent_attention(operator: Operator) -> Iterator[Kernel]:
+    """All heads of a sequence against its latent vectors, whose first part is the value too."""
+    query, latent = operator.arguments["query"], operator.arguments["latent"]
+    sequences, heads, queries, width = query.shape
+    shape = Attention(
+        queries, latent.shape[-2], width, sequences * heads, shared_by=heads, values=latent.shape[-1],
+        sequences=sequences,
+    )  # fmt: skip
+    yield contraction(operator, "latent_attention", shape=shape)
+
+
 def _math_attention(operator: Operator, batch: int, length: int, keys: int, width: int) -> Iterator[Kernel]:
     """Two batched products with a softmax between them; the scores lie in memory.
 

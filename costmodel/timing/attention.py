@@ -137,15 +137,19 @@ def attention_time(
     parts = -(-walk.longest // longest)
     blocks = shape.heads // group * walk.tiles * parts
     steps = max(walk.steps * (shape.heads // group), blocks * longest if one_query else 0)
+    deep = shape.value_width if kernels.values_in_keys else width
     step_cycles = (
         rows
         * columns
-        * (4 * width / (machine.flop_per_clock * kernels.efficiency) + kernels.exponentials / EXPONENTIALS_PER_CLOCK)
+        * (
+            2 * (width + deep) / (machine.flop_per_clock * kernels.efficiency)
+            + kernels.exponentials / EXPONENTIALS_PER_CLOCK
+        )
     )
     # Keys and values come from L2 in every step. Where a unit holds one block of threads, nothing hides its start and
     # its end, in which queries and results are moved.
     l2_bytes_per_s = machine.l2_bytes_per_s * kernels.l2_share
-    row_bytes = (shape.width + shape.value_width) * machine.item_bytes
+    row_bytes = (shape.width + (0 if kernels.values_in_keys else shape.value_width)) * machine.item_bytes
     moved_s = steps * min(columns, shape.keys) * row_bytes / l2_bytes_per_s
     block_cycles = kernels.block_cycles
     if kernels.one_block:

@@ -322,6 +322,7 @@ _RULES: dict[str, Rule] = {
     "efficient_attention_backward": _attention_gradient,
     "flash_attention": _attention,
     "efficient_attention": _attention,
+    "latent_attention": _attention,
     "resample_serial": _resample_serial,
     "factorization": _factorization,
 }

@@ -1,6 +1,6 @@
 """NVIDIA Hopper (GH100: H100, H200): thread block clusters, whose units share reads, and products by warp groups."""
 
-from costmodel.devices.attention import FLASH_2_HOPPER, FLASH_3
+from costmodel.devices.attention import FLASH_2_HOPPER, FLASH_3, LATENT_HOPPER
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 from costmodel.devices.libraries import (
@@ -36,6 +36,6 @@ GENERATION = GpuGeneration(
         MARLIN_INT4,
         MARLIN_INT8,
     ),
-    attention=(FLASH_2_HOPPER, FLASH_3),
+    attention=(FLASH_2_HOPPER, FLASH_3, LATENT_HOPPER),
     assumptions=("products with widened weights are those of the GA100",),
 )
