@@ -150,7 +150,7 @@ def test_one_query_takes_a_short_tile_of_narrow_heads() -> None:
 
 @pytest.mark.parametrize(("heads", "queries"), [(128, 2), (16, 1)])
 def test_latent_attention_on_hopper_reaches_what_its_authors_state(heads: int, queries: int) -> None:
-    """FlashMLA on an H800: 660 TFLOP/s where arithmetic binds (128 heads, two tokens), 3000 GB/s where the cache does."""
+    """FlashMLA, H800: 660 TFLOP/s where arithmetic binds (128 heads, two tokens), 3000 GB/s where traffic does."""
     machine = AttentionMachine(
         unit_count=132, clock_hz=1.83e9, flop_per_clock=4096, dram_bytes_per_s=3134e9, l2_bytes_per_s=9804e9,
         fixed_s=2.3e-6,
