@@ -387,6 +387,50 @@ def test_a_window_of_many_loads_is_stored_not_pooled_again() -> None:
     assert fused(plan(p.done(mean, p.conv(pooled)))) == [(B, B), (B, 2 * 128 * 4)]
 
 
+def test_no_kernel_reads_a_window_of_what_it_writes() -> None:
+    """pool(x) - x, as in PoolFormers: other threads must have written what a window shows, so that x has a kernel of
+    its own, whose result the other reads at all places of its windows."""
+    p = Program()
+    hot = p.like("relu", p.input(*MAP))
+    pooled = p.op("avg_pool2d", MAP, input=T(hot), kernel_size=[3, 3], stride=[1, 1], padding=[1, 1])
+    found = plan(p.done(p.like("exp", p.like("sub", pooled, hot))))
+    assert fused(found) == [(B, B), (B, B)]
+    assert algorithms(found) == ["fused_elementwise", "fused_pool"]
+
+
+def test_windows_are_read_again_by_each_join_that_pools() -> None:
+    """A pooled map of which a join is made on the fly: the kernel reads the whole map that is pooled."""
+    p = Program()
+    x = p.input(*MAP)
+    pooled = p.op("avg_pool2d", (2, 128, 2, 2), input=T(x), kernel_size=[2, 2])
+    joined = p.op("cat", (2, 256, 2, 2), tensors=[T(pooled), T(p.input(2, 128, 2, 2))], dim=1)
+    assert fused(plan(p.done(p.like("relu", joined)))) == [(B + B // 4, B // 2)]
+
+
+def test_what_a_convolution_has_read_is_copied_into_its_place() -> None:
+    """Its strides are held to the convolution's (``can_realize_into_without_copy``): all parts are copies, so that
+    they are made in one kernel; a part that nobody has read would have been written in its place."""
+    p = Program()
+    x = p.input(*MAP)
+    first = p.like("relu", p.conv(x))
+    second = p.like("relu", p.conv(first))
+    joined = p.op("cat", (2, 256, 4, 4), tensors=[T(first), T(second)], dim=1)
+    found = plan(p.done(p.conv(joined, channels=128)))
+    assert fused(found) == [(B, B), (2 * B, 2 * B)]
+
+
+def test_bias_is_cast_on_the_fly_in_channels_last_alone() -> None:
+    """``constrain_conv_to_fx_strides`` realizes all operands where convolutions keep eager PyTorch's strides."""
+    for others, casts in ((0, 2), (300, 3)):  # input, weight; and bias
+        p = Program()
+        out = p.conv(p.input(*MAP), bias=True)
+        for _ in range(others):
+            out = p.like("relu", out)
+        graph = p.done(out)
+        assert prefers_channels_last(graph) is not bool(others)
+        assert Counter(algorithms(plan(graph, "amp_fp16")))["cast"] == casts
+
+
 @given(programs())
 def test_kernels_run_after_the_convolutions_that_they_need(graph: OpGraph) -> None:
     when = {n: i for i, launch in enumerate(plan(graph).launches) for n in launch.nodes}

@@ -76,6 +76,8 @@ class Buffer:
     asked_by: int = 0
     """The node that made it necessary: whom a kernel serves that does no node's arithmetic first (a cast, a copy)."""
     again: tuple[int, ...] = ()
+    apart: frozenset[int] = frozenset()
+    """Roots of what it reads at other places than those at which its loops stand: under windows."""
 
 
 @dataclass(slots=True)
@@ -85,8 +87,10 @@ class _Expression:
     reads: frozenset[int]
     nodes: tuple[int, ...]
     kind: str = "pointwise"
-    loads: int = 1
-    """Loads of each of its operands: those under a pooling window."""
+    more_loads: int = 0
+    """Loads beyond one of each of its operands: those of pooling windows."""
+    apart: frozenset[int] = frozenset()
+    """Roots of those that it reads under a window."""
 
 
 @dataclass
@@ -121,7 +125,7 @@ def lower_to_buffers(
 
 class _Lowering:
     def __init__(self, graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes], channels_last: bool) -> None:
-        self.graph, self.dtypes = graph, dtypes
+        self.graph, self.dtypes, self.channels_last = graph, dtypes, channels_last
         self.done = Lowered()
         self.expressions: dict[int, _Expression] = {}
         self.casts: dict[tuple[int, str], int] = {}
@@ -130,6 +134,7 @@ class _Lowering:
         self.buffer_of_node: dict[int, int] = {}
         self.current = 0
         self.joined: set[int] = set()
+        self.frozen: set[int] = set()
         self.widened: set[int] = set()
         self._add_tensors(execution)
         self.uses = self._count_uses()
@@ -194,8 +199,7 @@ class _Lowering:
             spec = self.graph.tensors[tensor].spec
             value = self.casts[key] = self._new_value(spec, dtype)
             source = self.expressions.get(self.root(tensor))
-            kind = source.kind if source else "cast"
-            self.expressions[value] = _Expression(self.reads([tensor]), source.nodes if source else (), kind)
+            self.expressions[value] = replace(source) if source else _Expression(frozenset({tensor}), (), "cast")
         return self.casts[key]
 
     # -- expressions and stored values ---------------------------------------------------------
@@ -207,6 +211,11 @@ class _Lowering:
             expression = self.expressions.get(self.root(value))
             found |= expression.reads if expression else {value}
         return frozenset(found)
+
+    def apart(self, values: Iterable[int]) -> frozenset[int]:
+        """Roots of what computing ``values`` loads under windows."""
+        found = (self.expressions.get(self.root(value)) for value in values)
+        return frozenset[int]().union(*(expression.apart for expression in found if expression))
 
     def _nodes(self, values: Iterable[int]) -> tuple[int, ...]:
         found: dict[int, None] = {}
@@ -222,11 +231,11 @@ class _Lowering:
         expression = self.expressions.pop(root, None)
         if expression is not None:
             space = self.done.values[root].spec
-            self._buffer(expression.kind, expression.reads, (root,), expression.nodes, space)
+            self._buffer(expression.kind, expression.reads, (root,), expression.nodes, space, apart=expression.apart)
 
     def _buffer(
         self, kind: str, reads: frozenset[int], writes: tuple[int, ...], nodes: tuple[int, ...], space: int = -1,
-        rows: int = -1,
+        rows: int = -1, apart: frozenset[int] = frozenset(),
     ) -> None:  # fmt: skip
         mine = tuple(n for n in nodes if n not in self.served)
         new = set(mine)
@@ -239,7 +248,7 @@ class _Lowering:
             self.done.makers.setdefault(self.root(value), []).append(len(buffers))
         asked_by = self._asked_by(writes[0]) if writes else self.current  # what puts out a number writes nothing
         again = tuple(n for n in nodes if n not in new)
-        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by, again))
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by, again, apart))
 
     def _asked_by(self, value: int) -> int:
         """The operator whose result a value is; of a cast, the operator that wants it."""
@@ -253,7 +262,7 @@ class _Lowering:
             if expression is None:
                 continue
             count = sum(2 if self.done.values[v].spec < 0 else 1 for v in expression.reads)  # mean and variance
-            count *= expression.loads
+            count += expression.more_loads
             most = 1 if self._is_wanted_in_memory(tensor) else REALIZE_READS
             if count > REALIZE_ACCUMULATED_READS or (self.uses[tensor] > 1 and count > most):
                 if expression.kind != "pool":
@@ -281,39 +290,46 @@ class _Lowering:
         if node.op.rpartition(".")[2].startswith(_INTERPOLATIONS):
             self.store(operands[0])
         reads, nodes = self.reads(operands), (*self._nodes(operands), index)
-        inlined = [e for v in operands if (e := self.expressions.get(self.root(v)))]
-        pool = next((e for e in inlined if e.kind == "pool"), None)
-        kind, loads = (pool.kind, pool.loads) if pool else ("pointwise", 1)
         for tensor in node.outputs:
-            self.expressions[tensor] = _Expression(reads, nodes, kind, loads)
+            self.expressions[tensor] = self._inlined(operands, nodes, reads)
+
+    def _inlined(self, operands: list[int], nodes: tuple[int, ...], reads: frozenset[int]) -> _Expression:
+        """The expression of an operator over expressions: a pool where one of them is."""
+        inlined = {self.root(v): e for v in operands if (e := self.expressions.get(self.root(v)))}.values()
+        kind = "pool" if any(e.kind == "pool" for e in inlined) else "pointwise"
+        return _Expression(reads, nodes, kind, sum(e.more_loads for e in inlined), self.apart(operands))
 
     def _pool(self, index: int, node: OpNode, operands: list[int]) -> None:
         for value in operands:
             self.store(value)
+        apart = frozenset(map(self.root, operands))
         for tensor in node.outputs:
-            self.expressions[tensor] = _Expression(
-                self.reads(operands), (index,), "pool", window_taps(self.graph, node)
-            )
+            more = window_taps(self.graph, node) - 1
+            self.expressions[tensor] = _Expression(self.reads(operands), (index,), "pool", more, apart)
 
     def _extern(self, index: int, node: OpNode, operands: list[int]) -> None:
-        """cuDNN, cuBLAS, attention, ATen: everything in memory. A convolution's bias is peeled off as pointwise."""
-        for value in operands:
-            self.store(value)
+        """cuDNN, cuBLAS, attention, ATen: everything in memory. A convolution's bias is peeled off as pointwise; it is
+        stored with the other operands where their strides are held to those of eager PyTorch
+        (``lowering.py``, ``constrain_conv_to_fx_strides``)."""
         biased = "conv" in node.op and len(node.inputs) > 2
+        for value in operands[:2] if biased and self.channels_last else operands:
+            self.store(value)
         reads = frozenset(operands[:2] if biased else operands)
+        self.frozen.update(map(self.root, reads))
         if not biased:
             self._buffer("extern", reads, node.outputs, (index,))
             return
         out = self.done.values[node.outputs[0]]
         raw = self._new_value(out.spec, out.dtype)
         self._buffer("extern", reads, (raw,), (index,))
-        self.expressions[node.outputs[0]] = _Expression(frozenset((raw, operands[2])), (~index,))
+        bias = operands[2:]
+        self.expressions[node.outputs[0]] = _Expression(self.reads(bias) | {raw}, (*self._nodes(bias), ~index))
 
     def _reduction(self, index: int, node: OpNode, operands: list[int], kind: str = "reduction") -> None:
         space = self.done.values[node.inputs[0]].spec
         rows = self.done.values[node.outputs[0]].spec
         nodes = (*self._nodes(operands), index)
-        self._buffer(kind, self.reads(operands), node.outputs, nodes, space, rows)
+        self._buffer(kind, self.reads(operands), node.outputs, nodes, space, rows, self.apart(operands))
 
     def _outer_reduction(self, index: int, node: OpNode, operands: list[int]) -> None:
         self._reduction(index, node, operands, "outer_reduction")
@@ -324,9 +340,12 @@ class _Lowering:
         out = node.outputs[0]
         loaded, nodes = self.reads(operands[:1]), (*self._nodes(operands), index)
         statistics = self._new_value(-1, "float32")
-        self._buffer(kind, loaded, (statistics,), nodes, self.done.values[x].spec)
+        apart = self.apart(operands)
+        self._buffer(kind, loaded, (statistics,), nodes, self.done.values[x].spec, apart=apart)
         whole = loaded | self.reads(operands[1:]) | {statistics}
-        self.expressions[out] = _Expression(whole, self._nodes(operands))  # its own arithmetic is the statistics'
+        self.expressions[out] = _Expression(
+            whole, self._nodes(operands), apart=apart
+        )  # its own arithmetic is the statistics'
         for other in node.outputs[1:]:
             self.done.makers[other] = [len(self.done.buffers) - 1]
 
@@ -341,7 +360,7 @@ class _Lowering:
         out = node.outputs[0]
         if len(operands) <= POINTWISE_CAT_INPUTS and self._joins_on_the_fly(out, operands):
             nodes = (*self._nodes(operands), index)
-            self.expressions[out] = _Expression(self.reads(operands), nodes, "pointwise")
+            self.expressions[out] = self._inlined(operands, nodes, self.reads(operands))
             return
         for value in operands:
             self._place(value, out)
@@ -360,9 +379,13 @@ class _Lowering:
         return root in self.expressions or self._fused_maker(root) is None
 
     def _fused_maker(self, root: int) -> int | None:
-        """The fused kernel that stores a value, unless it is in the place of another join already."""
+        """The fused kernel that stores a value, if it may store it in the place of a join: it does not in another
+        already, and no library's kernel has read the value, which has held its strides to theirs
+        (``ir.py``, ``ConcatKernel.can_realize_into_without_copy``)."""
         makers = self.done.makers.get(root, ())
-        if len(makers) != 1 or root in self.joined or self.done.buffers[makers[0]].kind == "extern":
+        if len(makers) != 1 or root in self.joined or root in self.frozen:
+            return None
+        if self.done.buffers[makers[0]].kind == "extern":
             return None
         return makers[0]
 
@@ -390,4 +413,4 @@ class _Lowering:
         spec = self.done.values[value].spec
         part = self._new_value(spec, self.done.values[out].dtype)
         self.done.values[part] = replace(self.done.values[part], root=out)
-        self._buffer("pointwise", self.reads([value]), (part,), self._nodes([value]), spec)
+        self._buffer("pointwise", self.reads([value]), (part,), self._nodes([value]), spec, apart=self.apart([value]))

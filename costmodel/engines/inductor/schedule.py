@@ -84,7 +84,9 @@ class Scheduler:
         if len(self.members[a]) + len(self.members[b]) > MAX_FUSION_SIZE:
             return
         loops = self._joint_loops(self.loops[a], self.loops[b])
-        if loops is not None and not self._between(a, b) and not self._between(b, a):
+        if loops is None or self._reads_apart(a, b) or self._reads_apart(b, a):
+            return
+        if not self._between(a, b) and not self._between(b, a):
             self._join(a, b, loops)
 
     def _joint_loops(self, a: _Loops, b: _Loops) -> _Loops | None:
@@ -96,6 +98,13 @@ class Scheduler:
             if not narrow.rows and (same or (wide.rows and wide.rows == narrow.elements)):
                 return wide
         return None
+
+    def _reads_apart(self, a: int, b: int) -> bool:
+        """Whether group ``b`` reads what ``a`` makes at other places than those at which its loops stand: no thread
+        may, before all others have written (``can_fuse_vertical``: "memory deps did not match")."""
+        made, makers = set(self.members[a]), self.lowered.makers
+        apart = (root for member in self.members[b] for root in self.lowered.buffers[member].apart)
+        return any(made.intersection(makers.get(root, ())) for root in apart)
 
     def _bits(self, group: int) -> int:
         return sum(1 << m for m in self.members[group])
