@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 __all__ = ["Affine", "NotAffine", "Region", "by_batch"]
@@ -167,11 +168,19 @@ def by_batch(value: Any) -> Callable[[int], Any] | None:
         return _record(lambda values: tuple(values), list(value), enumerate(value))
     if is_dataclass(value) and not isinstance(value, type):
         kind: Callable[..., Any] = type(value)
-        parts = {field.name: getattr(value, field.name) for field in fields(value)}
-        if any(field.kw_only for field in fields(value)):
+        names, by_name = _fields(type(value))
+        parts = {name: getattr(value, name) for name in names}
+        if by_name:
             return _record(lambda values: kind(**values), parts, parts.items())
         return _record(lambda values: kind(*values), list(parts.values()), enumerate(parts.values()))
     return None
+
+
+@lru_cache(maxsize=64)  # kernels and their shapes
+def _fields(kind: type) -> tuple[tuple[str, ...], bool]:
+    """The names of a record's fields, and whether it is made by name."""
+    found = fields(kind)
+    return tuple(field.name for field in found), any(field.kw_only for field in found)
 
 
 def _record(make: Callable[[Any], Any], plain: Any, parts: Iterable[tuple[Any, Any]]) -> Callable[[int], Any] | None:

@@ -83,10 +83,12 @@ class GpuModel:
         return convolution_time(window, machine=self.machine, constants=self.constants.convolutions)
 
     def _seconds(self, kernel: Kernel) -> KernelSeconds:
-        default = _matrix_product if kernel.algorithm in self.products.engines else _streaming
-        if kernel.algorithm in self.attention:
-            default = _attention
-        return _RULES.get(kernel.algorithm, default)(kernel, self)
+        rule = _RULES.get(kernel.algorithm)
+        if rule is None and kernel.algorithm in self.attention:
+            rule = _attention
+        elif rule is None:
+            rule = _matrix_product if kernel.algorithm in self.products.engines else _streaming
+        return rule(kernel, self)
 
     def lanes_flop_per_s(self, kernel: Kernel) -> float:
         """FLOP/s of the lanes for a kernel: at their own peak in fp64, where the profile states one."""

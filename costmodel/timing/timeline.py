@@ -94,9 +94,9 @@ class Slot(NamedTuple):
 
 def _largest(compute_s: float, memory_s: float, launch_s: float) -> str:
     """The largest part of a time."""
-    if max(compute_s, memory_s) < launch_s:
-        return "launch"
-    return "memory" if memory_s >= compute_s else "compute"
+    if memory_s >= compute_s:
+        return "memory" if memory_s >= launch_s else "launch"
+    return "compute" if compute_s >= launch_s else "launch"
 
 
 class Kind(NamedTuple):
@@ -119,10 +119,10 @@ class Kind(NamedTuple):
 
     def bound(self, waited_s: float) -> str:
         """:attr:`Slot.bound` of a launch that waits so long for the host."""
-        if not waited_s + self.busy_s:
+        (compute_s, memory_s, _, _, serial_s), busy_s, launch_s, share, _, _, _, _ = self
+        if not waited_s + busy_s:
             return "free"
-        parts, share = self.parts, self.memory_share
-        return _largest(parts.compute_s, (parts.memory_s + parts.serial_s) * share, waited_s + self.launch_s)
+        return _largest(compute_s, (memory_s + serial_s) * share, waited_s + launch_s)
 
 
 class Timeline(Sequence[Slot]):
