@@ -95,7 +95,14 @@ class Step:
         return gpu_model(self.hardware, self.constants)
 
     def loads(self) -> list[Load]:
-        """What launches ask of the board, in the order of ``flow.examples``."""
+        """What launches ask of the board, in the order of ``flow.examples``; kept for the machine that asked last: it
+        may ask again, under another host."""
+        known: tuple[GpuModel, list[Load]] | None = self.plan.memo.get("loads")
+        if known is None or known[0] is not self._model:
+            known = self.plan.memo["loads"] = self._model, self._loads()
+        return known[1]
+
+    def _loads(self) -> list[Load]:
         kernels, model = self.plan.kernels, self._model
         gain = 1 - 1 / self.constants.caches.speedup
         priced: dict[int, tuple[KernelSeconds, float, float, float]] = {}
