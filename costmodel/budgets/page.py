@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from costmodel.budgets.gate import Held, Verdict
+from costmodel.nodes import operator_word
 from costmodel.report.as_json import SCHEMA_VERSION
 from costmodel.report.columns import NONE, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Table
@@ -22,9 +24,7 @@ def verdicts_document(verdicts: Sequence[Verdict]) -> Document:
     held = [(verdict, each) for verdict in verdicts for each in verdict.held]
     broken = [(verdict, each) for verdict, each in held if not each.ok]
     blocks: list[Block] = [held_table(verdicts)]
-    for verdict, each in broken:
-        if each.by:
-            blocks.append(_layers_table(verdict, each))
+    blocks += _layers_tables([(verdict, each) for verdict, each in broken if each.by])
     notes = dict.fromkeys(f"{v.model}: {note}" if len(verdicts) > 1 else note for v in verdicts for note in v.notes)
     if any(each.kind == "baseline" and each.ok and each.before and each.value < each.before * 0.99 for _, each in held):
         notes["some costs fell by more than 1 %: --write-baseline holds later changes to the new ones"] = None
@@ -71,13 +71,27 @@ def _signed(share: float) -> str:
     return f"{'+' if share >= 0 else '-'}{format_percent(abs(share))}" if share else "0 %"
 
 
+def _layers_tables(broken: Sequence[tuple[Verdict, Held]]) -> Iterator[Table]:
+    """What explains each limit that is broken; counts that are the same on several machines once for all of them."""
+    alike: dict[tuple[str, Any], list[tuple[Table, str]]] = {}
+    for verdict, each in broken:
+        table = _layers_table(verdict, each)
+        rows = tuple(tuple(row.values()) for row in table.rows)
+        alike.setdefault((f"{verdict.model} {verdict.said} {each.quantity.name}", rows), []).append((table, verdict.hw))
+    for tables in alike.values():
+        table, machines = tables[0][0], list(dict.fromkeys(hw for _, hw in tables))
+        yield replace(table, title=table.title.format(machines=" and ".join(machines)))
+
+
 def _layers_table(verdict: Verdict, each: Held) -> Table:
+    """The table of one limit; its title has a place for the names of machines."""
     is_growth = each.before is not None
     text = each.quantity.text if each.quantity.of_layer or each.quantity.name == "memory" else _seconds
-    kept = [growth for growth in each.by if not is_growth or growth.amount_now > growth.amount_before][:_MOST_LAYERS]
+    grown = [growth for growth in each.by if not is_growth or growth.amount_now > growth.amount_before]
+    kept = grown[:_MOST_LAYERS]
     rows = tuple(
         {
-            "layer": growth.name, "op": growth.op,
+            "layer": growth.name, "op": operator_word(growth.op),
             "before": text(growth.amount_before) if growth.amount_before else NONE,
             "now": text(growth.amount_now), "more": _more(growth.amount_now - growth.amount_before, text),
         }
@@ -87,7 +101,9 @@ def _layers_table(verdict: Verdict, each: Held) -> Table:
         what = "what grew of what lies there at the peak" if is_growth else "what lies there at the peak"
     else:
         what = "layers that grew" if is_growth else "largest layers"
-    title = f"{verdict.model} on {verdict.hw}: {each.quantity.name}, {what}"
+    of = f" ({len(kept)} of {len(grown)})" if len(kept) < len(grown) else ""
+    model = verdict.model.replace("{", "{{").replace("}", "}}")
+    title = f"{model} on {{machines}}: {each.quantity.name}, {what}{of}"
     columns = [text_column("layer", "layer", importance=99, shortest=24)]
     columns += [text_column("op", "operator", importance=60)] if each.quantity.name != "memory" else []
     columns += [Column(key="before", heading="baseline", importance=80)] if is_growth else []

@@ -128,7 +128,10 @@ def parse_limit(name: str, limit: str | float) -> float:
     if not isinstance(limit, str):
         value = float(limit)
     elif QUANTITIES[name].unit in ("s", "B", "J"):
-        value = parse_quantity(limit, QUANTITIES[name].unit)
+        try:
+            value = parse_quantity(limit, QUANTITIES[name].unit)
+        except InputError as error:
+            raise InputError(f"the budget {name}={limit}: {error}") from error
     else:
         match = _COUNT.fullmatch(limit)
         if match is None:

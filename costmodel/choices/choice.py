@@ -40,7 +40,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_latency_s is None and self.min_throughput_per_s is None:
-            raise InputError("nothing is asked of the machines\n  say a max_latency or a min_throughput")
+            raise InputError(
+                "nothing is asked of the machines\n"
+                "  say --max-latency 20ms or --min-throughput 2000 (max_latency=, min_throughput=)"
+            )
         for what, value in (("max_latency", self.max_latency_s), ("min_throughput", self.min_throughput_per_s)):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{what} must be above 0, not {value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from costmodel.engines import engine_names, engine_of
 from costmodel.errors import InputError
-from costmodel.execution import ALGORITHMS, CACHES, CHECKPOINTS, DTYPES, LAYOUTS, WEIGHTS, Phase
+from costmodel.execution import ALGORITHMS, CACHES, CHECKPOINTS, DTYPES, LAYOUTS, WEIGHTS, Phase, dtype_word
 
 __all__ = [
     "add_execution",
@@ -45,9 +46,21 @@ def positive(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
+    if value < 1 and re.fullmatch(r"\d+([,.]+\d+)+", text):
+        raise argparse.ArgumentTypeError(f"must be one whole number, not {text!r}; `costmodel sweep` takes several")
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return value
+
+
+def seconds(text: str) -> float:
+    """``10ms`` -> 0.01 s."""
+    from costmodel.units import parse_quantity
+
+    try:
+        return parse_quantity(text, "s")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(f"must be a time with its unit such as 10ms, not {text!r}") from error
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -133,7 +146,10 @@ def add_execution(parser: argparse.ArgumentParser, *, several_modes: bool = Fals
         "--batch", type=positive, metavar="N", help="samples a step (default: that of the model's own inputs, else 1)"
     )
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="amp_* is torch.autocast (default: what the model holds its weights in, fp32)"
+        "--dtype",
+        type=dtype_word,
+        choices=DTYPES,
+        help="amp_* is torch.autocast (default: what the model holds its weights in, fp32)",
     )
     parser.add_argument(
         "--weights", choices=WEIGHTS,

@@ -21,7 +21,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog="exit status: 0 some machine keeps the limits, 1 none does, 2 bad input",
     )
     common.add_model(parser)
-    parser.add_argument("--max-latency", metavar="TIME", help="most that a step may take, such as 10ms")
+    parser.add_argument(
+        "--max-latency", type=common.seconds, metavar="TIME", help="most that a step may take, such as 10ms"
+    )
     parser.add_argument("--min-throughput", type=_rate, metavar="N", help="least samples a second")
     parser.add_argument(
         "--hw", type=common.words, default=("all",), metavar="NAME[,NAME...]|all", help="machines (default: all)"

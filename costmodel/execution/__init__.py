@@ -6,7 +6,7 @@ from costmodel.execution.execution import Execution
 from costmodel.execution.layout import LAYOUTS
 from costmodel.execution.optimizer import ALGORITHMS, Optimizer
 from costmodel.execution.phase import NodePhase, Phase
-from costmodel.execution.precision import CACHES, DTYPES, Precision
+from costmodel.execution.precision import CACHES, DTYPES, Precision, dtype_word
 from costmodel.execution.software import Software
 from costmodel.execution.trained import CHECKPOINTS, Trained
 from costmodel.execution.variant import Variant
@@ -28,4 +28,5 @@ __all__ = [
     "Trained",
     "Variant",
     "WeightScheme",
+    "dtype_word",
 ]

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from costmodel.errors import InputError, librarian
 from costmodel.execution.words import chosen, spellings
 
-__all__ = ["BITS", "CACHES", "DTYPES", "SPELLINGS", "Precision", "torch_dtype", "word_of_dtype"]
+__all__ = ["BITS", "CACHES", "DTYPES", "SPELLINGS", "Precision", "dtype_word", "torch_dtype", "word_of_dtype"]
 
 #: Bits of one element in memory, by format. TF32 is fp32 in memory; only the multiplier sees 19 bits of it.
 BITS: Mapping[str, int] = MappingProxyType(
     {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4}
 )
 _TORCH = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+#: The names that torch has for them.
+_OF_TORCH = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 #: Formats that keys and values may be kept in, beside that of the activations.
 CACHES = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
 
@@ -70,8 +73,8 @@ class Precision:
 
     @classmethod
     def of(cls, word: str) -> Precision:
-        """What a word stands for, one of :data:`DTYPES`. Raises InputError for another."""
-        return _BY_WORD[chosen("dtype", word, _BY_WORD)]
+        """What a word stands for, one of :data:`DTYPES` or torch's own name. Raises InputError for another."""
+        return _BY_WORD[chosen("dtype", dtype_word(word), _BY_WORD)]
 
     def __str__(self) -> str:
         """The word, or the formats where none stands for them."""
@@ -134,6 +137,16 @@ _WORD_OF = {precision: word for word, precision in _BY_WORD.items()}
 #: The words: ``fp32`` is PyTorch's default (convolutions in TF32 where the machine has it, matrix products in FP32),
 #: ``tf32`` allows both, ``fp16``/``bf16`` mean ``model.to(dtype)``, ``amp_*`` ``torch.autocast`` around fp32 weights.
 DTYPES = tuple(_BY_WORD)
+
+
+def dtype_word(word: Any) -> Any:
+    """Our word for one of torch's dtypes or for its name; anything else as it is.
+
+    >>> dtype_word("torch.float16"), dtype_word("bfloat16"), dtype_word("amp_bf16"), dtype_word("fp17")
+    ('fp16', 'bf16', 'amp_bf16', 'fp17')
+    """
+    return _OF_TORCH.get(str(word).removeprefix("torch."), word)
+
 
 #: Spellings in measured files -> ours.
 SPELLINGS = spellings(

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from costmodel.execution import dtype_word
 from costmodel.hardware import HardwareProfile
 from costmodel.sweeps.axes import image_sizes, numbers
 from costmodel.sweeps.grid import Grid, Point, machines_of, requests_of
@@ -72,7 +73,7 @@ def sweep(
         image_size=_images(image_size),
         seq_len=_numbers(seq_len, "seq_len"),
         context=_numbers(context, "context"),
-        dtype=(None,) if dtype is None else _words(dtype),
+        dtype=(None,) if dtype is None else tuple(map(dtype_word, _words(dtype))),
         weights=(None,) if weights is None else _words(weights),
         mode=_words(mode),
         layout=_words(layout),

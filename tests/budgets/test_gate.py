@@ -205,6 +205,17 @@ def test_layers_are_aligned_by_name_then_work_then_kind():
     assert [(g.name, g.amount_now - g.amount_before) for g in growth] == [("c", 7), ("d", 1)]
 
 
+def test_what_is_the_same_on_two_machines_is_told_once(net, capsys):
+    net()
+    words = ["--hw", "t4,a100", "--baseline", "costs.json"]
+    assert main(["check", "net.py:make", *words, "--write-baseline"]) == 0
+    net((48, 48, 48, 48))
+    assert main(["check", "--baseline", "costs.json"]) == 1
+    page = capsys.readouterr().out
+    assert page.count(": macs, layers that grew (5 of 8)") == 1 == page.count("on t4 and a100-sxm-80gb: macs")
+    assert "aten." not in page and max(map(len, page.splitlines())) <= 100
+
+
 def test_assert_within_names_the_layers(net):
     net()
     assert_within("net.py:make", hw="t4", latency="10 ms", params="30k", memory="1 GiB")

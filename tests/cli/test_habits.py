@@ -47,6 +47,8 @@ def test_every_command_has_examples_in_its_help_and_they_parse():
         (("analyze", "resnet50"), "costmodel: the following arguments are required: --hw", "for example: costmodel"),
         (("analyze", "resnet50", "--hw", "a100", "--bach", "3"), "unrecognized arguments: --bach", "mean --batch?"),
         (("analyze", "resnet50", "--hw", "a100", "--dtype", "fp61"), "invalid choice: 'fp61'", "did you mean fp16?"),
+        (("analyze", "resnet50", "--hw", "a100", "--batch", "1,8"), "one whole number, not '1,8'; `costmodel", ""),
+        (("choose", "resnet50", "--max-latency", "5"), "--max-latency: must be a time with its unit", "for example: "),
         (("analize", "resnet50"), "invalid choice: 'analize'", "did you mean analyze?"),
     ],
 )
