@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from costmodel.execution import Execution
+from costmodel.execution import Execution, Precision
 from costmodel.formulas import cost_or_default
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.kernels.operator import Operator
-from costmodel.kernels.precision import assign_dtypes
+from costmodel.kernels.precision import assign_dtypes, converted
 from costmodel.tensor import ITEMSIZE_BYTES, TensorSpec
 
 __all__ = ["Calls", "run_dtypes", "storage_scale", "typed_call"]
@@ -35,8 +35,9 @@ def run_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     return known
 
 
-def storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, ...]:
-    """How much smaller each storage is than traced, by the dtype of the value first found in it or put into it."""
+def storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes], precision: Precision) -> tuple[float, ...]:
+    """How much smaller each storage is than traced, by the dtype of the value first found in it or put into it; what no
+    node meets (an encoder's weights in a step of its decoder) is converted with the rest of the model."""
     scale = [1.0] * len(graph.storages)
     seen: set[int] = set()
     for node, types in zip(graph.nodes, dtypes, strict=True):
@@ -45,8 +46,15 @@ def storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> tuple[float, 
             storage = graph.tensors[tensor].storage
             if storage not in seen:
                 seen.add(storage)
-                scale[storage] = ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(graph.storages[storage].dtype, 1)
+                scale[storage] = _narrower(graph, storage, dtype)
+    for tensor, dtype in zip(graph.tensors, converted(graph, precision), strict=True):
+        if tensor.storage not in seen and tensor.producer is None:
+            scale[tensor.storage] = _narrower(graph, tensor.storage, dtype)
     return tuple(scale)
+
+
+def _narrower(graph: OpGraph, storage: int, dtype: str) -> float:
+    return ITEMSIZE_BYTES.get(dtype, 1) / ITEMSIZE_BYTES.get(graph.storages[storage].dtype, 1)
 
 
 def _retyped(value: Any, dtypes: Iterator[str]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from costmodel.cost import Cost
 from costmodel.errors import CostmodelError, FormulaError
-from costmodel.execution import Execution, NodePhase
+from costmodel.execution import Execution, NodePhase, Precision
 from costmodel.formulas import cost_or_default, is_free
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
@@ -58,11 +58,11 @@ def _structure(graph: OpGraph, execution: Execution) -> _Structure:
     key = ("lowering", execution.precision, execution.software)
     known: _Structure | None = graph.memo.get(key)
     if known is None:
-        known = graph.memo[key] = _find_structure(graph, run_dtypes(graph, execution))
+        known = graph.memo[key] = _find_structure(graph, run_dtypes(graph, execution), execution.precision)
     return known
 
 
-def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
+def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes], precision: Precision) -> _Structure:
     keys: dict[tuple[Any, ...], int] = {}
     starts: list[tuple[int, Launch]] = []
     copies, released = _Copies(graph), {graph.tensors[t].storage for t in graph.gradients.values()}
@@ -88,7 +88,7 @@ def _find_structure(graph: OpGraph, dtypes: Sequence[NodeDtypes]) -> _Structure:
             source, copy = Read(tensor.storage, tensor.spec), copies.make(node.outputs[position], dtype, kept=True)
             cast = ("cast", tensor.spec, types.outputs[position], dtype)
             starts.append((keys.setdefault(cast, len(keys)), Launch(0, (index,), (source,), (copy,))))
-    scale = storage_scale(graph, dtypes)
+    scale = storage_scale(graph, dtypes, precision)
     return _Structure(tuple(dtypes), tuple(keys), tuple(starts), scale, copies, {})
 
 

@@ -20,7 +20,7 @@ from costmodel.kernels.node_dtypes import FLOATING, LOW, NodeDtypes, weight_of
 from costmodel.nodes import OpNode
 from costmodel.tensor import CACHED, Role
 
-__all__ = ["assign_dtypes", "casts_nothing", "contraction_dtype"]
+__all__ = ["assign_dtypes", "casts_nothing", "contraction_dtype", "converted"]
 
 #: Run in the lower precision: floating inputs, weights included, are cast to it.
 LOWER = frozenset(
@@ -107,7 +107,7 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     traced = [graph.specs[t.spec].dtype for t in graph.tensors]
     precision = execution.precision
     same = precision.keeps(graph.own_dtype)
-    run = traced if same else _converted(graph, traced, precision)
+    run = converted(graph, precision)
     if precision.autocast or any(node.autocast in LOW for node in graph.nodes):
         low = torch_dtype(precision.autocast) if precision.autocast else ""
         return _Autocast(graph, low, traced, run, execution.software).assign()
@@ -117,11 +117,14 @@ def assign_dtypes(graph: OpGraph, execution: Execution) -> list[NodeDtypes]:
     ]
 
 
-def _converted(graph: OpGraph, traced: Sequence[str], precision: Precision) -> list[str]:
+def converted(graph: OpGraph, precision: Precision) -> list[str]:
     """Run-time dtype of every tensor of a model that was converted as a whole, as ``model.to(dtype)`` does.
 
     What its forward pass itself puts into another dtype than that of the weights (``x.float()``) stays there.
     """
+    traced = [graph.specs[t.spec].dtype for t in graph.tensors]
+    if precision.keeps(graph.own_dtype):
+        return traced
     kept = dict.fromkeys((Role.PARAMETER, Role.BUFFER, Role.STATE), precision.weights)
     stored = [torch_dtype(kept.get(graph.specs[t.spec].role, precision.activations)) for t in graph.tensors]
     own = graph.own_dtype

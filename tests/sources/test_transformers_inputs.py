@@ -177,3 +177,12 @@ def test_values_that_a_model_reads_and_its_configuration_does_not_declare_may_be
     assert more == 64 * 8 * (4 + 2 + 2 + 4) + 2 * 8
     with pytest.raises(InputError, match="head_dimm"):
         resolve("hf:qwen3_moe(head_dimm=24)")
+
+
+@pytest.mark.parametrize("mode", ["eager", "compile"])
+def test_an_encoder_that_has_been_read_lies_there_in_the_dtype_of_the_run(mode):
+    found = analyzed(WHISPER, "decode", context=20, dtype="bf16", mode=mode)
+    parameters = [held for held in found.memory.moment.holdings if held.kind == "parameters"]
+    read = next(spec for spec in found.model.inputs if spec.name == "encoder_outputs")
+    assert sum(held.nbytes for held in parameters) == 2 * found.totals.params
+    assert found.memory.input_bytes == read.nbytes // 2 + 8  # and one token

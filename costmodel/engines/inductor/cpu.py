@@ -107,7 +107,7 @@ class _Inductor:
         self.written: dict[int, tuple[int, _Loop | None]] = {}  # storage -> last node that wrote it, and its loop
         self.loops: dict[int, _Loop] = {}  # start -> loop
         self.external: dict[int, tuple[Kernel, ...]] = {}
-        self.types = run_dtypes(graph, execution)
+        self.types, self.precision = run_dtypes(graph, execution), execution.precision
         self.cast: set[tuple[int, str]] = set()  # (tensor, dtype): activations that are at hand in another dtype
         self.readers = self._count_readers()
         self.convolved = self._read_by_convolutions()
@@ -277,7 +277,7 @@ class _Inductor:
         touched = {storage for launch in launches for storage in (*launch.writes, *(r.storage for r in launch.reads))}
         made = {self.graph.tensors[t].storage for node in self.graph.nodes for t in node.outputs}
         gone = made - touched - self.results
-        nbytes = stored_bytes(self.graph, storage_scale(self.graph, self.types))
+        nbytes = stored_bytes(self.graph, storage_scale(self.graph, self.types, self.precision))
         return tuple(0.0 if storage in gone else n for storage, n in enumerate(nbytes))
 
     def _stored(self, loop: _Loop) -> dict[int, int]:
