@@ -47,9 +47,9 @@ def storage_scale(graph: OpGraph, dtypes: Sequence[NodeDtypes], precision: Preci
             if storage not in seen:
                 seen.add(storage)
                 scale[storage] = _narrower(graph, storage, dtype)
-    for tensor, dtype in zip(graph.tensors, converted(graph, precision), strict=True):
-        if tensor.storage not in seen and tensor.producer is None:
-            scale[tensor.storage] = _narrower(graph, tensor.storage, dtype)
+    for left, dtype in zip(graph.tensors, converted(graph, precision), strict=True):
+        if left.storage not in seen and left.producer is None:
+            scale[left.storage] = _narrower(graph, left.storage, dtype)
     return tuple(scale)
 
 
