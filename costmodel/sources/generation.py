@@ -119,7 +119,7 @@ def after_prompt(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], li
             return step, named
     raise ModelError(
         librarian(
-            f"{type(model).__name__} keeps no cache of the tokens that it has seen",
+            f"{type(model).__name__} hands out no cache of the tokens that it has seen",
             do="its configuration says is_decoder=False: with True it does"
             if getattr(model.config, "is_decoder", None) is False
             else "phase='prefill' or an ordinary forward pass can be analyzed",

@@ -28,7 +28,7 @@ from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
 from costmodel.sources.transformers_inputs import inputs_of, longest, what_is_left_out
 from costmodel.sources.transformers_kernels import references
-from costmodel.sources.transformers_masks import assume_plain_input
+from costmodel.sources.transformers_masks import assume_plain_input, plain_answers
 
 __all__: list[str] = []
 
@@ -76,6 +76,9 @@ def load(request: str, options: Options) -> LoadedModel:
         config = _config(transformers, values, request)
     notes = _resize(config, options)
     chosen = _chosen_class(transformers, config, request, named, options.phase)
+    text = config.get_text_config()
+    if getattr(chosen, "config_class", None) is type(text) is not type(config):
+        config = text  # of a type for pictures too: the class that writes is that of its text, as AutoModel has it
     asked = {
         "attn_implementation": values.get("attn_implementation") or "sdpa",
         "experts_implementation": _experts(values.get("experts_implementation"), options.phase),
@@ -100,8 +103,9 @@ def load(request: str, options: Options) -> LoadedModel:
         limits={} if positions is None else {"seq_len": positions, "context": max(positions - 1, 1)},
         built_for_size=_sized_part(config) is not None,
         weights=weights,
+        plain=plain_answers(model),
         prepare=after_prompt if PROMPT in inputs else None,
-        hint=f"Defaults of a type can be those of no model. {_given(request)}" if defaults else "",
+        hint=_FAILS.format(_given(request)) if defaults else "",
     )
 
 
@@ -250,6 +254,11 @@ def _not_built(request: str, defaults: bool, error: Exception) -> str:
         f"the default configuration of {request} cannot be built: {reason(error)}",
         do=_given(request),
     )
+
+
+#: What helps where the forward pass of a type's default configuration fails.
+_FAILS = """Defaults of a type can be those of no model. {}
+  An input that it misses can be given with its module: costmodel.analyze(module, {{...}}, hw=...)."""
 
 
 def _given(request: str) -> str:

@@ -95,7 +95,8 @@ class LoadedModel:
     assumed, chosen or rebuilt. ``source`` names the library and its version, or the file. ``limits`` holds the largest
     value of a size where the model has one (a table of positions); ``fixed_batch`` is the batch of a saved program
     whose batch is a number; ``built_for_size`` says that its source builds another module for another image size.
-    ``assume`` holds the caller's answers to questions about values, by the line that asks; ``random_weights`` says that
+    ``assume`` holds the caller's answers to questions about values, by the line that asks, and ``plain`` those that the
+    source gives where nobody says otherwise; ``random_weights`` says that
     the module's weights were drawn by its source, not learnt. ``loss`` makes a scalar of what the module returns, where
     it brings one of its own: a training step is made on it. ``weights`` says how they are stored, where that is
     narrower than in the module. ``prepare`` runs on the tracer's copy before a run is
@@ -114,6 +115,7 @@ class LoadedModel:
     fixed_batch: int | None = None
     built_for_size: bool = False
     assume: dict[str, bool | int | float] = field(default_factory=dict)
+    plain: dict[str, bool | int | float] = field(default_factory=dict)
     random_weights: bool = False
     loss: Callable[[Any], Any] | None = None
     weights: WeightScheme | None = None

@@ -57,8 +57,10 @@ def _whole(model: Any, config: Any, options: Options) -> Inputs:
     main = _main_input(model, accepted)
     inputs, sizes = _main(main, config, options)
     if main == "input_ids" and _takes_pictures(accepted, config):
-        inputs["pixel_values"], image = _pixels(config.vision_config, options)
+        inputs["pixel_values"], image = _pixels(getattr(config, "vision_config", config), options)
         sizes |= image
+    if "high_res_pixel_values" in accepted and "pixel_values" in inputs:
+        inputs["high_res_pixel_values"] = _high_resolution(config)
     if main != "input_ids" and "input_ids" in accepted and (_is_dual(config) or "input_ids" in _needed(model)):
         inputs["input_ids"] = _tokens("input_ids")
     if config.is_encoder_decoder and "decoder_input_ids" in accepted:
@@ -94,6 +96,7 @@ def _written(model: Any, config: Any, options: Options) -> Inputs:
 def _main_input(model: Any, accepted: set[str]) -> str:
     """The input that a model runs on: the one that it names, where its forward pass takes that."""
     named = model.main_input_name
+    named = named if isinstance(named, str) else named[0]
     return named if named in accepted else next((name for name in _OTHERS if name in accepted), named)
 
 
@@ -113,7 +116,7 @@ def _main(name: str, config: Any, options: Options) -> Inputs:
 
 def _is_dual(config: Any) -> bool:
     """Whether the model has one tower for text and one for images (CLIP and its kin)."""
-    return hasattr(config, "text_config") and hasattr(config, "vision_config")
+    return all(getattr(config, part, None) is not None for part in ("text_config", "vision_config"))
 
 
 def _takes_pictures(accepted: set[str], config: Any) -> bool:
@@ -121,7 +124,7 @@ def _takes_pictures(accepted: set[str], config: Any) -> bool:
 
     Raises InputError where images are packed and the model does not write text, which it could do without one.
     """
-    if "pixel_values" not in accepted or not _is_dual(config):
+    if "pixel_values" not in accepted or not (_is_dual(config) or hasattr(config, "image_size")):
         return False
     packed = [name for name in _PACKED if name in accepted and not (name == "image_sizes" and _one_size(config))]
     if packed and not _writes(config):
@@ -169,7 +172,17 @@ def _pixels(config: Any, options: Options) -> tuple[TensorInput, dict[str, int]]
         size = (size["height"], size["width"])
     height, width = (size, size) if isinstance(size, int) else size
     channels = getattr(config, "num_channels", None) or getattr(config, "in_channels", None) or 3
-    return TensorInput("pixel_values", ("batch", channels, "height", "width")), {"height": height, "width": width}
+    frames = getattr(config, "num_frames", None)  # of a video, whose places the model numbers
+    before = ("batch", frames) if isinstance(frames, int) else ("batch",)
+    dims = (*before, channels, "height", "width")
+    return TensorInput("pixel_values", dims), {"height": height, "width": width}
+
+
+def _high_resolution(config: Any) -> TensorInput:
+    """The same picture for a second tower, which has a size of its own."""
+    tower = config.high_res_vision_config
+    size = tower.image_size
+    return TensorInput("high_res_pixel_values", ("batch", getattr(tower, "num_channels", 3), size, size))
 
 
 def _features(config: Any) -> Inputs:

@@ -8,11 +8,20 @@ packed, for meta tensors only: what happens to any other tensor does not change.
 
 from __future__ import annotations
 
+import linecache
+import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
 
-__all__ = ["assume_plain_input"]
+__all__ = ["assume_plain_input", "plain_answers"]
+
+#: Lines that ask about a mask or about lengths, and the answer of plain input: no token looks at all others, and no
+#: sequence is longer than its row, for which any number does that is small enough.
+_ASKING = {
+    "is_global_attn = is_index_global_attn.flatten().any().item()": False,
+    "assert lengths.max().item() <= slen": 1,
+}
 
 
 def _is_meta(value: Any) -> bool:
@@ -60,3 +69,13 @@ def assume_plain_input() -> None:
     for owner, name, change in looks:
         if hasattr(owner, name):
             setattr(owner, name, change(getattr(owner, name)))
+
+
+def plain_answers(model: Any) -> dict[str, bool | int | float]:
+    """What plain input answers to the questions of a model's own code, by the line that asks."""
+    file = sys.modules[type(model).__module__].__file__ or ""
+    if "/transformers/" not in file.replace("\\", "/"):
+        return {}
+    name = file.replace("\\", "/").rpartition("/transformers/")[2]
+    asked = enumerate(linecache.getlines(file), start=1)
+    return {f"transformers/{name}:{n}": _ASKING[text.strip()] for n, text in asked if text.strip() in _ASKING}

@@ -150,12 +150,13 @@ def prepared(
     module: nn.Module,
     kwargs: dict[str, Any],
     device: str,
+    checks: Checks | None = None,
 ) -> tuple[dict[str, Any], list[tuple[str, torch.Tensor]]]:
     """What ``prepare`` makes of a run's arguments by running ``module`` (already on meta), unrecorded.
 
     Raises TraceError as :func:`record` does, and what ``prepare`` raises.
     """
-    recorder = _Unrecorded(device=DeviceKind(device))
+    recorder = _Unrecorded(device=DeviceKind(device), checks=checks)
     recorder.doing = "forward pass over the prompt"
     with torch.inference_mode(), recorder.device.answering():
         try:

@@ -152,11 +152,12 @@ class Tracer:
             if self.variant.layout == "nhwc":
                 args, kwargs = channels_last((args, kwargs))
             states: list[tuple[str, torch.Tensor]] = []
-            names = self.names
+            names, answers = self.names, {**self.loaded.plain, **self.loaded.assume}
             if self.loaded.prepare is not None:
-                kwargs, states = prepared(self.loaded.prepare, module, kwargs, self.variant.device)
+                checks = Checks(answers, self._turned)
+                kwargs, states = prepared(self.loaded.prepare, module, kwargs, self.variant.device, checks)
                 names = [name for name in names if name in kwargs]  # a prompt, or what an encoder read, is over
-            checks = Checks(self.loaded.assume, self._turned, strict=self._hides_values(sizes))
+            checks = Checks(answers, self._turned, strict=self._hides_values(sizes))
             try:
                 run = record(
                     module,

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from costmodel.execution import Phase  # noqa: E402
 from costmodel.sources import resolve  # noqa: E402
+from costmodel.sources.building import real_weights  # noqa: E402
 
 WHISPER = (
     "hf:whisper(d_model=16,encoder_layers=2,decoder_layers=3,encoder_attention_heads=2,decoder_attention_heads=2,"
@@ -186,3 +187,47 @@ def test_an_encoder_that_has_been_read_lies_there_in_the_dtype_of_the_run(mode):
     read = next(spec for spec in found.model.inputs if spec.name == "encoder_outputs")
     assert sum(held.nbytes for held in parameters) == 2 * found.totals.params
     assert found.memory.input_bytes == read.nbytes // 2 + 8  # and one token
+
+
+LONGFORMER = (
+    "hf:longformer(num_hidden_layers=2,hidden_size=32,intermediate_size=48,num_attention_heads=2,vocab_size=101,"
+    "attention_window=[8,8],max_position_embeddings=70)"
+)
+XLM = "hf:xlm(n_layers=2,emb_dim=32,n_heads=2,vocab_size=101)"
+
+
+@pytest.mark.parametrize("request_", [LONGFORMER, XLM], ids=["longformer", "xlm"])
+def test_plain_input_answers_what_models_ask_of_it(request_):
+    found = analyzed(request_, seq_len=24, batch=2)
+    assert found.assumed
+    with real_weights():  # where the question is answered by what the tokens are
+        loaded = resolve(request_, seq_len=24)
+        args, kwargs = loaded.inputs({"batch": 2})
+        kwargs["input_ids"] = kwargs["input_ids"] + 7  # no padding
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            loaded.module(*args, **kwargs)
+    assert 2 * found.totals.macs == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("request_", "shape"),
+    [
+        ("hf:timesformer(num_hidden_layers=1,num_frames=4)", ("batch", 4, 3, "height", "width")),
+        ("hf:xclip", ("batch", 8, 3, "height", "width")),
+        ("hf:vilt", ("batch", 3, "height", "width")),
+    ],
+)
+def test_pixels_of_videos_have_frames(request_, shape):
+    assert resolve(request_).template[1]["pixel_values"].dims == shape
+
+
+def test_text_of_a_type_for_pictures_is_written_by_the_class_of_its_text():
+    found = analyzed("hf:qwen3_5(text_config={'num_hidden_layers':4})", "decode", context=9)
+    assert class_of(found) == "Qwen3_5ForCausalLM"
+    assert set(inputs_of(found)) > {"input_ids"}
+    assert "pixel_values" not in inputs_of(found)
+
+
+def test_several_main_inputs_are_refused_by_name_where_one_is_not_known():
+    with pytest.raises(InputError, match="task_inputs"):
+        resolve("hf:oneformer")
