@@ -30,8 +30,8 @@ from costmodel.validate.judged import operator_analysis
 ROOT = Path(__file__).parents[1]
 #: What is fitted, and between what: shares of a peak stay shares.
 BOUNDS = {
-    "efficiency": (0.3, 1.0),
-    "exponentials": (0.3, 3.0),
+    "efficiency": (0.05, 1.0),
+    "exponentials": (0.3, 300.0),
     "block_cycles": (300, 12000),
     "alone": (0.5, 2.0),
     "tail": (0.05, 2.0),

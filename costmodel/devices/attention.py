@@ -26,6 +26,8 @@ __all__ = [
     "LATENT",
     "LATENT_ADA",
     "LATENT_HOPPER",
+    "MMHA",
+    "XQA",
     "AttentionKernels",
     "AttentionTiles",
     "Splits",
@@ -64,6 +66,7 @@ class AttentionKernels:
     ``name``        the algorithm's, as plans show it
     ``tiles``, ``causal_tiles``   by width of a head; the second where a causal mask chooses others
     ``decode_tiles``   those where only one query is asked for, if they are others
+    ``row_step``    rows of a tile are as many steps of so many as there are queries to fill them; None: all
     ``packs``       whether queries of heads that share keys and values lie in one tile: always, where there is one
                     query, never
     ``splits``      how one query is split over the units; None: it is not
@@ -86,6 +89,7 @@ class AttentionKernels:
     tiles: AttentionTiles
     causal_tiles: AttentionTiles = ()
     decode_tiles: AttentionTiles = ()
+    row_step: int | None = None
     packs: Literal["always", "one query", "never"] = "never"
     splits: Splits | None = None
     efficiency: float
@@ -254,6 +258,39 @@ FMHA = AttentionKernels(
     tail=0.961,
     start=3.1,
     dram_share=1.05,
+    l2_copies=2,
+)
+#: TensorRT-LLM's generation where up to 32 heads share keys and values (XQA): as many rows as they are, in sixteens.
+XQA = AttentionKernels(
+    name="xqa",
+    tiles=((128, 32, 128),),
+    row_step=16,
+    packs="always",
+    splits=Splits(blocks_a_unit=2, most=64, part_cycles=208.0),
+    efficiency=0.247,
+    exponentials=1.24,
+    block_cycles=6310,
+    alone=1.09,
+    tail=1.01,
+    start=0.8,
+    dram_share=1.05,
+    l2_share=0.7,
+    l2_copies=2,
+)
+#: TensorRT-LLM's other generation (masked multi-head attention): a block of threads for each head and sequence, on the
+#: ordinary lanes. ``exponentials`` is all of a score's work there: 18 cycles.
+MMHA = AttentionKernels(
+    name="masked_attention",
+    tiles=((128, 1, 64),),
+    splits=Splits(blocks_a_unit=2, fewest_steps=8, most=32, part_cycles=68.0),
+    efficiency=0.5,
+    exponentials=283.0,
+    block_cycles=1480,
+    alone=1.14,
+    tail=1.12,
+    start=3.12,
+    dram_share=0.981,
+    l2_share=0.723,
     l2_copies=2,
 )
 #: One query against a latent cache that is key and value at once (MLA), as vLLM runs it without a kernel made for the

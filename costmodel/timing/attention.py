@@ -132,6 +132,8 @@ def attention_time(
     group = shape.heads // shape.kv_heads if packed else 1
     split = _split(shape, kernels, group, tile, machine.unit_count)
     width, rows, columns = split.tile
+    if kernels.row_step is not None:
+        rows = min(rows, -(-shape.queries * group // kernels.row_step) * kernels.row_step)
     walk = _walk(shape.queries, shape.keys, group, rows, columns, shape.causal and not one_query)
     longest = -(-walk.longest // split.parts)
     parts = -(-walk.longest // longest)

@@ -26,6 +26,15 @@ NOT_MODELLED: tuple[tuple[str, str], ...] = (
     ("data-dependent routing", "mixtures of experts run as if every token gathered its own experts' weights"),
     ("kernels fused by hand", "other than attention: apex, xformers, TensorRT and other engines"),
     (
+        "attention over a latent cache",
+        "MLA as serving libraries decode it is timed by published figures and by kernels like it; no row has it",
+    ),
+    (
+        "TensorRT-LLM's generation",
+        "its rows read half of their cache from DRAM, taken as values that lie where the keys do",
+    ),
+    ("FlashAttention 4", "its rows follow no rule of sizes and are refused"),
+    (
         "quantized models",
         "products of float8, int8 and packed weights are; a --dtype that quantizes a model is not yet",
     ),

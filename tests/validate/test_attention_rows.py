@@ -89,6 +89,35 @@ def test_what_cannot_be_judged_says_why(tmp_path, change, reason):
     assert reason in found.unusable[0].reason
 
 
-def test_rows_above_the_pin_rate_are_set_aside():
-    with pytest.raises(RowError, match="pin rate"):
-        layer_of("sdpa_generation", "trtllm 1.0.0 torch_flow")
+TRT = "trtllm 1.0.0,torch_flow"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ("1,1,2048,32,1", ["masked_attention"]),  # 16 blocks of 128 tokens, four times counted, are fewer than 108
+        ("1,1,4096,32,1", ["cache_write", "xqa"]),
+        ("64,1,2048,32,32", ["masked_attention"]),  # no heads share keys
+        ("64,1,2048,64,1", ["masked_attention"]),  # more than 32 do
+    ],
+)
+def test_tensorrt_llm_chooses_its_kernel_by_sizes(tmp_path, sizes, expected):
+    line = CONTEXT.replace("context", "generation").replace("2,1024,1024,32,8", sizes).replace("yes", "no")
+    (row,) = rows_of(tmp_path, line.replace("vllm 0.14.0,vllm_flash_attn", TRT)).rows
+    assert [k.algorithm for k in operator_analysis(row, load(row.device)).plan.kernels] == expected
+
+
+@pytest.mark.parametrize(("sizes", "halved"), [("256,1,4096,32,8", True), ("256,1,4096,32,32", False)])
+def test_rows_of_tensorrt_llm_read_half_of_their_cache_where_the_keys_stay_in_l2(tmp_path, sizes, halved):
+    """XQA reads keys and values of a step together; the masked kernel all keys of a head first, 108 * 2 MB of them."""
+    line = CONTEXT.replace("context", "generation").replace("2,1024,1024,32,8", sizes).replace("yes", "no")
+    (row,) = rows_of(tmp_path, line.replace("vllm 0.14.0,vllm_flash_attn", TRT)).rows
+    kernel = operator_analysis(row, load(row.device)).plan.kernels[-1]
+    batch, kv_heads, keys, width = row.other
+    cache = 2 * 2 * batch * kv_heads * keys * width
+    assert kernel.bytes_read == pytest.approx(cache / 2 if halved else cache, rel=0.01)
+
+
+def test_flash_attention_4_is_refused_with_what_its_rows_show():
+    with pytest.raises(RowError, match="longer against 2 keys"):
+        layer_of("sdpa_generation", "vllm 0.24.0 vllm_flash_attn_fa4")

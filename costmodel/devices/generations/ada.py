@@ -19,5 +19,8 @@ GENERATION = GpuGeneration(
     simt_products=AMPERE.simt_products,
     quantized_products=(FP8_MMA, FP8_MMA_BLOCK, FP8_MMA_CUTLASS, *AMPERE.quantized_products),
     attention=(FLASH_2_ADA, FLASH_2_PAGED_ADA, FLASH_2_VARLEN_ADA, LATENT_ADA),
-    assumptions=("fp32, int8 and widened products are those of the GA100",),
+    assumptions=(
+        "fp32, int8 and widened products are those of the GA100",
+        "attention over a latent cache (MLA) takes the constants of plain attention over pages",
+    ),
 )

@@ -1,6 +1,6 @@
 """NVIDIA Ampere for data centers (GA100: A100, A30): TF32 and bf16, and an L2 of two halves."""
 
-from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA, LATENT
+from costmodel.devices.attention import FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA, LATENT, MMHA, XQA
 from costmodel.devices.family import CUDA
 from costmodel.devices.generation import GpuGeneration
 from costmodel.devices.libraries import (
@@ -31,5 +31,6 @@ GENERATION = GpuGeneration(
         tiles=CUBLAS_SIMT_TILES, batched_tiles=((128, 128),), efficiency=0.93, batched_efficiency=1.03
     ),
     quantized_products=(INT4_WEIGHTS, INT8, INT8_WEIGHTS, MARLIN_INT4, MARLIN_INT8),
-    attention=(FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA, LATENT),
+    attention=(FLASH_2, FLASH_2_PAGED, FLASH_3_MMA, FMHA, LATENT, XQA, MMHA),
+    assumptions=("attention over a latent cache (MLA) takes the constants of plain attention over pages",),
 )

@@ -37,5 +37,8 @@ GENERATION = GpuGeneration(
         MARLIN_INT8,
     ),
     attention=(FLASH_2_HOPPER, FLASH_3, LATENT_HOPPER),
-    assumptions=("products with widened weights are those of the GA100",),
+    assumptions=(
+        "products with widened weights are those of the GA100",
+        "attention over a latent cache (MLA) reaches what the authors of FlashMLA state for an H800",
+    ),
 )
