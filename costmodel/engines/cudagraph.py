@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from costmodel.engines.capture import refuse_without_graphs
 from costmodel.engines.engine import Engine
+from costmodel.engines.packed_layers import with_library_layers
 from costmodel.engines.registry import register
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
@@ -25,6 +26,10 @@ class CudaGraph(Engine):
     help = "the eager step, captured"
     captures = True
     spellings: ClassVar[tuple[str, ...]] = ("cudagraphs", "cuda_graph", "cuda-graph")
+
+    def program(self, graph: OpGraph) -> OpGraph:
+        """Layers with packed weights are those of their libraries."""
+        return with_library_layers(graph)
 
     def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
         """The kernels of eager mode. Raises InputError where the machine has no graphs to capture."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from costmodel.engines.engine import Advice, Engine
+from costmodel.engines.packed_layers import with_library_layers
 from costmodel.engines.registry import register
 from costmodel.execution import Execution, Phase
 from costmodel.graph import OpGraph
@@ -32,6 +33,10 @@ class Eager(Engine):
             "traffic": Advice("torch.compile fuses chains", "compile"),
         }
     )
+
+    def program(self, graph: OpGraph) -> OpGraph:
+        """Layers with packed weights are those of their libraries."""
+        return with_library_layers(graph)
 
     def lower(self, graph: OpGraph, execution: Execution, hardware: HardwareProfile) -> KernelPlan:
         """Views launch nothing; casts that autocast inserts run ahead of the node that asked for them."""

@@ -38,6 +38,7 @@ class Engine(ABC):
     ``fuses_pointwise``  whether element-wise operators share kernels: a node may then have none of its own
     ``phases``           what it can run; a compiled or captured training step is not modelled
     ``captures``         whether it replays a device's launches, and so needs one beside the host
+    ``has_own_loop``     whether its steps hold what is done between them; else that is transformers' ``generate``
     ``idle_word``        what a row says of such a node
     ``advice``           a trouble (one of :data:`TROUBLES`) -> what would help; nothing where this engine has no answer
     ``compile_options``  keyword arguments of ``torch.compile`` that make a model run so here; None without a compiler
@@ -50,6 +51,7 @@ class Engine(ABC):
     fuses_pointwise: ClassVar[bool] = False
     phases: ClassVar[frozenset[Phase]] = frozenset(Phase) - {Phase.TRAINING}
     captures: ClassVar[bool] = False
+    has_own_loop: ClassVar[bool] = False
     idle_word: ClassVar[str] = "view"
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType({})
     compile_options: ClassVar[Mapping[str, Any] | None] = None

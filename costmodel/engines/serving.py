@@ -49,6 +49,7 @@ class Serving(Inductor):
     title = "served"
     help = "as a serving library (vLLM) runs it: pages of a cache, merged projections, captured"
     captures = True
+    has_own_loop = True
     spellings: ClassVar[tuple[str, ...]] = ("vllm",)
     phases: ClassVar[frozenset[Phase]] = frozenset({Phase.PREFILL, Phase.DECODE})
     advice: ClassVar[Mapping[str, Advice]] = MappingProxyType({})
@@ -169,7 +170,7 @@ def _one_product(graph: OpGraph, op: str, members: list[OpNode]) -> tuple[OpNode
                     collected[name].append(value)
                     tensors[name].append(tensor)
     first = graph.calls[members[0].call]
-    plain = tuple((n, v) for n, v in first.arguments if n in ("narrows", "method"))
+    plain = tuple((n, v) for n, v in first.arguments if n in ("narrows", "method", "bits"))
     taken = tuple((name, tuple(refs)) for name, refs in collected.items() if refs)
     call = Call(
         "costmodel.merged_linear",

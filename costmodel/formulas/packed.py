@@ -26,7 +26,7 @@ def _work(macs: Any, rows: Dim, inner: Dim, columns: Dim, widened: Any, narrows:
     return Cost(matrix_flops=2 * macs, vector_flops=vector, launches=1, activations=rows * columns)
 
 
-@formula("costmodel.packed_linear")
+@formula("costmodel.packed_linear", "costmodel.exllama_linear", "costmodel.autogptq_linear", "costmodel.autoawq_linear")
 def packed_linear(
     input: TensorSpec,
     weight: TensorSpec,

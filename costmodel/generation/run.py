@@ -15,6 +15,7 @@ from typing import Any
 from costmodel.api import analyze
 from costmodel.errors import InputError
 from costmodel.generation.cache import CacheTraffic, cache_traffic
+from costmodel.host import HostProfile, costs_of
 from costmodel.presented import Analysis
 
 __all__ = ["Generation", "generate", "sampled"]
@@ -65,8 +66,8 @@ class Generation:
 
     @cached_property
     def steps_s(self) -> float:
-        """Time of all steps after the prompt."""
-        return self._summed(lambda step: step.latency)
+        """Time of all steps after the prompt, with what is done between them."""
+        return self._summed(lambda step: step.latency + _between_s(step, step.host, "usual"))
 
     @property
     def total_s(self) -> float:
@@ -76,9 +77,11 @@ class Generation:
     @cached_property
     def interval_s(self) -> tuple[float, float]:
         """The interval of :attr:`total_s`; what is not known of one step is not known of the others either."""
-        low = self.prompt.totals.latency_low_s + self._summed(lambda step: step.totals.latency_low_s)
-        high = self.prompt.totals.latency_high_s + self._summed(lambda step: step.totals.latency_high_s)
-        return low, high
+        low = self._summed(lambda step: step.totals.latency_low_s + _between_s(step, step.host_span.bounds[0], "least"))
+        high = self._summed(
+            lambda step: step.totals.latency_high_s + _between_s(step, step.host_span.bounds[1], "most")
+        )
+        return self.prompt.totals.latency_low_s + low, self.prompt.totals.latency_high_s + high
 
     @property
     def tokens_per_s(self) -> float:
@@ -105,6 +108,17 @@ class Generation:
     def cache(self) -> CacheTraffic:
         """The cache of the last step."""
         return cache_traffic(self.steps[-1])
+
+
+def _between_s(step: Analysis, host: HostProfile, which: str) -> float:
+    """What ``generate`` adds to a step: its work on the host, as far as the device is not busy with the step longer
+    than the host. It asks whether all sequences have ended, so that no step begins before the last is through."""
+    if step.engine.has_own_loop:
+        return 0.0
+    costs = costs_of(step.execution.software).loop
+    work = host.seconds(getattr(costs, which))
+    behind = step.latency - max(step.issued, default=0.0)
+    return max(0.0, work - max(0.0, behind))
 
 
 def sampled(first: int, count: int) -> list[int]:

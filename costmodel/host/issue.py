@@ -15,6 +15,7 @@ from costmodel.graph import OpGraph
 from costmodel.host.costs import CapturedCosts, HostCosts, class_of
 from costmodel.host.profile import HostProfile
 from costmodel.host.training import step_costs
+from costmodel.kernels.packed_layers import LAYERS
 from costmodel.kernels.plan import Kernel, KernelPlan
 
 __all__ = ["captured", "compiled", "node_us", "operators"]
@@ -30,7 +31,8 @@ def operators(plan: KernelPlan, graph: OpGraph, host: HostProfile, costs: HostCo
     """Every node in program order, views too; a launch is out when the node that it serves is through.
 
     What a node launches beyond its first kernel costs a launch, a cast that autocast inserts an operator, and so does
-    what the node's own code calls (:data:`INNER`); cuDNN's conversions have a cost of their own.
+    what the node's own code calls (:data:`INNER`); cuDNN's conversions have a cost of their own. A library's layer
+    with packed weights calls operators from Python: they cost what they cost anywhere.
     """
     if not host.slowdown:
         return [0.0] * len(plan.launches)
@@ -58,6 +60,8 @@ def _issue_operators(plan: KernelPlan, graph: OpGraph, costs: HostCosts, autocas
         kernel, node = plan.kernels[launch.kernel], launch.nodes[-1]
         if kernel.algorithm == "cast" and graph.nodes[node].op != kernel.op:
             further[node] += costs.cast
+        elif kernel.op != graph.nodes[node].op and graph.nodes[node].op in LAYERS:
+            further[node] += costs.classes[class_of(kernel.op)] + costs.allocation
         elif kernel.algorithm in INNER:
             further[node] += costs.inner
         elif kernel.algorithm in CONVERSIONS:
@@ -97,7 +101,9 @@ def _of_nodes(graph: OpGraph, costs: HostCosts, called: Sequence[int]) -> Iterat
         if kind == "normalization" and writes_statistics(graph, node.call):
             kind = "statistics"
         makes = 0 if node.in_place or kind == "view" else len(node.outputs)
-        yield costs.classes[kind] + costs.allocation * min(makes, 1) + costs.module * modules
+        layer = LAYERS.get(node.op)
+        around = 0.0 if layer is None else layer.views * costs.classes["view"] + layer.python_us
+        yield costs.classes[kind] + costs.allocation * min(makes, 1) + costs.module * modules + around
 
 
 def _called(before: str, now: str) -> int:

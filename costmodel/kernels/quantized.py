@@ -20,10 +20,12 @@ from costmodel.kernels.plan import Kernel
 from costmodel.kernels.shapes import Product, Rows
 from costmodel.tensor import TensorSpec, tensors_in
 
-__all__ = ["SCHEMES", "quantization", "quantized_product"]
+__all__ = ["SCHEMES", "quantization", "quantized_product", "widening_product"]
 
 #: B of an element of activations and results: bf16 or fp16.
 _WIDE_BYTES = 2
+#: Arguments in which a packed weight lies.
+_PARTS = ("weight", "scales", "zeros")
 
 
 def quantized_product(kernel: Kernel, formats: QuantizedProducts, m: int, n: int, k: int) -> Kernel:
@@ -129,8 +131,7 @@ def _packed(operator: Operator, n: Any) -> Iterator[Kernel]:
     x, out, method = operator.input, operator.out, operator.arguments["method"]
     m: Any
     m, k = out.numel // out.shape[-1], x.shape[-1]  # type: ignore[operator]
-    stored = [operator.arguments.get(name) for name in ("weight", "scales", "zeros")]
-    weights: Any = sum(part.nbytes for part in tensors_in(stored))
+    weights: Any = sum(part.nbytes for part in tensors_in([operator.arguments.get(p) for p in _PARTS]))
     records = {record.name: record for record in operator.hardware.gpu.quantized_products}
     wanted, scheme = _NATIVE.get(method, ("", "none"))
     if wanted in records:
@@ -145,11 +146,21 @@ def _packed(operator: Operator, n: Any) -> Iterator[Kernel]:
         yield contraction(operator, "gemm", shape=Product(m, n, k, 1, x.itemsize), vector_flops=0,
                           bytes_read=m * k * x.itemsize + wide)  # fmt: skip
         return
+    yield widening_product(operator, n)
+
+
+def widening_product(operator: Operator, n: Any) -> Kernel:
+    """A product with ``n`` output channels that widens its packed weights on the way into the units."""
+    x = operator.input
+    m: Any
+    m, k = operator.out.numel // operator.out.shape[-1], x.shape[-1]  # type: ignore[operator]
+    weights: Any = sum(part.nbytes for part in tensors_in([operator.arguments.get(p) for p in _PARTS]))
     name = "int8_weight_gemm" if 4 * weights > 3 * n * k else "int4_weight_gemm"
     kernel = contraction(operator, "gemm", shape=Product(m, n, k, 1, x.itemsize))
-    if name in records:
-        kernel = quantized_product(kernel, records[name], m, n, k)
-    yield replace(kernel, bytes_read=x.nbytes + weights)
+    record = next((one for one in operator.hardware.gpu.quantized_products if one.name == name), None)
+    if record is not None:
+        kernel = quantized_product(kernel, record, m, n, k)
+    return replace(kernel, bytes_read=x.nbytes + weights)
 
 
 @rule("merged_linear")

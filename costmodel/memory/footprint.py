@@ -12,6 +12,7 @@ from costmodel.execution import Execution, NodePhase, Precision
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
+from costmodel.kernels.packed_layers import kept_bytes
 from costmodel.kernels.plan import KernelPlan
 from costmodel.kernels.shapes import Product
 from costmodel.memory.allocator import Allocator, ExactBytes
@@ -78,10 +79,18 @@ class Footprint:
 
     @cached_property
     def library_bytes(self) -> int:
-        """B that cuBLAS takes for its handles, of each thread that issues products: one, and autograd's in training."""
+        """B that libraries keep beside the tensors."""
+        return sum(self.library_blocks)
+
+    @cached_property
+    def library_blocks(self) -> tuple[int, ...]:
+        """Blocks [B] that libraries keep: cuBLAS for its handles, of each thread that issues products (one, and
+        autograd's in training); ExLlama for weights that it writes out wide."""
         if self.hardware is None:
-            return 0
-        return self._kept("threads with products", self._product_threads) * blas_workspace_bytes(self.hardware)
+            return ()
+        handles = self._kept("threads with products", self._product_threads) * blas_workspace_bytes(self.hardware)
+        wide = self._kept("wide weights", lambda: kept_bytes(self.graph)) if self.has_blocks else 0
+        return tuple(nbytes for nbytes in (wide, handles) if nbytes)
 
     def _product_threads(self) -> int:
         kernels, nodes = self.plan.kernels, self.graph.nodes

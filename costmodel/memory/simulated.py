@@ -49,8 +49,8 @@ def _bring(memory: Footprint, allocator: CachingAllocator) -> None:
     """Take blocks for what lies there throughout."""
     for one in resident(memory):
         allocator.take(one.nbytes)
-    if memory.library_bytes:
-        allocator.take(memory.library_bytes)
+    for nbytes in memory.library_blocks:
+        allocator.take(nbytes)
 
 
 def _step(memory: Footprint, allocator: CachingAllocator) -> Iterator[int]:

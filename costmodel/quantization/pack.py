@@ -172,7 +172,8 @@ class _Packing:
         tensors = {"input": taken[source[0]], "weight": parts[0], "scales": parts[1]}
         if len(parts) > 2:
             tensors["zeros"] = parts[2]
-        extra: list[tuple[str, Any]] = [("narrows", self.scheme.narrow_activations), ("method", self.scheme.method)]
+        extra: list[tuple[str, Any]] = [("narrows", self.scheme.narrow_activations), ("method", self.scheme.method),
+                                       ("bits", self.scheme.bits)]  # fmt: skip
         op = "costmodel.packed_linear"
         if node.op == "costmodel.grouped_mm":
             op, tensors["offs"] = "costmodel.packed_grouped_mm", taken["offs"]

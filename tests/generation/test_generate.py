@@ -52,6 +52,22 @@ def test_one_token_is_the_prompt_alone(tmp_path):
     assert alone.total_s == alone.first_token_s
 
 
+def test_between_eager_steps_the_host_chooses_tokens(tmp_path):
+    """A step of a small model is over when it is issued but for its last kernels: what the host does then comes on
+    top. A serving library's steps hold that themselves, and a host that takes no time adds none."""
+    common = {"seq_len": 16, "new_tokens": 5, "dtype": "bf16", "use_cache": False, "hw": "a100"}
+    found = costmodel.generate(written(tmp_path), host="epyc-7742", **common)
+    between = found.steps_s - found._summed(lambda step: step.latency)
+    behind = found._summed(lambda step: step.latency - step.issued[-1])
+    assert between == pytest.approx(4 * 2.1 * 850e-6 - behind, rel=1e-6)
+    assert 0 < behind < between / 10
+    low, high = found.interval_s
+    assert high - low > 4 * 2.1 * 1100e-6  # from the likeliest token to four processors and a draw
+    for more in ({"host": "instant"}, {"mode": "serving"}):
+        other = costmodel.generate(written(tmp_path), **common, **more)
+        assert other.steps_s == pytest.approx(other._summed(lambda step: step.latency))
+
+
 @pytest.mark.parametrize("name", ["dense", "gqa", "mla", "experts", "multimodal"])
 def test_a_token_adds_what_the_formula_says(tmp_path, name):
     traffic = cache_traffic(step(tmp_path, name, batch=2))

@@ -10,6 +10,7 @@ import costmodel
 from costmodel.errors import InputError
 from costmodel.execution import WeightScheme
 from costmodel.execution.weights import of_configuration
+from costmodel.kernels import packed_layers
 from tests.generation.configs import CONFIGS
 
 pytest.importorskip("torch")
@@ -61,7 +62,7 @@ def test_a_configuration_says_how_weights_are_stored(tmp_path, config, stored):
 def test_work_is_that_of_the_wide_model(tmp_path):
     wide, narrow = (analyzed(tmp_path, weights=word, dtype="bf16") for word in (None, "int4"))
     assert wide.totals.macs == narrow.totals.macs
-    read = [row.bytes_read for row in narrow.rows() if row.op == "costmodel.packed_linear"]
+    read = [row.bytes_read for row in narrow.rows() if row.op == "costmodel.exllama_linear"]
     assert len(read) == LAYERS * len(SHAPES)
     # One token: what it reads is its row and half a byte a weight, with scales and zero points of whole rows.
     assert sum(read) == LAYERS * sum(2 * k for _, k in SHAPES) + ELEMENTS / 2 + groups(128) * 2.5
@@ -94,8 +95,8 @@ def test_weights_of_experts_are_packed_too(tmp_path):
 )
 def test_who_multiplies_is_a_matter_of_the_machine(tmp_path, hw, weights, algorithms):
     found = analyzed(tmp_path, hw=hw, weights=weights, dtype="fp16")
-    run = {kernel.algorithm for kernel in found.plan.kernels if kernel.op == "costmodel.packed_linear"}
-    assert run == algorithms
+    packed = {"costmodel.packed_linear", *packed_layers.LAYERS}
+    assert {kernel.algorithm for kernel in found.plan.kernels if kernel.op in packed} == algorithms
 
 
 def test_bitsandbytes_writes_weights_out_for_more_than_one_row(tmp_path):
