@@ -138,7 +138,7 @@ def step_of(row: Any, file: str) -> Step:
     ]
     issued = [_issued(analysis, with_only(shipped, name), part) for name in names]
     busy = np.array([slot.busy_s for slot in analysis.timeline])
-    copied = analysis.input_bytes if analysis.execution.inputs == "host" else 0.0
+    copied = analysis.issuing.input_bytes if analysis.execution.inputs == "host" else 0.0
     return Step(row, file, part, names, np.array(issued), np.cumsum(busy[::-1])[::-1], copied)
 
 

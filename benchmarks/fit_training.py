@@ -100,9 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=Path, default=Path("../shared/measured"))
     parser.add_argument("--rows", type=int, default=120)
-    parser.add_argument("--cached-only", action="store_true", help="leave out what is not in the cache of traces")
+    parser.add_argument("--cached-only", action="store_true", help="leave out networks of timm that are not traced yet")
     arguments = parser.parse_args()
-    trace = partial(load_trace, use_cache="only") if arguments.cached_only else load_trace
+    trace: Callable[..., object] = partial(load_trace, use_cache="only") if arguments.cached_only else load_trace
 
     chosen = by_family(training_rows(arguments.measured / "timm_models.csv.gz"), arguments.rows)
     found = list(analyses(chosen, trace))
@@ -124,7 +124,7 @@ def main() -> None:
     print(f"error, median / 90th percentile [%]: shipped {score(shipped)}, fitted {score(shipped + slopes @ best)}, "
           f"across halves of the families {score(across)}")  # fmt: skip
     for name in OTHERS:
-        rest = list(analyses(training_rows(arguments.measured / name), trace))
+        rest = list(analyses(training_rows(arguments.measured / name), load_trace))
         if rest:
             print(f"{name:36s} {len(rest):3d} rows, shipped constants: {score(log_errors(rest))}")
 
