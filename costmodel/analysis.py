@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,9 +37,9 @@ from costmodel.rows import (
     bound_shares,
     conventions_of,
     coverage_of,
-    grouped,
     kernel_rows,
     node_rows,
+    rows_by,
     totals_of,
     works_of,
 )
@@ -271,24 +271,13 @@ class Analysis:
 
         Raises InputError for another ``by``.
         """
-        if by == "op":
-            return self._node_rows
-        keys: dict[str, Callable[[Row], str]] = {
-            "module": lambda row: row.module or "(model)",
-            "type": lambda row: row.op,
-            "stage": lambda row: self._map_sizes[row.name] or "(no maps)",
-            "phase": lambda row: row.phase,
-        }
-        if by not in keys:
-            raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", *keys)))
-        return grouped(self._node_rows, keys[by])
+        return rows_by(self._node_rows, by, self._map_sizes)
 
     @cached_property
     def kernels(self) -> list[KernelRow]:
         """Every launch in program order: its algorithm and tile, its bytes by level, its time and what bounds it."""
         return kernel_rows(self.plan, self.bound, self.timeline, self.hardware)
 
-    @cached_property
     def _map_sizes(self) -> dict[str, str]:
         return {node.name: size for node, (size, _) in zip(self.bound.nodes, self.feature_maps, strict=True)}
 

@@ -82,11 +82,11 @@ def analyze(
     the copy of the inputs from pageable memory too; ``train_mode`` runs the forward pass of a module in train mode;
     ``phase="training"`` is a step of training: forward pass, loss, backward pass, optimizer. ``loss`` makes the scalar
     of what a module returns; without one a note says what was taken. ``optimizer`` is ``none``, ``sgd``, ``momentum``
-    (the default: SGD with momentum), ``nesterov``, ``adam`` or ``adamw``, as ``torch.optim`` runs it by default, or
-    with ``fused_optimizer`` in one kernel; ``weight_decay`` and ``grad_scaler`` (default: where autocast is in fp16)
-    say otherwise than the optimizer's class and the dtype do. ``checkpoint="blocks"`` runs the blocks that a model
-    repeats again in the backward pass; ``trainable`` is ``all``, ``head`` or ``lora:RANK``
-    (:class:`~costmodel.execution.Trained`).
+    (the default: SGD with momentum), ``nesterov``, ``adam``, ``adamw``, or ``sparse_adam`` (SparseAdam where gradients
+    are sparse, Adam elsewhere), as ``torch.optim`` runs it by default, or with ``fused_optimizer`` in one kernel;
+    ``weight_decay`` and ``grad_scaler`` (default: where autocast is in fp16) say otherwise than the optimizer's class
+    and the dtype do. ``checkpoint="blocks"`` runs the blocks that a model repeats again in the backward pass;
+    ``trainable`` is ``all``, ``head`` or ``lora:RANK`` (:class:`~costmodel.execution.Trained`).
     ``phase="prefill"`` and ``phase="decode"`` are the halves of writing text with an ``hf:`` model: a prompt of
     ``seq_len`` tokens, or one step with ``context`` tokens of each sequence in the cache.
     ``weights`` stores those of linear layers in the blocks in ``int8``, ``int4`` (groups of 128, as GPTQ and AWQ do),
@@ -128,18 +128,22 @@ def analyze(
     sizes = input_sizes(image_size, seq_len, batch, input_shape, context)
     if phase == "inference" and loss is not None:
         raise InputError("a loss belongs to training\n  give phase='training' with it")
-    traces: Traces
+    how: dict[str, Any] = {"input_shape": input_shape, "assume": assume, "progress": progress}
     if execute:
-        if assume:
-            raise InputError("a run finds its answers itself\n  give either assume or execute, not both")
-        traces = ExecutedTraces(model, inputs, input_shape=input_shape, progress=progress)
+        traces = _executed(model, inputs, **how)
     elif isinstance(model, str):
         _check_named(inputs, loss)
-        options: dict[str, Any] = {"assume": assume, "use_cache": use_cache, "progress": progress}
-        traces = NamedTraces(model, symbols, input_shape=input_shape, **options)
+        traces = NamedTraces(model, symbols, use_cache=use_cache, **how)
     else:
-        traces = ModuleTraces(model, inputs, input_shape, symbols, assume, progress, loss)
+        traces = ModuleTraces(model, inputs, symbols=symbols, loss=loss, **how)
     return _analysis(traces, hardware, execution, batch, sizes, dtype)
+
+
+def _executed(model: str | nn.Module, inputs: Any, *, assume: Mapping[str, Any] | None, **how: Any) -> Traces:
+    """Traces of a run on this machine, which leaves no question open."""
+    if assume:
+        raise InputError("a run finds its answers itself\n  give either assume or execute, not both")
+    return ExecutedTraces(model, inputs, **how)
 
 
 def _training_words(phase: str, **said: Any) -> dict[str, Any]:

@@ -32,13 +32,7 @@ def largest(holds: Callable[[int], bool], most: int = MOST) -> int:
         low = high
     else:
         return most
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    return _edge(holds, low, high)[0]
 
 
 def smallest(holds: Callable[[int], bool], most: int = MOST) -> int | None:
@@ -53,13 +47,15 @@ def smallest(holds: Callable[[int], bool], most: int = MOST) -> int | None:
         if high >= most:
             return None
         low, high = high, min(2 * high, most)
+    return _edge(lambda batch: not holds(batch), low, high)[1]
+
+
+def _edge(holds: Callable[[int], bool], low: int, high: int) -> tuple[int, int]:
+    """Neighbours between ``low``, for which ``holds`` is true, and ``high``, for which it is not: the same of both."""
     while high - low > 1:
         middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low, high
 
 
 def worth_trying(upper: int) -> Iterator[int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from costmodel.report.accuracy_memory import memory_accuracy_json, memory_groups_table, worst_memory_table
-from costmodel.report.accuracy_values import judged_values, score_values
+from costmodel.report.accuracy_values import judged_values, score_columns, score_values
 from costmodel.report.columns import number_column, quantity_column, share_column, signed_share_column, text_column
 from costmodel.report.document import Block, Column, Document, Notes, Paragraph, Row, Table
 from costmodel.validate import (
@@ -113,12 +113,7 @@ def groups_table(groups: Sequence[Group], title: str) -> Table:
         title=_with_shared(title, shared),
         columns=(
             *(_key_column(key) for key in keys),
-            Column(key="n", heading="rows", render="{:,}".format, importance=90),
-            share_column("median_ape", "median", importance=99),
-            share_column("p90_ape", "p90", importance=98),
-            signed_share_column("bias", "bias", importance=80),
-            share_column("interval_coverage", "covered", importance=75),
-            number_column("spearman", "Spearman", decimals=3, importance=70),
+            *score_columns(),
             share_column("interval_width", "width", importance=60),
             share_column("uncosted_share", "uncosted", importance=30),
             *_baseline_data(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from costmodel.report.accuracy_values import score_values
-from costmodel.report.columns import number_column, quantity_column, share_column, signed_share_column, text_column
+from costmodel.report.accuracy_values import score_columns, score_values
+from costmodel.report.columns import number_column, quantity_column, signed_share_column, text_column
 from costmodel.report.document import Column, Table
 from costmodel.validate import JudgedMemory, MemoryGroup, memory_groups
 
@@ -22,12 +22,7 @@ def memory_groups_table(judged: Sequence[JudgedMemory]) -> Table:
         title="Peak memory by group",
         columns=(
             *(text_column(key, key.replace("_", " "), importance=60) for key in _KEYS),
-            Column(key="n", heading="rows", render="{:,}".format, importance=90),
-            share_column("median_ape", "median", importance=99),
-            share_column("p90_ape", "p90", importance=98),
-            signed_share_column("bias", "bias", importance=80),
-            share_column("interval_coverage", "covered", importance=75),
-            number_column("spearman", "Spearman", decimals=3, importance=70),
+            *score_columns(),
         ),
         rows=tuple(rows),
     )

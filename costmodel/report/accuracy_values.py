@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from costmodel.report.columns import number_column, share_column, signed_share_column
+from costmodel.report.document import Column
 from costmodel.validate import Judged, ModelRow, Score
 
-__all__ = ["judged_values", "score_values"]
+__all__ = ["judged_values", "score_columns", "score_values"]
 
 _ROW_KEYS = ("file", "line", "model", "device", "dtype")
 
@@ -15,6 +17,18 @@ _ROW_KEYS = ("file", "line", "model", "device", "dtype")
 def score_values(score: Score) -> dict[str, Any]:
     """Number of rows, errors (fractions) and rank correlation."""
     return {key: getattr(score, key) for key in ("n", "median_ape", "p90_ape", "bias", "spearman")}
+
+
+def score_columns() -> tuple[Column, ...]:
+    """Columns of what :func:`score_values` gives, and of how many rows the intervals hold."""
+    return (
+        Column(key="n", heading="rows", render="{:,}".format, importance=90),
+        share_column("median_ape", "median", importance=99),
+        share_column("p90_ape", "p90", importance=98),
+        signed_share_column("bias", "bias", importance=80),
+        share_column("interval_coverage", "covered", importance=75),
+        number_column("spearman", "Spearman", decimals=3, importance=70),
+    )
 
 
 def judged_values(item: Judged) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from costmodel.rows.conventions import conventions_of
 from costmodel.rows.kernels import KernelRow, kernel_rows
 from costmodel.rows.making import asked_of, bound_shares, coverage_of, node_rows, totals_of, works_of
 from costmodel.rows.quantities import QUANTITIES, Quantities, Quantity, Work
-from costmodel.rows.row import ModelInfo, Row, Totals, grouped
+from costmodel.rows.row import ModelInfo, Row, Totals, grouped, rows_by
 
 __all__ = [
     "QUANTITIES",
@@ -24,6 +24,7 @@ __all__ = [
     "grouped",
     "kernel_rows",
     "node_rows",
+    "rows_by",
     "totals_of",
     "works_of",
 ]

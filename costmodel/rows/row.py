@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from costmodel.errors import InputError, librarian
 from costmodel.memory import Footprint
 from costmodel.rows.quantities import QUANTITIES, Quantities
 from costmodel.tensor import TensorSpec
 
-__all__ = ["ModelInfo", "Row", "Totals", "grouped"]
+__all__ = ["ModelInfo", "Row", "Totals", "grouped", "rows_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,26 @@ class Row(Quantities):
         """Arithmetic intensity in FLOP/B, or None where nothing is moved."""
         moved = self.bytes_read + self.bytes_written
         return self.flops / moved if moved else None
+
+
+def rows_by(rows: Sequence[Row], by: str, maps: Callable[[], Mapping[str, str]]) -> list[Row]:
+    """Rows of operators, added up by ``module``, operator ``type``, ``stage`` or ``phase``; ``op``: as they are.
+    ``maps`` gives for each operator's name the size of the maps that it puts out, "" for none.
+
+    Raises InputError for another ``by``.
+    """
+    if by == "op":
+        return list(rows)
+    sizes = maps() if by == "stage" else {}
+    keys: dict[str, Callable[[Row], str]] = {
+        "module": lambda row: row.module or "(model)",
+        "type": lambda row: row.op,
+        "stage": lambda row: sizes[row.name] or "(no maps)",
+        "phase": lambda row: row.phase,
+    }
+    if by not in keys:
+        raise InputError(librarian(f"rows cannot be grouped by {by!r}", there_is=("op", *keys)))
+    return grouped(rows, keys[by])
 
 
 def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
