@@ -33,13 +33,14 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from costmodel.analysis import Analysis
-from costmodel.execution import Software, Variant
+from costmodel.execution import Software
 from costmodel.hardware import load
 from costmodel.host import HostCosts, HostProfile, captured, compiled, costs_of, operators
 from costmodel.traced import load_trace
 from costmodel.validate import Flags, read_measured
-from costmodel.validate.conditions import execution_of, is_in_train_mode
+from costmodel.validate.conditions import execution_of
 from costmodel.validate.fitted_hosts import machine_of
+from costmodel.validate.run import load_row
 
 #: File -> what its rows do not say: the era of those that name no release; inputs on the host, since the same network
 #: in fp32 and in half differs by one constant whatever the network, the copy of 3.6 MB; modules in train mode.
@@ -123,10 +124,7 @@ def with_only(costs: HostCosts, name: str) -> HostCosts:
 
 def step_of(row: Any, file: str) -> Step:
     """The row's step, traced and lowered, with what each cost alone would make of its issue times."""
-    options = {"train_mode": True} if is_in_train_mode(row) else {}
-    trace = load_trace(row.request, symbols=("batch",), sizes=dict(row.sizes), variant=Variant(row.layout), **options)
-    if "batch" not in trace.graph.symbols:
-        trace = load_trace(row.request, batch=row.batch, sizes=dict(row.sizes), variant=Variant(row.layout), **options)
+    trace = load_row(row, load_trace)
     analysis = Analysis(name=trace.name, source=trace.source, record=trace.graph, hardware=load(row.device),
                         execution=execution_of(row, trace.graph.symbols))  # fmt: skip
     shipped = costs_of(analysis.execution.software)
@@ -287,7 +285,7 @@ def main() -> None:
     parser.add_argument("--prior", type=float, default=3e-4, help="weight of the guesses (log of their ratio, squared)")
     arguments = parser.parse_args()
     measured = {file: read_measured([arguments.measured / file], flags).rows for file, flags in FILES.items()}
-    steps = [step_of(row, file) for file, rows in measured.items() for row in rows]
+    steps = [step_of(row, file) for file, rows in measured.items() for row in rows if row.phase == "inference"]
     old = [step for step in steps if step.row.torch.startswith("1")]
     new = [step for step in steps if not step.row.torch.startswith("1")]
     report("PyTorch 1", old, [], table(costs_of(Software(torch="1.7"))), OLD_GUESS, arguments.prior)
