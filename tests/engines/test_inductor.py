@@ -431,6 +431,27 @@ def test_bias_is_cast_on_the_fly_in_channels_last_alone() -> None:
         assert Counter(algorithms(plan(graph, "amp_fp16")))["cast"] == casts
 
 
+def test_a_sum_of_few_terms_is_written_out() -> None:
+    """As in ResNeSt's splits: seven terms are an expression, which its reader computes, eight are a reduction."""
+    for terms, expected in ((7, "fused_elementwise"), (8, "fused_reduction")):
+        p = Program()
+        total = p.op("sum", (16,), input=T(p.like("relu", p.input(16, terms))), dim=[1])
+        found = plan(p.done(p.like("exp", total)))
+        assert algorithms(found) == [expected]
+        assert fused(found) == [(4 * 16 * terms, 4 * 16)]
+
+
+def test_rows_lie_as_they_were_traced() -> None:
+    """A sum over the last dimension of a transposed view reduces what lies far apart: its result is used by another
+    kernel, which does not keep the rows that it reads in registers."""
+    p = Program()
+    far = p.op("transpose", (64, 32), input=T(p.input(32, 64)), dim0=0, dim1=1)
+    p.graph.specs[p.graph.tensors[far].spec] = TensorSpec((64, 32), strides=(1, 64))
+    total = p.op("sum", (64, 1), input=T(far), dim=[1], keepdim=True)
+    found = plan(p.done(p.op("div", (64, 32), input=T(far), other=T(total))))
+    assert fused(found) == [(4 * 2048, 4 * 64), (4 * 2048 + 4 * 64, 4 * 2048)]
+
+
 @given(programs())
 def test_kernels_run_after_the_convolutions_that_they_need(graph: OpGraph) -> None:
     when = {n: i for i, launch in enumerate(plan(graph).launches) for n in launch.nodes}

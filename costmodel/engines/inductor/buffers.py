@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from costmodel.engines.inductor.kinds import kind_of, window_taps
+from costmodel.engines.inductor.kinds import kind_of, unrolled_terms, window_taps
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
@@ -298,6 +298,15 @@ class _Lowering:
         inlined = {self.root(v): e for v in operands if (e := self.expressions.get(self.root(v)))}.values()
         kind = "pool" if any(e.kind == "pool" for e in inlined) else "pointwise"
         return _Expression(reads, nodes, kind, sum(e.more_loads for e in inlined), self.apart(operands))
+
+    def _unrolled(self, index: int, node: OpNode, operands: list[int]) -> None:
+        """A reduction of few terms is one expression, which loads its operand once for each of them."""
+        reads, nodes = self.reads(operands), (*self._nodes(operands), index)
+        term = self._inlined(operands, nodes, reads)
+        loads = unrolled_terms(self.graph, node.call) * (len(reads) + term.more_loads)
+        apart = term.apart | frozenset(map(self.root, reads))
+        for tensor in node.outputs:
+            self.expressions[tensor] = replace(term, more_loads=loads - len(reads), apart=apart)
 
     def _pool(self, index: int, node: OpNode, operands: list[int]) -> None:
         for value in operands:

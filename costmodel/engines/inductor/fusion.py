@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodel.engines.inductor.buffers import Lowered, lower_to_buffers
-from costmodel.engines.inductor.kinds import prefers_channels_last
+from costmodel.engines.inductor.kinds import prefers_channels_last, unrolled_terms
 from costmodel.engines.inductor.schedule import Scheduler
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
@@ -59,8 +59,9 @@ class _Recipe:
     kind: str
     op: str
     space: int
-    reads: tuple[tuple[int, tuple[int, ...], int], ...]
-    """Per outside tensor: its spec, the specs of the parts read (empty: all of it), bytes of an element."""
+    reads: tuple[tuple[int, tuple[int, ...], int, bool], ...]
+    """Per outside tensor: its spec, the specs of the parts read (empty: all of it), bytes of an element, and whether
+    several elements of it go into one element of the loops."""
     writes: tuple[tuple[int, int], ...]
     """Per stored tensor: its spec, bytes of an element."""
     calls: tuple[tuple[int, NodeDtypes, bool], ...]
@@ -85,8 +86,10 @@ class _Structure:
 
 
 def _structure(graph: OpGraph, execution: Execution) -> _Structure:
-    """Stored results do not depend on sizes, groups only by which loops are equally long: kept for that pattern."""
-    conditions = (execution.precision, execution.software, prefers_channels_last(graph))
+    """Stored results depend on sizes by which reductions are short, groups by which loops are equally long: kept for
+    that pattern."""
+    unrolled = tuple(call for call in range(len(graph.calls)) if unrolled_terms(graph, call))
+    conditions = (execution.precision, execution.software, unrolled, prefers_channels_last(graph))
     lowered: _Lowered | None = graph.memo.get(("fusion", conditions))
     if lowered is None:
         lowered = graph.memo["fusion", conditions] = _lower(graph, execution, channels_last=conditions[-1])
@@ -231,12 +234,13 @@ def _stored(lowered: Lowered, group: list[int]) -> Iterator[int]:
                 yield value
 
 
-def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int], ...]:
+def _reads(lowered: Lowered, group: list[int]) -> tuple[tuple[int, tuple[int, ...], int, bool], ...]:
     found = []
+    apart = frozenset[int]().union(*(lowered.buffers[b].apart for b in group))
     for root, values in _outside(lowered, group).items():
         memory = lowered.values[root]
         specs = () if root in values else tuple(lowered.values[v].spec for v in values)
-        found.append((memory.spec, specs, ITEMSIZE_BYTES.get(memory.dtype, 1)))
+        found.append((memory.spec, specs, ITEMSIZE_BYTES.get(memory.dtype, 1), root in apart))
     return tuple(sorted(found))
 
 
@@ -293,7 +297,8 @@ class _Sizes:
         specs = self.graph.specs
         elements: Any = specs[recipe.space].numel
         flops = sum(self._vector_flops(*call) for call in recipe.calls)
-        read = sum(self._read(whole, parts, size, elements, recipe.kind) for whole, parts, size in recipe.reads)
+        most = {False: elements if recipe.kind == "pointwise" else None, True: None}
+        read = sum(self._read(whole, parts, size, most[apart]) for whole, parts, size, apart in recipe.reads)
         written: Any = sum(specs[spec].numel * size for spec, size in recipe.writes)
         return Kernel(
             op=recipe.op, algorithm=_ALGORITHM[recipe.kind], vector_flops=flops, bytes_read=read,
@@ -301,14 +306,14 @@ class _Sizes:
             dtype="fp64" if flops and specs[recipe.space].dtype == "float64" else "fp32",
         )  # fmt: skip
 
-    def _read(self, whole: int, parts: tuple[int, ...], size: int, elements: int, kind: str) -> Any:
-        """Bytes of one outside tensor: all of it, or its parts; a lookup takes no more than the loops ask for."""
+    def _read(self, whole: int, parts: tuple[int, ...], size: int, most: int | None) -> Any:
+        """Bytes of one outside tensor: all of it, or its parts, ``most`` elements of each; of a lookup those taken."""
         specs = self.graph.specs
         shown: list[Any] = [specs[part].numel for part in parts or (whole,)]
         if whole in self.looked_up:
             shown = [min(n, self.looked_up[whole]) for n in shown]
-        elif kind == "pointwise":
-            shown = [min(n, elements) for n in shown]
+        elif most is not None:
+            shown = [min(n, most) for n in shown]
         numel: Any = specs[whole].numel
         return size * min(numel, sum(shown))
 

@@ -11,11 +11,15 @@ from typing import Any
 
 from costmodel.formulas import is_free, lookup
 from costmodel.graph import OpGraph
-from costmodel.nodes import OpNode
+from costmodel.nodes import OpNode, SpecRef
 from costmodel.symbols import product
+from costmodel.tensor import TensorSpec
 
-__all__ = ["kind_of", "prefers_channels_last", "window_taps"]
+__all__ = ["kind_of", "prefers_channels_last", "unrolled_terms", "window_taps"]
 
+#: ``config.unroll_reductions_threshold``: a reduction of fewer terms is written out.
+UNROLLED_TERMS = 8
+_UNROLLED = frozenset({"sum", "mean", "amax", "amin", "any", "all", "prod", "linalg_vector_norm"})
 #: Windows of more taps than this are left to ATen (``lowering.py``, ``should_fallback_max_pool_with_indices``).
 POOL_WINDOW = 25
 
@@ -36,7 +40,7 @@ _JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 def kind_of(graph: OpGraph, node: OpNode, channels_last: bool) -> str:
     """What Inductor makes of an operator.
 
-    One of free, extern, pointwise, pool, norm, group_norm, softmax, reduction, outer_reduction, cat.
+    One of free, extern, pointwise, unrolled, pool, norm, group_norm, softmax, reduction, outer_reduction, cat.
     """
     name = node.op.rpartition(".")[2]
     if is_free(node.op):
@@ -63,13 +67,38 @@ def kind_of(graph: OpGraph, node: OpNode, channels_last: bool) -> str:
 
 
 def _kind_of_reduction(graph: OpGraph, node: OpNode, channels_last: bool) -> str:
-    """Whether the dimension that runs fastest in memory is reduced: only then pointwise loops have the same order."""
-    rank = len(graph.specs[graph.tensors[node.inputs[0]].spec].shape)
+    """Whether the dimension that runs fastest in memory is reduced: only then pointwise loops have the same order.
+
+    Few terms are no reduction at all, but one expression (``unroll_reductions_threshold``).
+    """
+    if unrolled_terms(graph, node.call):
+        return "unrolled"
+    spec = graph.specs[graph.tensors[node.inputs[0]].spec]
+    rank = len(spec.shape)
     dims = graph.arguments(graph.calls[node.call]).get("dim")
     listed = range(rank) if dims is None or dims == [] else dims if isinstance(dims, (list, tuple)) else [dims]
     reduced = {d % rank for d in listed} if rank else set()
     spatial = channels_last and rank == 4 and reduced == {2, 3}
-    return "outer_reduction" if spatial or rank - 1 not in reduced else "reduction"
+    return "outer_reduction" if spatial or _fastest(spec) not in reduced else "reduction"
+
+
+def _fastest(spec: TensorSpec) -> int:
+    """The dimension whose elements lie side by side, as the tensor was traced."""
+    last = len(spec.shape) - 1
+    if spec.strides is None:
+        return last
+    wide = {d: stride for d, (size, stride) in enumerate(zip(spec.shape, spec.strides, strict=True)) if size != 1}
+    return min((d for d, stride in wide.items() if stride), key=lambda d: (wide[d], -d), default=last)
+
+
+def unrolled_terms(graph: OpGraph, call: int) -> int:
+    """Terms of a reduction that Inductor writes out, as there are few of them; 0 for all others."""
+    found = graph.calls[call]
+    if found.op.rpartition(".")[2] not in _UNROLLED:
+        return 0
+    operand = next(graph.specs[value.spec] for _, value in found.arguments if isinstance(value, SpecRef))
+    terms: Any = operand.numel // graph.results(found).numel
+    return int(terms) if terms < UNROLLED_TERMS else 0
 
 
 def _kind_of_pool(graph: OpGraph, node: OpNode, name: str, channels_last: bool) -> str:
