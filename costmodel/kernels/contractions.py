@@ -25,9 +25,11 @@ from costmodel.symbols import product
 from costmodel.tensor import TensorSpec, tensors_in
 
 __all__ = [
+    "PRODUCTS",
     "batched_algorithm",
     "contraction",
     "depthwise_kernel",
+    "factors",
     "gemm_ready",
     "packed_groups",
     "padded_copies",
@@ -206,14 +208,18 @@ def _joinable(spec: TensorSpec) -> bool:
     return is_contiguous(spec) or is_channels_last(spec)
 
 
-@rule(*LINEAR, "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot", "_int_mm")
+#: Operators that are one product of two factors.
+PRODUCTS = (*LINEAR, "addmm", "mm", "bmm", "baddbmm", "matmul", "linalg_vecdot", "mv", "dot", "_int_mm")
+
+
+@rule(*PRODUCTS)
 def _matrix_product(operator: Operator) -> Iterator[Kernel]:
     """cuBLAS; a bias rides in the epilogue of ``addmm``, which ``linear`` takes for 2-d and contiguous 3-d inputs.
 
     Other inputs go through ``matmul`` with an ``add_`` after it, and strided ones are copied first
     (aten/src/ATen/native/Linear.cpp).
     """
-    first, second = _factors(operator)
+    first, second = factors(operator)
     out: TensorSpec = operator.out
     bias: Any = operator.arguments.get("bias")
     n = out.shape[-1] if len(second.shape) > 1 else 1
@@ -261,7 +267,8 @@ def batched_algorithm(operator: Operator, item_bytes: int) -> str:
     return "early_batched_gemm" if early and operator.hardware.gpu.convolutions.converts_layout else "batched_gemm"
 
 
-def _factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:
+def factors(operator: Operator) -> tuple[TensorSpec, TensorSpec]:
+    """What a product multiplies, by the names of its schema."""
     arguments = operator.arguments
     for left, right in (
         ("input", "weight"),

@@ -452,6 +452,23 @@ def test_rows_lie_as_they_were_traced() -> None:
     assert fused(found) == [(4 * 2048, 4 * 64), (4 * 2048 + 4 * 64, 4 * 2048)]
 
 
+def test_factors_that_do_not_merge_into_a_batch_are_cloned_unless_they_are_made_on_the_way() -> None:
+    """q @ k^T over heads that are views of one projection: heads and images do not merge. What scales a factor stores
+    it as the product wants it."""
+    shape, strides = (2, 3, 5, 8), (2 * 5 * 24, 8, 24, 1)
+    for scaled, copies in ((False, 2), (True, 1)):
+        p = Program()
+        projected = p.op("linear", (2, 5, 24), input=T(p.input(2, 5, 24)), weight=T(p.weight(24, 24)))
+        q, k = (p.op("view", shape, input=T(projected)) for _ in range(2))
+        for view in (q, k):
+            p.graph.specs[p.graph.tensors[view].spec] = TensorSpec(shape, strides=strides)
+        q = p.like("relu", q) if scaled else q
+        turned = p.op("transpose", (2, 3, 8, 5), input=T(k), dim0=2, dim1=3)
+        p.graph.specs[p.graph.tensors[turned].spec] = TensorSpec((2, 3, 8, 5), strides=(*strides[:2], 1, 24))
+        found = plan(p.done(p.op("matmul", (2, 3, 5, 5), input=T(q), other=T(turned))))
+        assert algorithms(found).count("contiguous_copy") == copies
+
+
 @given(programs())
 def test_kernels_run_after_the_convolutions_that_they_need(graph: OpGraph) -> None:
     when = {n: i for i, launch in enumerate(plan(graph).launches) for n in launch.nodes}

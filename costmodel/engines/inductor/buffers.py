@@ -78,6 +78,8 @@ class Buffer:
     again: tuple[int, ...] = ()
     apart: frozenset[int] = frozenset()
     """Roots of what it reads at other places than those at which its loops stand: under windows."""
+    lying: tuple[bool, ...] = ()
+    """Of a library's kernel: for each operand whether it lay in memory before; others are stored as it wants them."""
 
 
 @dataclass(slots=True)
@@ -235,7 +237,7 @@ class _Lowering:
 
     def _buffer(
         self, kind: str, reads: frozenset[int], writes: tuple[int, ...], nodes: tuple[int, ...], space: int = -1,
-        rows: int = -1, apart: frozenset[int] = frozenset(),
+        rows: int = -1, apart: frozenset[int] = frozenset(), lying: tuple[bool, ...] = (),
     ) -> None:  # fmt: skip
         mine = tuple(n for n in nodes if n not in self.served)
         new = set(mine)
@@ -248,7 +250,7 @@ class _Lowering:
             self.done.makers.setdefault(self.root(value), []).append(len(buffers))
         asked_by = self._asked_by(writes[0]) if writes else self.current  # what puts out a number writes nothing
         again = tuple(n for n in nodes if n not in new)
-        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by, again, apart))
+        buffers.append(Buffer(kind, reads, writes, mine, space, rows, tuple(after), asked_by, again, apart, lying))
 
     def _asked_by(self, value: int) -> int:
         """The operator whose result a value is; of a cast, the operator that wants it."""
@@ -321,12 +323,13 @@ class _Lowering:
         stored with the other operands where their strides are held to those of eager PyTorch
         (``lowering.py``, ``constrain_conv_to_fx_strides``)."""
         biased = "conv" in node.op and len(node.inputs) > 2
+        lying = tuple(self.root(value) not in self.expressions for value in operands)
         for value in operands[:2] if biased and self.channels_last else operands:
             self.store(value)
         reads = frozenset(operands[:2] if biased else operands)
         self.frozen.update(map(self.root, reads))
         if not biased:
-            self._buffer("extern", reads, node.outputs, (index,))
+            self._buffer("extern", reads, node.outputs, (index,), lying=lying)
             return
         out = self.done.values[node.outputs[0]]
         raw = self._new_value(out.spec, out.dtype)

@@ -19,9 +19,10 @@ from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.calls import Calls, run_dtypes, typed_call
+from costmodel.kernels.contractions import PRODUCTS, factors, gemm_ready
 from costmodel.kernels.eager import eager_kernels
 from costmodel.kernels.node_dtypes import NodeDtypes
-from costmodel.kernels.operator import is_dense
+from costmodel.kernels.operator import Operator, copy_kernel, is_dense
 from costmodel.kernels.plan import Kernel, KernelPlan, Launch, Read
 from costmodel.nodes import SpecRef
 from costmodel.symbols import product
@@ -66,6 +67,8 @@ class _Recipe:
     """Per stored tensor: its spec, bytes of an element."""
     calls: tuple[tuple[int, NodeDtypes, bool], ...]
     """Per node computed: call, dtypes, and whether it is only the bias of that call."""
+    lying: tuple[bool, ...] = ()
+    """Of a library's kernel: for each operand whether it lay in memory before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def _recipe(graph: OpGraph, lowered: Lowered, group: list[int], dtypes: Sequence
     calls = tuple((graph.nodes[max(n, ~n)].call, dtypes[max(n, ~n)], n < 0) for n in nodes)
     op = "aten._to_copy" if kind == "cast" else graph.nodes[_nodes(lowered, group)[-1]].op
     if kind == "extern":
-        return _Recipe(kind, op, -1, (), (), calls)
+        return _Recipe(kind, op, -1, (), (), calls, main.lying)
     return _Recipe(kind, op, main.space, _reads(lowered, group), _writes(lowered, group), calls)
 
 
@@ -269,12 +272,25 @@ class _Sizes:
         ((call, types, _),) = recipe.calls
         if "conv" in recipe.op:
             return self._convolution(*typed_call(self.graph, call, types))
-        eager = eager_kernels(self.calls.operator(call, types))
+        operator = self.calls.operator(call, types)
+        eager = eager_kernels(operator)
         if recipe.op == "aten.scaled_dot_product_attention" and len(eager) > 1:
             return _math_attention(eager)
         bias = sum(k.vector_flops for k in eager if k.algorithm == "bias")  # rides in the epilogue
         kernels = [k for k in eager if k.algorithm not in _NOT_RUN]
-        return tuple(replace(k, vector_flops=k.vector_flops + bias) if k is kernels[-1] else k for k in kernels)
+        run = [replace(k, vector_flops=k.vector_flops + bias) if k is kernels[-1] else k for k in kernels]
+        return (*self._copies(operator, recipe.lying), *run)
+
+    def _copies(self, operator: Operator, lying: tuple[bool, ...]) -> Iterator[Kernel]:
+        """Factors that a product cannot take as they lie: a view of several dimensions that do not merge into one
+        batch is cloned (``reshape`` in the decomposition of ``matmul``); what was no more than an expression is stored
+        in the right place at once."""
+        if operator.name not in PRODUCTS:
+            return
+        first = 1 if operator.name in ("baddbmm", "addmm") else 0
+        for factor, lay in zip(factors(operator), lying[first:], strict=False):
+            if lay and not gemm_ready(factor):
+                yield copy_kernel(operator.op, factor)
 
     def _convolution(self, op: str, arguments: dict[str, Any], results: Any) -> tuple[Kernel, ...]:
         """Without bias, in Inductor's layout; cuDNN still copies a slice of a larger tensor before it."""
