@@ -23,12 +23,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Count one sample, go through the rules of each tool, report."""
     from costmodel.api import ALL_SYMBOLS, input_sizes
     from costmodel.costing import cost_graph
+    from costmodel.errors import InputError
     from costmodel.reconcile import reconcile
     from costmodel.report import Document, check_writable
     from costmodel.report.page import Page, emit
     from costmodel.report.reconciled import reconciled_document, reconciled_json, reconciled_table
     from costmodel.traced import load_trace
 
+    if arguments.model.endswith(".onnx"):
+        raise InputError(
+            "counters of FLOPs hook modules of PyTorch, and an ONNX file has none\n"
+            "  give the model that it was exported from; `costmodel analyze` counts the file itself"
+        )
     if arguments.output:
         check_writable(arguments.output)
     sizes = input_sizes(arguments.image_size, arguments.seq_len)

@@ -57,6 +57,7 @@ class OnnxModule(nn.Module):
             self._keep(tensor, tensor.name, is_statistic=tensor.name in statistics)
         self._inputs = [v.name for v in graph.input if v.name not in self._constants and v.name not in self._weights]
         self._nodes = [self._node(node) for node in graph.node]
+        self._let_go = self._read_last()
         kinds = {node.op_type for node in graph.node}
         self.folded = "Conv" in kinds and any(n.startswith("onnx::Conv") for n in self._weights)
 
@@ -121,6 +122,15 @@ class OnnxModule(nn.Module):
         _, where = self._scope(_path(node))
         return node.op_type, where, list(node.input), list(node.output), attributes
 
+    def _read_last(self) -> list[list[str]]:
+        """For each node the values that nothing reads after it: a runtime frees them there."""
+        kept, found = {"", *self._outputs, *self._inputs, *self._constants, *self._weights}, []
+        for _, _, given, put_out, _ in reversed(self._nodes):
+            last = [name for name in dict.fromkeys((*given, *put_out)) if name not in kept]
+            kept.update(last)
+            found.append(last)
+        return found[::-1]
+
     def _constant(self, name: str, attributes: Mapping[str, Any]) -> None:
         (value,) = attributes.values()
         if hasattr(value, "data_type"):
@@ -133,7 +143,7 @@ class OnnxModule(nn.Module):
         values: dict[str, Any] = {"": None, **self._constants, **dict(zip(self._inputs, inputs, strict=True))}
         parts = {where: self.get_submodule(where) for where, _ in self._weights.values()}
         values |= {name: getattr(parts[where], leaf) for name, (where, leaf) in self._weights.items()}
-        for kind, where, given, put_out, attributes in self._nodes:
+        for (kind, where, given, put_out, attributes), let_go in zip(self._nodes, self._let_go, strict=True):
             if kind == "Constant":
                 continue
             operands = [values[name] for name in given]
@@ -141,6 +151,9 @@ class OnnxModule(nn.Module):
             result = self._part(where)(run, *operands, outputs=len(put_out), **attributes)
             results = result if isinstance(result, tuple) else (result,)
             values.update(zip(put_out, results, strict=False))
+            del operands, result, results
+            for name in let_go:
+                values.pop(name, None)
         found = tuple(values[name] for name in self._outputs)
         return found[0] if len(found) == 1 else found
 

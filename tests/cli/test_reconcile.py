@@ -45,3 +45,10 @@ def test_data_hold_every_reason_and_add_up(capsys):
 def test_pages_have_every_tool(capsys, format):
     text = said(capsys, "resnet18", "--format", format)
     assert all(name in text for name in ("FlopCounterMode", "thop", "ptflops", "calflops"))
+
+
+def test_a_file_without_modules_is_refused(capsys, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.touch()
+    assert main(["reconcile", str(path)]) == 2
+    assert "give the model that it was exported from" in capsys.readouterr().err

@@ -56,6 +56,16 @@ def test_an_exported_model_has_the_macs_of_its_original(request_name, tmp_path):
     assert list(read.record.symbols) == ["batch"]
 
 
+def test_a_value_is_let_go_after_its_last_reader(tmp_path):
+    """A chain holds two maps at once, in the file as in the module."""
+    layers = [layer for i in range(6) for layer in (nn.Conv2d(3 + 5 * (i > 0), 8, 3, padding=1), nn.ReLU())]
+    module, x = nn.Sequential(*layers).eval(), torch.zeros(4, 3, 64, 64)
+    read = costmodel.analyze(str(export(module, x, tmp_path / "chain.onnx")), hw="t4", batch=4)
+    original = costmodel.analyze(module, x, hw="t4")
+    assert read.memory.peak_bytes == original.memory.peak_bytes
+    assert read.memory.activation_bytes == original.memory.activation_bytes
+
+
 def made(tmp_path: Path, nodes: list, inputs: dict, weights: dict | None = None, outputs: tuple = ("y",)) -> str:
     """An ONNX file of these nodes."""
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
