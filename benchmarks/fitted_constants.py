@@ -95,7 +95,8 @@ def main() -> int:
         command = [sys.executable, str(HERE / script), "--measured", str(arguments.measured), *extra]
         print(script, file=sys.stderr)
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own
-        parts.append(f"## {title}\n\n{about} Script: `benchmarks/{script}`.\n\n```text\n{printed.strip()}\n```\n")
+        printed = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+        parts.append(f"## {title}\n\n{about} Script: `benchmarks/{script}`.\n\n```text\n{printed}\n```\n")
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "fitted_constants.md").write_text("\n".join(parts), encoding="utf-8")
     return 0
