@@ -24,7 +24,7 @@ def generation_document(found: Generation) -> Document:
     )
     fits = {True: "fits", False: "does not fit", None: "the machine's memory is not known"}[found.fits]
     pairs = [
-        ("first token", f"{format_seconds(found.first_token_s)} for a prompt of {found.seq_len:,} tokens"),
+        ("first token", f"{format_seconds(found.first_token_s)} for {found.what_is_read}"),
         ("speed", f"{format_count(found.tokens_per_s)} tokens/s{energy}"),
         ("all tokens", f"{format_seconds(found.total_s)} ({low} to {high}) for {found.new_tokens:,} tokens"),
         ("a step", _ends(found)),

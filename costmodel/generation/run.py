@@ -28,14 +28,23 @@ _SAMPLED = 9
 class Generation:
     """A prompt of ``seq_len`` tokens and ``new_tokens`` written after it, for each of ``batch`` sequences.
 
-    The prompt gives the first new token, each step one more. ``steps`` are the predicted ones, by the tokens that they
-    find in the cache, in rising order; times in s.
+    ``seq_len`` is 1 where an encoder reads something else than tokens. The prompt gives the first new token, each step
+    one more. ``steps`` are the predicted ones, by the tokens that they find in the cache, in rising order; times in s.
     """
 
     prompt: Analysis
     steps: tuple[Analysis, ...]
     seq_len: int
     new_tokens: int
+
+    @property
+    def what_is_read(self) -> str:
+        """The prompt in words: its tokens, or the shape of what an encoder reads, the batch left out."""
+        inputs = {tensor.name: tensor.shape for tensor in self.prompt.model.inputs}
+        other = [shape for name, shape in inputs.items() if name != "decoder_input_ids"]
+        if "input_ids" in inputs or not other:
+            return f"a prompt of {self.seq_len:,} tokens"
+        return f"an input of {'×'.join(f'{size:,}' for size in other[0][1:])}"
 
     @property
     def batch(self) -> int:
@@ -50,7 +59,7 @@ class Generation:
     @property
     def contexts(self) -> tuple[int, ...]:
         """Tokens in the cache of the predicted steps."""
-        return tuple(sampled(self.seq_len, max(self.new_tokens - 1, 1)))
+        return tuple(sampled(_first_context(self.prompt, self.seq_len), max(self.new_tokens - 1, 1)))
 
     def _summed(self, value: Callable[[Analysis], float]) -> float:
         """The sum over all steps, straight lines between the predicted ones."""
@@ -149,16 +158,27 @@ def generate(model: str, *, hw: Any, new_tokens: int, seq_len: int | None = None
             raise InputError(f"a prompt and its steps have a {name} each\n  leave {name} out")
     conditions["symbols"] = ("batch", "seq_len", "context")
     prompt = analyze(model, hw=hw, seq_len=seq_len, phase="prefill", **conditions)
-    length = seq_len or prompt.execution.sizes.get("seq_len") or prompt.bound.specs[prompt.bound.inputs[0]].shape[1]
-    length = int(length)  # type: ignore[call-overload]
-    at = sampled(length, max(new_tokens - 1, 1))
-    sizes = {"seq_len": seq_len} if prompt.bound.inputs and _has_encoder(prompt) else {}
+    length = _tokens_of(prompt)
+    at = sampled(_first_context(prompt, length), max(new_tokens - 1, 1))
+    sizes = {"seq_len": seq_len} if seq_len and _has_encoder(prompt) else {}
     last = analyze(model, hw=hw, phase="decode", context=at[-1], **{**conditions, **sizes})
     steps = [last]
     for context in reversed(at[:-1]):
         first = math.isclose(context, at[0])
         steps.append((last if first else last.in_hand()).at(context=context))
     return Generation(prompt, tuple(reversed(steps)), length, new_tokens)
+
+
+def _tokens_of(prompt: Analysis) -> int:
+    """Tokens of a prompt; of sound or pictures that an encoder reads the one that its decoder begins with."""
+    shapes = {tensor.name: tensor.shape for tensor in prompt.model.inputs}
+    read = shapes.get("input_ids") or shapes["decoder_input_ids"]
+    return int(read[1])
+
+
+def _first_context(prompt: Analysis, seq_len: int) -> int:
+    """What the first step finds in the cache: the prompt, or of a decoder beside an encoder the token it began with."""
+    return 1 if _has_encoder(prompt) else seq_len
 
 
 def _has_encoder(prompt: Analysis) -> bool:

@@ -27,7 +27,7 @@ from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
 from costmodel.sources.transformers_inputs import inputs_of, longest, what_is_left_out
-from costmodel.sources.transformers_kernels import references
+from costmodel.sources.transformers_kernels import references, say_references
 from costmodel.sources.transformers_masks import assume_plain_input, plain_answers
 
 __all__: list[str] = []
@@ -41,6 +41,7 @@ def _transformers() -> Any:
     with offline():
         import transformers
     assume_plain_input()
+    say_references()
     return transformers
 
 

@@ -7,14 +7,15 @@ a prompt before a step of decoding needs to go through for its states alone: the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import getclosurevars, isfunction
 from typing import Any
 
-__all__ = ["one_token_scans", "references"]
+__all__ = ["one_token_scans", "references", "say_references"]
 
 #: The loop over tokens of Mamba's first version, as transformers' modules call it.
 _SCAN = "mamba_selective_scan"
@@ -38,6 +39,14 @@ def references(model: Any) -> list[str]:
         return []
     named = "; ".join(f"{', '.join(dict.fromkeys(functions))} of {package}" for package, functions in missing.items())
     return [f"analyzed with transformers' own references in PyTorch, slower than the kernels not installed: {named}"]
+
+
+@lru_cache(maxsize=1)
+def say_references() -> None:
+    """Keep transformers from logging what :func:`references` says of a model; once per process."""
+    logging.getLogger("transformers.integrations.hub_kernels").addFilter(
+        lambda record: "is falling back to its reference" not in record.getMessage()
+    )
 
 
 @contextmanager

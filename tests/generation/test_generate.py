@@ -140,3 +140,30 @@ def test_the_page_and_the_data(tmp_path, capsys):
     assert data["new_tokens"] == 8
     assert data["total_low_s"] < data["total_s"] < data["total_high_s"]
     assert main([*command, "--hw", "a100,t4"]) == 2
+
+
+SEQ_TO_SEQ = "hf:t5(num_layers=2,num_decoder_layers=2,d_model=32,d_kv=8,num_heads=4,d_ff=48,vocab_size=101)"
+SPEECH = (
+    "hf:whisper(d_model=16,encoder_layers=1,decoder_layers=1,encoder_attention_heads=2,decoder_attention_heads=2,"
+    "encoder_ffn_dim=24,decoder_ffn_dim=24,num_mel_bins=8,max_source_positions=30,vocab_size=101,pad_token_id=1)"
+)
+
+
+def test_a_decoder_beside_an_encoder_begins_with_one_token():
+    found = costmodel.generate(SEQ_TO_SEQ, hw="a100", seq_len=20, new_tokens=4, dtype="bf16", use_cache=False)
+    assert (found.seq_len, found.contexts) == (20, (1, 2, 3))
+    # Keys and values of 4 heads of 8 in 2 layers, of the 20 tokens that were read and the 1 to 3 that were written.
+    cached = [costmodel.generation.cache_traffic(step).bytes for step in found.steps]
+    assert cached == [2 * 2 * 32 * (20 + n) * 2 for n in (1, 2, 3)]
+    assert found.what_is_read == "a prompt of 20 tokens"
+
+
+def test_speech_is_an_input_and_no_prompt():
+    found = costmodel.generate(SPEECH, hw="a100", new_tokens=3, dtype="bf16", use_cache=False)
+    assert (found.seq_len, found.contexts) == (1, (1, 2))
+    assert found.what_is_read == "an input of 8×60"
+
+
+def test_a_prompt_of_a_model_whose_length_stays_closed_has_its_tokens():
+    mamba = "hf:mamba(num_hidden_layers=1,hidden_size=32,state_size=4,vocab_size=101)"
+    assert costmodel.generate(mamba, hw="a100", new_tokens=2, use_cache=False).seq_len == 128
