@@ -143,8 +143,8 @@ class Analysis:
 
     @property
     def symbol_notes(self) -> tuple[str, ...]:
-        """Why sizes that one might expect to be open are numbers."""
-        return tuple(note for note in self.record.notes if " stays " in note)
+        """Why sizes that one might expect to be open are numbers; of a special case, in the general one."""
+        return tuple(note for note in (self.record.general or self.record).notes if " stays " in note)
 
     @property
     def executed(self) -> str:

@@ -81,7 +81,7 @@ def _model_lines(arguments: argparse.Namespace) -> list[str]:
         progress=common.progress(arguments.model),
     )
     common.clear_progress()
-    comments = [f"# {note}" for note in traced.graph.notes if " stays " in note]
+    comments = [f"# {note}" for note in (traced.graph.general or traced.graph).notes if " stays " in note]
     comments += [f"# assumed: {answer}" for answer in traced.graph.assumed]
     if arguments.by:
         return [*comments, *_operator_lines(traced.graph, arguments)]

@@ -129,6 +129,7 @@ def test_a_batch_of_one_that_is_special_keeps_the_general_graph_beside_it(tmp_pa
         one = costmodel.analyze("torchvision:vit_b_16", hw="a100")
         assert "batch" not in one.record.symbols
         assert {s.name for s in one.costs.total.macs.free_symbols} == {"batch"}
+        assert not any("batch stays" in note for note in one.symbol_notes)  # the closed forms beside them are general
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("costmodel.trace.tracer.record", None)  # calling it would fail
             assert one.at(batch=8).totals.macs == 8 * one.totals.macs
