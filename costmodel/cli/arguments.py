@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -287,7 +288,7 @@ def progress(what: str) -> Callable[[int], None]:
     started = time.monotonic()
 
     def show(operators: int) -> None:
-        if sys.stderr.isatty():
+        if watched():
             seconds = time.monotonic() - started
             print(
                 f"\r\x1b[Ktracing {what}: {operators} operators, {seconds:.0f} s", end="", file=sys.stderr, flush=True
@@ -296,7 +297,12 @@ def progress(what: str) -> Callable[[int], None]:
     return show
 
 
+def watched() -> bool:
+    """Whether somebody looks at standard error, on a terminal that can take a line away again."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
+
+
 def clear_progress() -> None:
     """Take the progress line away again."""
-    if sys.stderr.isatty():
+    if watched():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -102,7 +102,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError as error:  # it comes with timm
         raise InputError("the progress bar needs tqdm\n  pip install tqdm") from error
-    bar = tqdm(disable=not sys.stderr.isatty(), leave=False, bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {elapsed}")
+    bar = tqdm(disable=not common.watched(), leave=False, bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {elapsed}")
 
     def show(phase: str, done: int, count: int) -> None:
         bar.total, bar.n = count, done

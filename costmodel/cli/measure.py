@@ -229,5 +229,5 @@ def _write_timeline(run: _Run, arguments: argparse.Namespace) -> None:
 
 
 def _show(what: str) -> None:
-    if sys.stderr.isatty():
+    if common.watched():
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from costmodel.cli import arguments as common
+
 __all__ = ["add", "run"]
 
 
@@ -30,20 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(("all", *names())))
         return 0
     wanted = list(names()) if "all" in arguments.names else arguments.names
-    for path in write_reports(
-        wanted, Path(arguments.output), use_cache=not arguments.no_cache, progress=_progress if _watched() else None
-    ):
+    progress = _progress if common.watched() else None
+    for path in write_reports(wanted, Path(arguments.output), use_cache=not arguments.no_cache, progress=progress):
         if path.suffix == ".md":
             print(f"{_clear()}{path}", flush=True)
     return 0
 
 
-def _watched() -> bool:
-    return sys.stderr.isatty()
-
-
 def _clear() -> str:
-    if _watched():
+    if common.watched():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return ""
 

@@ -166,7 +166,7 @@ def _kept(output: str | None) -> Iterator[None]:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal's standard error; none where nobody watches."""
-    if not sys.stderr.isatty():
+    if not common.watched():
         yield None
         return
     from tqdm import tqdm

@@ -182,7 +182,7 @@ def _condition(text: str) -> tuple[str, str]:
 
 def _progress() -> Callable[[int, int], None] | None:
     """A bar on a terminal's standard error; none where nobody watches."""
-    if not sys.stderr.isatty():
+    if not common.watched():
         return None
     started = time.monotonic()
 

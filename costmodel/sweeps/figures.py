@@ -8,7 +8,7 @@ from typing import Any
 from costmodel.errors import InputError, librarian, near_matches
 from costmodel.report import figures
 from costmodel.sweeps.columns import COORDINATES, named
-from costmodel.sweeps.page import model_labels
+from costmodel.sweeps.page import model_labels, quantity_word
 from costmodel.sweeps.pareto import pareto
 
 __all__ = ["FIGURES", "figure"]
@@ -66,13 +66,13 @@ def _scatter(rows: Sequence[Mapping[str, Any]], x: str, y: str, *, with_front: b
         for row in pareto([row for members in kept.values() for row in members], (x, y)):
             key = f"{row['hw']} {row['batch']}"
             fronts.setdefault(key, []).append((float(row[across.key]), float(row[up.key])))
-    title = f"{_axis(across)} against {_axis(up)}{_left_out(rows, kept) if len(kept) < len(groups) else ''}"
+    said = f"{quantity_word(up)} against {quantity_word(across)}"
+    title = f"{said}{_left_out(rows, kept) if len(kept) < len(groups) else ''}"
     return figures.scatter_picture(dots, list(fronts.values()), _axis(across), _axis(up), title)
 
 
 def _axis(column: Any) -> str:
-    name = column.key.removesuffix("_s").removesuffix("_bytes").removesuffix("_per").replace("_", " ")
-    return f"{name} ({column.unit})" if column.unit else name
+    return f"{quantity_word(column)} ({column.unit})" if column.unit else quantity_word(column)
 
 
 def _series(rows: Sequence[Mapping[str, Any]], without: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:

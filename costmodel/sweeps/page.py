@@ -15,7 +15,7 @@ from costmodel.report.summary import PREDICTED
 from costmodel.sources.arguments import parse_request
 from costmodel.sweeps.columns import COLUMNS, COORDINATES, SHARED, Named, SweepColumn, named
 
-__all__ = ["model_labels", "rows_table", "swept_document", "swept_json"]
+__all__ = ["model_labels", "quantity_word", "rows_table", "swept_document", "swept_json"]
 
 #: Coordinates that a pivot may spread over its columns, the first that varies and has few enough values.
 _ACROSS = ("batch", "context", "hw", "dtype", "mode", "height", "seq_len", "layout", "phase", "model")
@@ -155,7 +155,7 @@ def _pivot(rows: Sequence[Mapping[str, Any]], across: str, what: Named, top: int
     return Table(
         columns=tuple(columns),
         rows=tuple({**empty, **line} for line in kept),
-        title=f"{_quantity_word(what.column)} by {_HEADINGS.get(across, across)}",
+        title=f"{quantity_word(what.column)} by {_HEADINGS.get(across, across)}",
     )
 
 
@@ -240,7 +240,7 @@ def _list(sweep: Any, rows: Sequence[Mapping[str, Any]], what: Named, top: int |
     return Table(columns=tuple(columns), rows=tuple(kept))
 
 
-def _quantity_word(column: SweepColumn) -> str:
+def quantity_word(column: SweepColumn) -> str:
     """A column's name without its unit: ``peak memory`` of ``peak_memory_bytes``."""
     for ending in ("_per_s", "_bytes", "_s", "_j", "_w"):
         if column.unit and column.key.endswith(ending):
@@ -249,7 +249,7 @@ def _quantity_word(column: SweepColumn) -> str:
 
 
 def _quantity(column: SweepColumn, rows: Sequence[Mapping[str, Any]], importance: int) -> Column:
-    heading = _quantity_word(column).replace("peak memory", "memory")
+    heading = quantity_word(column).replace("peak memory", "memory")
     values = [row[column.key] for row in rows]
     if column.unit == "1/s":
         return number_column(column.key, heading, "1/s", importance=importance)

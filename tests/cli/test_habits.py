@@ -123,3 +123,14 @@ def test_json_on_stdout_is_one_value_whatever_else_is_said(capsys):
 def test_pages_end_with_what_is_not_modelled(capsys):
     _, out, _ = said(capsys, "analyze", "resnet18", "--hw", "a100")
     assert "not modelled: loading of data" in out.split("Conventions")[-1]
+
+
+def test_a_dumb_terminal_gets_no_line_that_must_be_taken_away(capsys, monkeypatch):
+    from costmodel.cli import arguments
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for term, shown in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", term)
+        arguments.progress("net")(7)
+        arguments.clear_progress()
+        assert ("7 operators" in capsys.readouterr().err) == shown
