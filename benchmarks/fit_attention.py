@@ -162,11 +162,8 @@ def main() -> None:
                 other = fitted(fit.kernels, sampled(rest, options.rows))
                 print(f"{name} width {width:3d} {fit.told(other, lambda timed, w=width: timed.shape.width == w)}")
         values = [f"{constant} {getattr(own, constant):.3g}" for constant in BOUNDS if constant != "part_cycles"]
-        print(
-            "  own:",
-            ", ".join([*values, f"part_cycles {own.splits.part_cycles:.3g}" if own.splits else ""]),
-            flush=True,
-        )
+        values += [f"part_cycles {own.splits.part_cycles:.3g}"] if own.splits else []
+        print("  own:", ", ".join(values), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/fitted_constants.py [--measured FOLDER] [-o reports] [--rows N]
 
-Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_power.py``, ``fit_cpu_clock.py``, ``fit_models.py``,
-``fit_training.py`` and ``fit_hosts.py`` on the same folder and keeps what they print.
+Runs ``fit_gemm.py``, ``fit_ops.py``, ``fit_libraries.py``, ``fit_attention.py``, ``fit_power.py``,
+``fit_cpu_clock.py``, ``fit_models.py``, ``fit_training.py`` and ``fit_hosts.py`` on the same folder and keeps what they
+print.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ FITS = (
         "Records of the generations: products of Hopper, of narrow formats, of CDNA and its convolutions, fp32 "
         "products on FMA lanes. Own: ratios fitted to these rows. Borrowed: the record that another generation has "
         "under the same name.",
+    ),
+    (
+        "Attention of serving libraries",
+        "fit_attention.py",
+        "Records of fused attention, by rows of serving libraries by graph replay: those above 20 µs, and all. "
+        "Own: constants from half of the shapes, judged on the other half. Width: from heads of other widths, judged "
+        "on that one.",
     ),
     (
         "Power and energy",
