@@ -87,7 +87,33 @@ def _data_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]:
     )
     kernel = _gradient_kernel(operator, DEPTHWISE_GRADIENTS[0] if depthwise else "implicit_gemm_dgrad", shape)
     kernel = replace(kernel, bytes_read=gradient.nbytes + weight.nbytes, bytes_written=x.nbytes, elements=x.numel)
+    in_phases = not (depthwise or arguments.get("transposed") or operator.hardware.gpu.convolutions.converts_layout)
+    if in_phases and product(arguments["stride"]) > 1:
+        yield from _by_phases(operator, kernel)
+        return
     yield from _converted(operator, kernel, before=(gradient,), after=x)
+
+
+def _by_phases(operator: Operator, kernel: Kernel) -> Iterator[Kernel]:
+    """MIOpen's gradient of the data at a stride (``ImplicitGemmBwdDataV4R1``): a product for each phase of input pixels
+    that meets a tap, one after the other, ahead of which the result is set to zero where some meet none. Rows of an
+    image lie one after the other, so a phase writes every s-th element: s times the sectors."""
+    arguments, x, shape = operator.arguments, operator.input, kernel.shape
+    assert isinstance(shape, Convolution)  # noqa: S101 - as made above
+    strides = tuple(arguments["stride"]) * (2 if len(arguments["stride"]) == 1 else 1)
+    taps = arguments["weight"].shape[2:]
+    met = product(min(k, s) for k, s in zip(taps, strides, strict=False))
+    if met < product(strides):
+        yield Kernel(operator.op, "elementwise", bytes_written=x.nbytes, elements=x.numel)  # type: ignore[arg-type]
+    depth: Any = -(-shape.product.k * product(strides) // met)
+    positions: Any = -(-shape.product.m // product(strides))
+    part = replace(
+        kernel,
+        shape=replace(shape, product=replace(shape.product, m=positions, k=depth)),
+        matrix_flops=kernel.matrix_flops // met, bytes_read=kernel.bytes_read // met,
+        bytes_written=strides[-1] * kernel.bytes_written // product(strides), elements=positions * x.shape[1],
+    )  # fmt: skip
+    yield from [part] * int(met)
 
 
 def _weight_gradient(operator: Operator, *, depthwise: bool) -> Iterator[Kernel]:

@@ -128,23 +128,22 @@ def _conv2d(row: OperatorRow, *, bias: bool) -> _Call:
     return _Call("aten.conv2d", tensors, (batch, out, *sizes), arguments)
 
 
-def _conv2d_backward_weight(row: OperatorRow) -> _Call:
-    """The gradient of weight[O, C/groups, kH, kW] of a convolution of input[N, C, H, W]."""
+def _gradient(row: OperatorRow, out: tuple[int, ...], mask: tuple[bool, bool, bool]) -> _Call:
+    """One gradient of a convolution of input[N, C, H, W] with weight[O, C/groups, kH, kW], as in a training step."""
     forward = _conv2d(row, bias=False)
     tensors = {"grad_output": forward.out, "input": row.input, "*weight": row.other}
     arguments = {"bias_sizes": None, **forward.arguments, "transposed": False, "output_padding": (0, 0)}
-    return _Call("aten.convolution_backward", tensors, row.other, {**arguments, "output_mask": (False, True, False)})
+    return _Call("aten.convolution_backward", tensors, out, {**arguments, "output_mask": mask})
+
+
+def _conv2d_backward_weight(row: OperatorRow) -> _Call:
+    """The gradient of the weight."""
+    return _gradient(row, row.other, (False, True, False))
 
 
 def _conv2d_backward_input(row: OperatorRow) -> _Call:
-    """The gradient of input[N, C, H, W] of a convolution with weight[O, C/groups, kH, kW]: one transposed."""
-    forward = _conv2d(row, bias=False)
-    stride, padding, dilation = (forward.arguments[name] for name in ("stride", "padding", "dilation"))
-    sizes = zip(row.input[2:], forward.out[2:], row.other[2:], stride, padding, dilation, strict=True)
-    rest = tuple(size - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for size, o, k, s, p, d in sizes)
-    tensors = {"input": forward.out, "*weight": row.other}
-    arguments = {**forward.arguments, "output_padding": rest}
-    return _Call("aten.conv_transpose2d", tensors, row.input, arguments)
+    """The gradient of the input."""
+    return _gradient(row, row.input, (True, False, False))
 
 
 def _attention(row: OperatorRow, *, causal: bool) -> _Call:

@@ -58,6 +58,24 @@ def test_at_stride_two_a_pixel_meets_a_quarter_of_the_taps():
     assert data.shape.product.macs == N * (SIDE // 2) ** 2 * K * C * 4
 
 
+@pytest.mark.parametrize(("side", "padding", "phases"), [(2, 0, 4), (1, 0, 1), (3, 1, 4)])
+def test_miopen_takes_the_phases_of_a_stride_one_by_one(side: int, padding: int, phases: int) -> None:
+    """Each phase of the input's pixels is a product of its own over the taps that it meets; where some meet none the
+    result is set to zero first. Every second element of a row is written: twice its sectors."""
+    layer = nn.Conv2d(C, K, side, stride=2, padding=padding, bias=False)
+    found = analysis(nn.Sequential(nn.Conv2d(C, C, 1, bias=False), layer, nn.ReLU()), IMAGE, hw="mi100", layout="nchw")
+    run = [k for k in kernels(found, "convolution_backward") if k.algorithm != "implicit_gemm_wgrad"][: phases + 1]
+    zeroed = [k for k in run if k.algorithm == "elementwise"]
+    data = [k for k in run if k.algorithm == "implicit_gemm_dgrad"][:phases]
+    assert [k.bytes_written for k in zeroed] == ([] if phases == 4 else [2 * X])
+    macs = N * (SIDE // 2) ** 2 * K * C * side**2
+    assert sum(k.matrix_flops for k in data) == 2 * macs
+    assert {k.shape.product.m for k in data} == {N * (SIDE // 2) ** 2}
+    assert {k.shape.product.k for k in data} == {K * side**2 // phases}
+    assert sum(k.bytes_written for k in data) == 2 * (2 * X) * phases // 4
+    assert sum(k.bytes_read for k in data) == pytest.approx(2 * (Y // 4 + K * C * side**2), abs=phases)
+
+
 def test_nchw_half_precision_is_converted_around_each_of_the_two():
     net = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), nn.Conv2d(C, K, 3, padding=1, bias=False), nn.ReLU())
     run = [k.algorithm for k in kernels(analysis(net, IMAGE, layout="nchw"), "convolution_backward")]
