@@ -24,7 +24,7 @@ DEFAULT_CONTEXT = 1024
 #: The name of the input that stands for the tokens whose cache a step finds.
 PROMPT = "prompt"
 #: What encoders read.
-ENCODER_INPUTS = frozenset({"input_ids", "input_features", "input_values", "pixel_values"})
+ENCODER_INPUTS = frozenset({"input_ids", "bbox", "input_features", "input_values", "pixel_values"})
 #: Where outputs of transformers keep what the next step needs, and the argument that takes it.
 _CACHES = ("past_key_values", "cache_params", "state")
 

@@ -34,8 +34,10 @@ _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_target_positions"
 #: Where configurations keep how many tokens an image is among those of its text.
 _IMAGE_TOKENS = ("image_seq_length", "mm_tokens_per_image", "image_seq_len", "num_image_tokens")
 #: Arguments that say how many rows of a packed input belong to which image: made by a preprocessor, read by the host.
-_PACKED = ("image_grid_thw", "grid_thw", "image_sizes", "image_spatial_shapes", "spatial_shapes", "image_grid_hws",
-           "pixel_attention_mask", "aspect_ratio_ids", "num_patches", "patch_sizes", "target_sizes")  # fmt: skip
+_PACKED = (
+    "image_grid_thw", "grid_thw", "image_sizes", "image_spatial_shapes", "spatial_shapes", "image_grid_hws",
+    "image_grids", "pixel_attention_mask", "aspect_ratio_ids", "num_patches", "patch_sizes", "target_sizes",
+)  # fmt: skip
 #: Main inputs other than tokens, in the order in which they are looked for.
 _OTHERS = ("pixel_values", "input_features", "input_values")
 
@@ -47,9 +49,23 @@ def inputs_of(model: Any, config: Any, options: Options) -> Inputs:
 
     Raises InputError for more tokens than the model has positions, and for an input whose shape is not known.
     """
+    if not _has_forward(model):
+        raise InputError(
+            librarian(
+                f"{type(model).__name__} has no forward pass of its own, it runs its parts one after the other",
+                there_is=[f"{name} ({type(part).__name__})" for name, part in model.named_children()],
+                do="Build the module and analyze a part: costmodel.analyze(module.PART, {...}, hw=...).",
+            )
+        )
     inputs, sizes = _written(model, config, options) if options.phase.generates else _whole(model, config, options)
     _check_complete(model, inputs, options.phase)
     return inputs, sizes
+
+
+def _has_forward(model: Any) -> bool:
+    from torch import nn
+
+    return type(model).forward is not nn.Module.forward
 
 
 def _whole(model: Any, config: Any, options: Options) -> Inputs:
@@ -65,8 +81,8 @@ def _whole(model: Any, config: Any, options: Options) -> Inputs:
         inputs["input_ids"] = _tokens("input_ids")
     if config.is_encoder_decoder and "decoder_input_ids" in accepted:
         inputs["decoder_input_ids"] = _tokens("decoder_input_ids")
-    if "bbox" in accepted and getattr(config, "dim_bbox", None):
-        inputs["bbox"] = TensorInput("bbox", ("batch", "seq_len", config.dim_bbox))
+    if "input_ids" in inputs:
+        inputs |= _boxes(accepted, config)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     if any(isinstance(t, TensorInput) and "seq_len" in t.dims for t in inputs.values()):
@@ -90,6 +106,7 @@ def _written(model: Any, config: Any, options: Options) -> Inputs:
     read = _main(_main_input(model, accepted_by(model)), config, options) if config.is_encoder_decoder else ({}, {})
     if "input_ids" in read[0]:
         read[1]["seq_len"] = prompt
+        read[0].update(_boxes(accepted_by(model), config))
     return step_inputs(model, options.phase, prompt, context, read)
 
 
@@ -124,12 +141,17 @@ def _takes_pictures(accepted: set[str], config: Any) -> bool:
 
     Raises InputError where images are packed and the model does not write text, which it could do without one.
     """
-    if "pixel_values" not in accepted or not (_is_dual(config) or hasattr(config, "image_size")):
+    if "pixel_values" not in accepted or not (_is_dual(config) or _in_one_tower(config)):
         return False
     packed = [name for name in _PACKED if name in accepted and not (name == "image_sizes" and _one_size(config))]
     if packed and not _writes(config):
         raise _unknown("pixel_values", *packed)
     return not packed
+
+
+def _in_one_tower(config: Any) -> bool:
+    """Whether one encoder reads patches and tokens in one row (ViLT)."""
+    return hasattr(config, "image_size") and not config.is_encoder_decoder
 
 
 def _one_size(config: Any) -> bool:
@@ -164,6 +186,15 @@ def _image_tokens(config: Any) -> int:
 
 def _tokens(name: str) -> TensorInput:
     return TensorInput(name, ("batch", "seq_len"), "int64")
+
+
+def _boxes(accepted: set[str], config: Any) -> dict[str, TensorInput]:
+    """Where each word stands on its page, for models that cannot do without: two corners, as shares of the page, or as
+    many numbers as the configuration says. Others take a page without places."""
+    numbers = getattr(config, "dim_bbox", None) or (4 if config.is_encoder_decoder else None)
+    if "bbox" not in accepted or numbers is None:
+        return {}
+    return {"bbox": TensorInput("bbox", ("batch", "seq_len", numbers))}
 
 
 def _pixels(config: Any, options: Options) -> tuple[TensorInput, dict[str, int]]:

@@ -231,3 +231,14 @@ def test_text_of_a_type_for_pictures_is_written_by_the_class_of_its_text():
 def test_several_main_inputs_are_refused_by_name_where_one_is_not_known():
     with pytest.raises(InputError, match="task_inputs"):
         resolve("hf:oneformer")
+
+
+def test_a_model_without_a_forward_pass_names_its_parts():
+    with pytest.raises(InputError, match=r"no forward pass of its own.*\n.*semantic \(BarkSemanticModel\)"):
+        resolve("hf:bark")
+
+
+def test_an_encoder_that_reads_boxes_is_given_them_for_a_prompt_and_not_in_a_step():
+    small = "hf:udop(num_layers=1,num_decoder_layers=1,d_model=32,d_kv=8,num_heads=4,d_ff=48,vocab_size=101)"
+    assert inputs_of(analyzed(small, "prefill"))["bbox"] == (1, 128, 4)
+    assert set(inputs_of(analyzed(small, "decode", context=5))) & {"bbox", "input_ids", "pixel_values"} == set()
