@@ -32,7 +32,7 @@ def choice_document(choice: Choice, top: int | None = None) -> Document:
         blocks.append(Notes(tuple(out), title="Out"))
     sure = format_percent(choice.limits.confidence)
     bound = f"limits, throughput and cost are at the bound that a measurement keeps to with {sure}, by the interval"
-    usual = "utilisation: share of the time that the FLOPs alone would take at the peak that most of them run at"
+    usual = "of peak: share of the time that the FLOPs alone would take at the peak that most of them run at"
     blocks.append(Notes((bound, usual, *choice.notes, PREDICTED), title="Conventions"))
     return Document(_title(choice), tuple(blocks))
 
@@ -77,11 +77,19 @@ def options_table(choice: Choice, top: int | None = None) -> Table:
         ),
         number_column("throughput_per_s", "throughput", "1/s", decimals=0, importance=80),
         number_column("throughput_bound_per_s", "at least", "1/s", decimals=0, importance=94),
-        share_column("utilisation", "utilisation", importance=70),
+        share_column("utilisation", "of peak", importance=70),
         quantity_column(
             "energy_per_sample_j", "energy", "J", [row["energy_per_sample_j"] for row in shown], importance=60
         ),
-        quantity_column("peak_memory_bytes", "memory", "B", [row["peak_memory_bytes"] for row in shown], importance=50),
+        quantity_column(
+            "peak_memory_bytes",
+            "memory",
+            "B",
+            [row["peak_memory_bytes"] for row in shown],
+            decimals=0,
+            least=100.0,
+            importance=50,
+        ),
         text_column("fits", "fits", render=lambda fits: "yes" if fits else "no", importance=40),
     ]
     if choice.ranked_by.startswith("cost"):
