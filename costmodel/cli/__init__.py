@@ -16,7 +16,7 @@ from typing import Any
 
 from costmodel import __version__
 from costmodel.cli.completion import add_completion
-from costmodel.cli.parser import Parser, add_examples
+from costmodel.cli.parser import Parser, add_examples, first_steps, wide_help
 from costmodel.errors import CacheWarning, CostmodelError
 
 __all__ = ["main"]
@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="costmodel",
         description="What a PyTorch model costs and how long it takes on a machine, before anything runs, and why.",
+        epilog=first_steps(),
+        formatter_class=wide_help,
     )
     parser.add_argument("--version", action="version", version=f"costmodel {__version__}")
     verbs: Any = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-__all__ = ["EXAMPLES", "Parser", "add_examples"]
+__all__ = ["EXAMPLES", "Parser", "add_examples", "first_steps", "wide_help"]
 
 #: Command -> what one types and what one gets; each is run by the tests.
 EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -103,6 +103,18 @@ def _all_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 yield from _all_actions(below)
+
+
+def first_steps() -> str:
+    """What stands under the help of the whole program: one example each of the commands that most begin with."""
+    shown = (EXAMPLES[verb][0] for verb in ("analyze", "explain", "compare", "sweep", "choose"))
+    lines = [f"  {typed}\n      {got}" for typed, got in shown]
+    return "\n".join(["examples:", *lines, "", "`costmodel COMMAND --help` says what each takes, with more examples"])
+
+
+def wide_help(prog: str) -> argparse.RawDescriptionHelpFormatter:
+    """Texts as they are broken here, and room for the longest command beside what it does."""
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=16)
 
 
 def add_examples(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
