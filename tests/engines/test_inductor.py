@@ -469,6 +469,21 @@ def test_factors_that_do_not_merge_into_a_batch_are_cloned_unless_they_are_made_
         assert algorithms(found).count("contiguous_copy") == copies
 
 
+@pytest.mark.parametrize(
+    ("torch", "expected"), [("2.9.1", [(B, B), (2 * B, 2 * B)]), ("2.12.0", [(B, B), (B, 2 * B), (2 * B, 2 * B)])]
+)
+def test_a_join_whose_parts_others_read_is_made_in_memory(torch: str, expected: list[tuple[int, int]]) -> None:
+    """Since 2.12: an operator beside the join that reads a part copies it into its place on the way; before, the join
+    is made by whoever reads it, which loads that part once more."""
+    p = Program()
+    x = p.input(*MAP)
+    first, second = p.conv(x), p.conv(x)
+    joined = p.op("cat", (2, 256, 4, 4), tensors=[T(first), T(second)], dim=1)
+    graph = p.done(p.like("relu", first), p.like("exp", joined))
+    found = compiled_plan(graph, Execution.of(batch=2, mode="compile", torch=torch), GPU)
+    assert sorted(fused(found)) == expected
+
+
 @given(programs())
 def test_kernels_run_after_the_convolutions_that_they_need(graph: OpGraph) -> None:
     when = {n: i for i, launch in enumerate(plan(graph).launches) for n in launch.nodes}

@@ -128,6 +128,8 @@ def lower_to_buffers(
 class _Lowering:
     def __init__(self, graph: OpGraph, execution: Execution, dtypes: Sequence[NodeDtypes], channels_last: bool) -> None:
         self.graph, self.dtypes, self.channels_last = graph, dtypes, channels_last
+        #: From 2.12 on a join whose parts others read as well is put into memory (``any_input_has_multi_consumers``).
+        self.spares_rereads = execution.software.at_least_torch(2, 12)
         self.done = Lowered()
         self.expressions: dict[int, _Expression] = {}
         self.casts: dict[tuple[int, str], int] = {}
@@ -370,7 +372,8 @@ class _Lowering:
     def _cat(self, index: int, node: OpNode, operands: list[int]) -> None:
         """Joined on the fly where few tensors go to pointwise consumers; else every part is put into its place."""
         out = node.outputs[0]
-        if len(operands) <= POINTWISE_CAT_INPUTS and self._joins_on_the_fly(out, operands):
+        on_the_fly = len(operands) <= POINTWISE_CAT_INPUTS and self._joins_on_the_fly(out, operands)
+        if on_the_fly and not (self.spares_rereads and self._is_read_beside(index, node)):
             nodes = (*self._nodes(operands), index)
             self.expressions[out] = self._inlined(operands, nodes, self.reads(operands))
             return
@@ -384,6 +387,16 @@ class _Lowering:
     def _joins_on_the_fly(self, out: int, operands: list[int]) -> bool:
         copied = [self._needs_copy(v) for v in operands]
         return (any(copied) and self._has_pointwise_uses(out)) or all(copied)
+
+    def _is_read_beside(self, index: int, node: OpNode) -> bool:
+        """Whether a part of a join has another consumer that would compute or load it again."""
+        for tensor in node.inputs:
+            others = [n for n in self._users.get(self.root(tensor), ()) if n != index]
+            if others and self.root(tensor) in self.expressions:
+                return True
+            if any(self.kinds[n] in ("pointwise", "norm", "group_norm", "softmax") for n in others):
+                return True
+        return False
 
     def _needs_copy(self, value: int) -> bool:
         """Whether putting a value into its place costs a kernel: all but stored results of fused kernels."""

@@ -48,7 +48,7 @@ def kind_of(graph: OpGraph, node: OpNode, channels_last: bool) -> str:
     if not node.outputs:
         return "extern"  # it puts out a number, which only the host reads
     if name in _JOINS:
-        return "cat"
+        return "cat" if len(node.inputs) > 1 else "pointwise"
     if name in _BATCH_NORMS:
         return "pointwise"
     if name in _SOFTMAXES:
