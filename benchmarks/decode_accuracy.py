@@ -1,6 +1,9 @@
 """Predicted against public speed and memory of Qwen2.5 on one A100: transformers and vLLM, bf16, GPTQ, AWQ.
 
-    python benchmarks/decode_accuracy.py [--measured FOLDER] [--rows]
+    python benchmarks/decode_accuracy.py [--measured FOLDER] [--rows] [--engine vllm]
+
+For vLLM, of which two constants come from these rows, errors follow with both fitted without the size or the format of
+weights that is judged.
 
 Each row is a prompt and 2,048 new tokens of one sequence. Configurations are written from the published sizes
 (Qwen2.5 Technical Report, arXiv:2412.15115, table 1, and the models' cards). vLLM's rows are held against mode serving,
@@ -25,6 +28,7 @@ from typing import Any
 
 import costmodel
 from costmodel.generation.run import Generation, sampled
+from costmodel.studies import left_out
 
 ROOT = Path(__file__).parents[1]
 #: hidden size, intermediate size, layers, heads, heads of keys and values, tied embeddings, vocabulary.
@@ -74,13 +78,15 @@ def told(errors: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--measured", type=Path, default=ROOT.parent / "shared" / "measured")
+    parser.add_argument("--engine", choices=[*MODES], help="rows of one engine alone")
     parser.add_argument("--rows", action="store_true", help="print every row")
     options = parser.parse_args()
     with (options.measured / "llm_decode_qwen.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if options.engine in (None, row["engine"])]
     errors: dict[tuple[str, str], list[float]] = defaultdict(list)
     held: dict[str, list[bool]] = defaultdict(list)
     memory: dict[str, list[float]] = defaultdict(list)
+    parts: list[left_out.Served] = []
     traced: dict[tuple[str, str, bool], Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for row in rows:
@@ -102,6 +108,8 @@ def main() -> None:
             error, (low, high) = found.total_s / measured_s - 1, found.interval_s
             kind = "int8" if "Int8" in weights else "bf16" if weights == "BF16" else "int4"
             errors[mode, kind].append(error)
+            if mode == "serving":
+                parts.append(left_out.served(model, kind, measured_s, found))
             held[mode].append(low <= measured_s <= high)
             line = f"{model:22} {weights:9} {mode:8} {tokens:7} {new / measured_s:7.1f} {found.tokens_per_s:7.1f}"
             line += f" {error:+6.1%}"
@@ -116,6 +124,18 @@ def main() -> None:
         print(f"{mode:8} {kind:5} {len(found_errors):3} rows  median / p90 {told(found_errors)}")
     for mode, inside in held.items():
         print(f"{mode:8} in their interval: {sum(inside)} of {len(inside)}")
+    if parts:
+        print(
+            "serving  constants of all rows: {:.0f} µs between steps, start {:.2f}".format(*left_out.constants(parts))
+        )
+        for name in ("size", "weights"):
+            groups = sorted({getattr(row, name) for row in parts})
+            found_errors = left_out.errors_left_out(parts, lambda row, name=name: getattr(row, name))
+            print(f"serving  {name} left out: median / p90 {told(found_errors)}")
+            for group in groups:
+                own = [e for e, row in zip(found_errors, parts, strict=True) if getattr(row, name) == group]
+                fit = left_out.constants([row for row in parts if getattr(row, name) != group])
+                print(f"         {group:22} {told(own)}  ({fit[0]:.0f} µs, start {fit[1]:.2f})")
     for kind, ratios in sorted(memory.items()):
         within = sum(abs(ratio) <= 0.05 for ratio in ratios)
         print(f"memory   {kind:5} median / p90 {told(ratios)}; within 5 %: {within} of {len(ratios)}")
