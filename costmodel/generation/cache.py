@@ -7,9 +7,10 @@ from which the cache is more traffic than the weights, and from which more seque
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from costmodel.analysis import Analysis
 from costmodel.errors import InputError
@@ -33,8 +34,8 @@ class CacheTraffic:
     ``token_bytes``  what one more token of one sequence adds; 0 for states that do not grow
     ``state_bytes``  of one sequence, whatever its length: states of recurrent layers, windows that are full
     ``weight_bytes`` read in a step: all that is not looked up in, of experts those that are expected to be met
-    ``equal``        the context at which as many bytes of the cache as of weights are read, in the symbol ``batch``;
-                     None where the cache does not grow
+    ``equal``        the context at which as many bytes of the cache as of weights are read, in the symbol ``batch``,
+                     on which it hangs too how many experts are met; None where the cache does not grow
     ``equal_context``   the same at this batch [tokens], None where the cache does not grow
     ``room_tokens``  tokens that the machine's memory has room for beyond those that lie there, of all sequences;
                      None where nobody knows its memory
@@ -72,11 +73,12 @@ def cache_traffic(analysis: Analysis) -> CacheTraffic:
     token = _growth(analysis, (by_layer and whole) or 0.0) / batch
     context = analysis.execution.sizes.get("context", 0)
     state = max(0.0, whole / batch - token * context)
-    weights = _weights_read(analysis)
-    equal = _equal(weights, token, state) if token else None
+    read = list(_weights_read(analysis))
+    weights = sum(weight.nbytes * weight.share(batch) for weight in read)
+    equal = _equal(read, token, state) if token else None
     spare = analysis.memory.spare_bytes
-    room = None if not math.isfinite(spare) or not token else int(spare // token)
-    here = None if equal is None else max(0.0, float(equal.subs("batch", batch)))
+    room = None if not math.isfinite(spare) or not token else max(0, int(spare // token))
+    here = max(0.0, weights / batch - state) / token if token else None
     return CacheTraffic(by_layer, whole, token, state, weights, equal, here, room)
 
 
@@ -111,31 +113,52 @@ def _symbols(expression: Any) -> set[Any]:
     return set(getattr(expression, "free_symbols", ()))
 
 
-def _weights_read(analysis: Analysis) -> float:
-    """B of weights that a step reads, each once."""
-    graph, plan = analysis.bound, analysis.plan
-    shares: dict[int, float] = {}
+class _Weight(NamedTuple):
+    """A weight that a step reads once: its bytes, and of experts how many there are and how many a row chooses, of
+    ``rows`` rows for each sequence."""
+
+    nbytes: float
+    experts: int = 0
+    chosen: int = 0
+    rows: int = 1
+
+    def share(self, batch: Any) -> Any:
+        """Share of it that is read [1], for a number of sequences or a symbol."""
+        return expected_experts(self.experts, self.chosen, self.rows * batch) / self.experts if self.experts else 1
+
+
+def _weights_read(analysis: Analysis) -> Iterator[_Weight]:
+    """The weights that a step reads; of two readers the one that reads more counts."""
+    graph, plan, batch = analysis.bound, analysis.plan, analysis.execution.batch
+    found: dict[int, _Weight] = {}
     for node in graph.nodes:
         if is_free(node.op) or node.op == "aten.embedding":
             continue
-        share = 1.0
+        experts = chosen = 0
+        rows = 1
         if node.op in _EXPERTS:
             arguments = graph.arguments(graph.calls[node.call])
             chosen = arguments["chosen"]
             experts = arguments.get("experts") or arguments["weight"].shape[-3]
-            share = expected_experts(experts, chosen, arguments["input"].shape[0] // chosen) / experts
+            rows = arguments["input"].shape[0] // chosen // batch
         for tensor in node.inputs:
             storage = graph.tensors[tensor].storage
             if graph.storages[storage].role is Role.PARAMETER:
-                shares[storage] = max(share, shares.get(storage, 0.0))
-    return sum(share * plan.storage_bytes[storage] for storage, share in shares.items())
+                weight = _Weight(plan.storage_bytes[storage], experts, chosen, rows)
+                known = found.get(storage)
+                if known is None or known.share(batch) < weight.share(batch):
+                    found[storage] = weight
+    yield from found.values()
 
 
-def _equal(weights: float, token: float, state: float) -> Any:
-    """The context at which cache and weights are equal, solved for the batch as a symbol."""
-    from sympy import Rational, Symbol, solve
+def _equal(weights: list[_Weight], token: float, state: float) -> Any:
+    """The context at which cache and weights are equal, with the batch as a symbol."""
+    from sympy import Rational, Symbol, factor_terms
 
-    batch, context = Symbol("batch", positive=True), Symbol("context", positive=True)
-    growth, kept, read = (Rational(round(value)) for value in (token, state, weights))
-    (found,) = solve(batch * (growth * context + kept) - read, context)
-    return found.subs(batch, Symbol("batch"))
+    batch = Symbol("batch", positive=True)
+    whole: dict[Any, int] = defaultdict(int)
+    for weight in weights:
+        whole[weight.share(batch)] += round(weight.nbytes)
+    read = sum((share * nbytes for share, nbytes in whole.items()), Rational(0))
+    found = (read - batch * round(state)) / (batch * Rational(round(token)))
+    return factor_terms(found).subs(batch, Symbol("batch"))

@@ -28,6 +28,7 @@ def generation_document(found: Generation) -> Document:
         ("speed", f"{format_count(found.tokens_per_s)} tokens/s{energy}"),
         ("all tokens", f"{format_seconds(found.total_s)} ({low} to {high}) for {found.new_tokens:,} tokens"),
         ("a step", _ends(found)),
+        *([("between steps", _between(found))] if found.between_s else []),
         ("weights", f"{format_bytes(cache.weight_bytes)} read in each step"),
         ("cache", _cached(found)),
         ("memory", f"{format_bytes(found.peak_memory_bytes)} allocated: {fits}{_room(found)}"),
@@ -40,6 +41,10 @@ def generation_document(found: Generation) -> Document:
 def _ends(found: Generation) -> str:
     first, last = (format_seconds(step.latency) for step in (found.steps[0], found.steps[-1]))
     return first if first == last else f"{first}, growing to {last}"
+
+
+def _between(found: Generation) -> str:
+    return f"{format_seconds(found.between_s)} in which the host chooses the next token (generate of transformers)"
 
 
 def _cached(found: Generation) -> str:
@@ -103,6 +108,7 @@ def generation_data(found: Generation) -> dict[str, Any]:
         "first_token_s": found.first_token_s,
         "tokens_per_s": found.tokens_per_s,
         "total_s": found.total_s,
+        "between_s": found.between_s,
         "total_low_s": low,
         "total_high_s": high,
         "energy_j": None if math.isnan(found.energy_j) else found.energy_j,

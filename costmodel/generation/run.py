@@ -79,6 +79,11 @@ class Generation:
         return self._summed(lambda step: step.latency + _between_s(step, step.host, "usual"))
 
     @property
+    def between_s(self) -> float:
+        """What of :attr:`steps_s` is done on the host between two steps of which neither holds it, a step."""
+        return _between_s(self.steps[-1], self.steps[-1].host, "usual")
+
+    @property
     def total_s(self) -> float:
         """Time for all tokens."""
         return self.first_token_s + self.steps_s

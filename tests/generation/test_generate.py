@@ -102,6 +102,22 @@ def test_of_experts_those_are_read_that_are_met(tmp_path):
     assert many - one == 3 * expert  # all five instead of two
 
 
+def test_how_many_experts_are_met_hangs_on_the_batch_in_the_formula_too(tmp_path):
+    """Two of five experts a token: 5 * (1 - (3/5)**batch) of them are expected to be met."""
+    import sympy
+
+    one, four = (cache_traffic(step(tmp_path, "experts", batch=batch)) for batch in (1, 4))
+    expert = 2 * 2 * (224 * 96 + 96 * 112)  # two layers, bf16
+    rest = one.weight_bytes - 2 * expert
+    assert one.equal.subs("batch", 1) == sympy.Rational(int(one.weight_bytes), int(one.token_bytes))
+    met = 5 * (1 - sympy.Rational(3, 5) ** 4)
+    assert one.equal == four.equal
+    assert one.equal.subs("batch", 4) == (int(rest) + met * expert) / (4 * int(one.token_bytes))
+    assert four.equal_context == pytest.approx(
+        (rest + 4 * expert) / (4 * four.token_bytes)
+    )  # whole experts: 4.35 are 4
+
+
 def test_room_is_what_the_machine_has_left(tmp_path):
     small, large = (cache_traffic(step(tmp_path, hw=hw)).room_tokens for hw in ("t4", "a100"))
     assert 0 < small < large
