@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,8 +29,12 @@ from costmodel.nodes import Call, OpNode, SpecRef, Storage, Tensor
 from costmodel.symbols import product
 from costmodel.tensor import CACHED, ITEMSIZE_BYTES, Role, TensorSpec
 
-__all__ = ["NOTE", "absorbed"]
+__all__ = ["LEFT", "NOTE", "absorbed"]
 
+LEFT = (
+    "an attention over a latent cache is left as transformers runs it, which expands the whole cache for every token: "
+    "it has a mask, as sparse attention has, or a form that is not known"
+)
 NOTE = (
     "latent attention: what expands the cache (kv_b_proj) is absorbed into queries and results, as serving libraries "
     "do; transformers' own step, mode eager, expands the whole cache for every token"
@@ -47,6 +51,8 @@ class _Latent:
     attention: int
     joined: int
     """The node that joins the two parts of the queries."""
+    scaled: tuple[int, ...]
+    """Nodes that scale the joined queries, in order."""
     expands: int
     dead: frozenset[int]
     """Nodes that are not run."""
@@ -59,73 +65,106 @@ class _Latent:
     value: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """Who writes and reads each storage of a graph, by index of node, and what its caches have become."""
+
+    graph: OpGraph
+    grown: dict[int, int]
+    """Storage -> the tensor that a cache has become with the new token."""
+    writers: dict[int, list[int]]
+    readers: dict[int, set[int]]
+
+
 def absorbed(graph: OpGraph) -> OpGraph:
-    """The program with each attention over an expanded latent cache made one over the cache itself."""
-    found = list(_found(graph))
-    return _Rewriting(graph).made(found) if found else graph
+    """The program with each attention over an expanded latent cache made one over the cache itself.
+
+    A note says so, and another where there is one that is left as it is.
+    """
+    flow = _flow(graph)
+    over = {i: n for i in range(len(graph.nodes)) if flow.grown and (n := _expands(flow, i)) is not None}
+    found = [one for index, expands in over.items() if (one := _latent(flow, index, expands)) is not None]
+    if found:
+        graph = _Rewriting(graph).made(found)
+    if len(found) < len(over):
+        graph = replace(graph, notes=(*graph.notes, LEFT), general=None, memo={})
+    return graph
 
 
-def _found(graph: OpGraph) -> Iterator[_Latent]:
+def _flow(graph: OpGraph) -> _Flow:
     cached = {i for i in graph.inputs if graph.tensors[i].name.startswith(CACHED)}
-    grown: dict[int, int] = {}  # storage -> the tensor that a cache has become
-    for node in graph.nodes:
-        if node.op == "aten.cat" and len(node.inputs) == 2 and node.inputs[0] in cached:
-            grown[graph.tensors[node.outputs[0]].storage] = node.outputs[0]
-    if not grown:
-        return
-    writers: dict[int, list[int]] = defaultdict(list)  # storage -> nodes that put out a tensor in it
-    readers: dict[int, set[int]] = defaultdict(set)
+    flow = _Flow(graph, {}, defaultdict(list), defaultdict(set))
     for index, node in enumerate(graph.nodes):
         for tensor in node.outputs:
-            writers[graph.tensors[tensor].storage].append(index)
+            flow.writers[graph.tensors[tensor].storage].append(index)
         for tensor in node.inputs:
-            readers[graph.tensors[tensor].storage].add(index)
-    for index, node in enumerate(graph.nodes):
-        if node.op == _ATTENTION and len(node.inputs) == 3:
-            one = _latent(graph, index, grown, writers, readers)
-            if one is not None:
-                yield one
+            flow.readers[graph.tensors[tensor].storage].add(index)
+        if node.op == "aten.cat" and len(node.inputs) == 2 and node.inputs[0] in cached:
+            flow.grown[graph.tensors[node.outputs[0]].storage] = node.outputs[0]
+    return flow
 
 
-def _latent(
-    graph: OpGraph,
-    index: int,
-    grown: dict[int, int],
-    writers: dict[int, list[int]],
-    readers: dict[int, set[int]],
-) -> _Latent | None:
+def _expands(flow: _Flow, index: int) -> int | None:
+    """The linear layer that makes the values of an attention from what lies in a cache; None for any other node."""
+    graph, node = flow.graph, flow.graph.nodes[index]
+    if node.op != _ATTENTION:
+        return None
+    for writer in flow.writers[graph.tensors[node.inputs[2]].storage]:
+        found = graph.nodes[writer]
+        if found.op in _EXPANDS and graph.tensors[found.inputs[0]].storage in flow.grown:
+            return writer
+    return None
+
+
+def _latent(flow: _Flow, index: int, expands: int) -> _Latent | None:
     """The attention at ``index`` as one over a latent cache; None where it is another."""
-    query, key, value = (graph.tensors[i] for i in graph.nodes[index].inputs)
-    expands = next((n for n in writers[value.storage] if graph.nodes[n].op in _EXPANDS), None)
-    if expands is None:
+    graph, node = flow.graph, flow.graph.nodes[index]
+    if len(node.inputs) != 3:
         return None
-    latent = grown.get(graph.tensors[graph.nodes[expands].inputs[0]].storage)
-    joined = query.producer
-    if latent is None or joined is None or graph.nodes[joined].op != "aten.cat" or len(graph.nodes[joined].inputs) != 2:
-        return None
+    query, key, value = (graph.tensors[i] for i in node.inputs)
+    latent = flow.grown[graph.tensors[graph.nodes[expands].inputs[0]].storage]
+    joined, scaled = _joined_queries(flow, index)
     thrown = {value.storage, key.storage}
-    if thrown & grown.keys():
+    if joined is None or thrown & flow.grown.keys():
         return None
-    dead = frozenset(n for storage in thrown for n in (*writers[storage], *readers[storage])) - {index}
+    dead = frozenset(n for storage in thrown for n in (*flow.writers[storage], *flow.readers[storage])) - {index}
     rotary: set[int] = set()
     for n in dead:
         if any(graph.tensors[t].storage not in thrown for t in graph.nodes[n].outputs):
             return None  # somebody else reads what is expanded
         outside = {graph.tensors[t].storage for t in graph.nodes[n].inputs if n != expands} - thrown
-        if outside - grown.keys():
+        if outside - flow.grown.keys():
             return None
-        rotary |= {grown[storage] for storage in outside}
+        rotary |= {flow.grown[storage] for storage in outside}
     if len(rotary) != 1:
         return None
     (turned,) = rotary
     shapes = [graph.specs[graph.tensors[i].spec].shape for i in (*graph.nodes[joined].inputs, latent, turned)]
     plain, width, rotary_width = (shape[-1] for shape in (shapes[0], shapes[2], shapes[3]))
     heads, queries = graph.specs[query.spec].shape[1:3]
-    deep = graph.specs[value.spec].shape[-1]
-    sizes = (heads, plain, rotary_width, width, deep)
+    sizes = (heads, plain, rotary_width, width, graph.specs[value.spec].shape[-1])
     if not all(isinstance(size, int) for size in sizes) or queries != 1 or shapes[1][-1] != rotary_width:
         return None
-    return _Latent(index, joined, expands, dead, latent, turned, *sizes)  # type: ignore[arg-type]
+    return _Latent(index, joined, scaled, expands, dead, latent, turned, *sizes)  # type: ignore[arg-type]
+
+
+def _joined_queries(flow: _Flow, index: int) -> tuple[int | None, tuple[int, ...]]:
+    """The node that joins two parts of the queries for the attention alone, and those that scale them after it."""
+    graph = flow.graph
+    scaled: list[int] = []
+    tensor, user = graph.nodes[index].inputs[0], index
+    while True:
+        found = graph.tensors[tensor].producer
+        if found is None or flow.readers[graph.tensors[tensor].storage] != {user}:
+            return None, ()
+        node = graph.nodes[found]
+        if node.op == "aten.cat" and len(node.inputs) == 2:
+            return found, tuple(reversed(scaled))
+        by = [graph.specs[graph.tensors[t].spec].shape[-1:] for t in node.inputs[1:]]
+        if node.op != "aten.mul" or any(last not in ((), (1,)) for last in by):
+            return None, ()
+        scaled.append(found)
+        tensor, user = node.inputs[0], found
 
 
 class _Rewriting:
@@ -141,6 +180,7 @@ class _Rewriting:
     def made(self, found: Sequence[_Latent]) -> OpGraph:
         before = {one.joined: self._queries(one) for one in found}
         instead = {one.attention: self._attention(one) for one in found}
+        scaled = {index for one in found for index in one.scaled}
         dead = frozenset().union(*(one.dead for one in found))
         nodes: list[OpNode] = []
         place: dict[int, int] = {}
@@ -148,6 +188,8 @@ class _Rewriting:
             if index in before:
                 nodes.append(before[index])
                 node = self._joined(node, before[index])
+            elif index in scaled:
+                node = self._scaled(node)
             place[index] = len(nodes)
             if index not in dead:
                 nodes.extend(instead.get(index, (node,)))
@@ -188,6 +230,21 @@ class _Rewriting:
         parts = tuple(SpecRef(self.tensors[t].spec) for t in (product.outputs[0], rest))
         call = Call(node.op, (("tensors", parts), ("dim", -1)), (SpecRef(self.tensors[old].spec),))
         return replace(node, call=self._add_call(call), inputs=(product.outputs[0], rest))
+
+    def _scaled(self, node: OpNode) -> OpNode:
+        """Joined queries times a number, or one for each of them."""
+        self._widen(node.outputs[0], self._spec_of(node.inputs[0]).shape[-1])
+        (first, _), *rest = self.graph.calls[node.call].arguments
+        arguments = ((first, SpecRef(self.tensors[node.inputs[0]].spec)), *rest)
+        return replace(
+            node, call=self._add_call(Call(node.op, arguments, (SpecRef(self.tensors[node.outputs[0]].spec),)))
+        )
+
+    def _widen(self, tensor: int, width: Any) -> None:
+        """Another width of rows for a tensor that stays in its place."""
+        spec = self._spec_of(tensor)
+        wide = self._add_spec(TensorSpec((*spec.shape[:-1], width), spec.dtype))
+        self.tensors[tensor] = replace(self.tensors[tensor], spec=wide, storage=self._storage(tensor, width))
 
     def _attention(self, one: _Latent) -> tuple[OpNode, OpNode]:
         """All heads against the latent vectors, and each head's result by its part of the weight.

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import costmodel
-from costmodel.engines.absorbed import NOTE, absorbed
+from costmodel.engines.absorbed import LEFT, NOTE, absorbed
 from tests.generation.configs import CONFIGS, cache_elements
 
 torch = pytest.importorskip("torch")
@@ -99,6 +99,19 @@ def test_what_is_no_latent_cache_stays_as_it_is(tmp_path):
     assert absorbed(grouped) is grouped
     prompt = analysis_of(tmp_path, "mla", phase="prefill").record
     assert absorbed(prompt) is prompt
+
+
+@pytest.mark.parametrize(("kind", "note"), [("mistral4", NOTE), ("minicpm3", NOTE), ("deepseek_v32", LEFT)])
+def test_types_with_a_latent_cache_are_absorbed_or_told(tmp_path, kind, note):
+    """mistral4 scales its queries behind the join; sparse attention masks what its indexer has not chosen."""
+    file = tmp_path / f"{kind}.json"
+    file.write_text(json.dumps({**CONFIGS["mla"], "model_type": kind}), encoding="utf-8")
+    conditions = {"hw": "h100", "dtype": "bf16", "use_cache": False, "phase": "decode", "context": 70, "batch": 2}
+    eager = costmodel.analyze(f"hf:{file}", **conditions)
+    served = eager.at(mode="serving")
+    assert note in served.record.notes
+    expected = LAYERS * 2 * (absorbed_macs(71) - expanded_macs(71)) if note == NOTE else 0
+    assert served.totals.macs - eager.totals.macs == expected
 
 
 def test_both_ways_give_the_same_numbers():
