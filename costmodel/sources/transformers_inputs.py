@@ -29,6 +29,8 @@ DEFAULT_AUDIO_SAMPLES = 16_000
 DEFAULT_AUDIO_FRAMES = 1_000
 #: Pixels of an image, where the configuration names none.
 DEFAULT_IMAGE_SIZE = 224
+#: Regions of an image that a detector looks at, as LXMERT was trained with (Tan and Bansal, 2019, section 3.2).
+_REGIONS = 36
 #: Where configurations keep the longest sequence they take [tokens].
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len", "n_ctx")
 #: Where configurations keep how many tokens an image is among those of its text.
@@ -83,6 +85,10 @@ def _whole(model: Any, config: Any, options: Options) -> Inputs:
         inputs["decoder_input_ids"] = _tokens("decoder_input_ids")
     if "input_ids" in inputs:
         inputs |= _boxes(accepted, config)
+        inputs |= _regions(accepted, config)
+    if hasattr(config, "audio_config") and hasattr(config.audio_config, "spec_size"):
+        inputs["input_features"], sound = _spectrogram(config.audio_config)
+        sizes |= sound
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     if any(isinstance(t, TensorInput) and "seq_len" in t.dims for t in inputs.values()):
@@ -195,6 +201,20 @@ def _boxes(accepted: set[str], config: Any) -> dict[str, TensorInput]:
     if "bbox" not in accepted or numbers is None:
         return {}
     return {"bbox": TensorInput("bbox", ("batch", "seq_len", numbers))}
+
+
+def _regions(accepted: set[str], config: Any) -> dict[str, TensorInput]:
+    """What a detector says of an image's regions, and where they are (LXMERT), one row each."""
+    kinds = {"visual_feats": "visual_feat_dim", "visual_pos": "visual_pos_dim"}
+    if not (set(kinds) <= accepted and all(hasattr(config, size) for size in kinds.values())):
+        return {}
+    return {name: TensorInput(name, ("batch", _REGIONS, getattr(config, size))) for name, size in kinds.items()}
+
+
+def _spectrogram(config: Any) -> tuple[TensorInput, dict[str, int]]:
+    """Log-mel spectrogram as a picture of one channel (CLAP), for a tower beside that of text."""
+    dims = ("batch", 1, "frames", config.num_mel_bins)
+    return TensorInput("input_features", dims), {"frames": DEFAULT_AUDIO_FRAMES}
 
 
 def _pixels(config: Any, options: Options) -> tuple[TensorInput, dict[str, int]]:

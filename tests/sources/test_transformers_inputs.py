@@ -242,3 +242,12 @@ def test_an_encoder_that_reads_boxes_is_given_them_for_a_prompt_and_not_in_a_ste
     small = "hf:udop(num_layers=1,num_decoder_layers=1,d_model=32,d_kv=8,num_heads=4,d_ff=48,vocab_size=101)"
     assert inputs_of(analyzed(small, "prefill"))["bbox"] == (1, 128, 4)
     assert set(inputs_of(analyzed(small, "decode", context=5))) & {"bbox", "input_ids", "pixel_values"} == set()
+
+
+def test_regions_of_a_detector_and_spectrograms_stand_beside_the_text():
+    lxmert = analyzed("hf:lxmert(l_layers=1,x_layers=1,r_layers=1,vocab_size=101)", batch=2)
+    assert {inputs_of(lxmert)[name] for name in ("visual_feats", "visual_pos")} == {(2, 36, 2048), (2, 36, 4)}
+    assert lxmert.totals.macs == 2 * counted("hf:lxmert(l_layers=1,x_layers=1,r_layers=1,vocab_size=101)", "inference")
+    clap = analyzed("hf:clap(text_config={'num_hidden_layers':1})")
+    assert inputs_of(clap)["input_features"] == (1, 1, 1000, 64)
+    assert clap.totals.macs == counted("hf:clap(text_config={'num_hidden_layers':1})", "inference")
