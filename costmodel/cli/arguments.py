@@ -192,7 +192,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training", "options of --phase training")
     training.add_argument(
         "--optimizer", choices=ALGORITHMS,
-        help="torch.optim's SGD, with momentum of 0.9, with Nesterov's; Adam, AdamW; none (default: momentum)",
+        help="torch.optim's SGD, with momentum of 0.9, with Nesterov's; Adam, AdamW; bitsandbytes' 8-bit Adam; "
+        "SparseAdam for sparse gradients and Adam for the others; none (default: momentum)",
     )  # fmt: skip
     training.add_argument(
         "--fused-optimizer", action="store_true", help="fused=True: one kernel for all (default: foreach, as torch has)"

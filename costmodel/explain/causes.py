@@ -43,6 +43,7 @@ CAUSES = _table(
     Cause("normalization", "memory-bound normalization", "traffic of normalization and softmax"),
     Cause("unfused", "unfused chains", "results written and read back that fusion would keep on chip"),
     Cause("pooling", "pooling and reductions", "traffic of pooling, means and sums"),
+    Cause("factorization", "factorizations", "columns of matrices that wait for each other in LAPACK or cuSOLVER"),
     Cause("movement", "copies, concatenations, gathers", "tensors moved without arithmetic"),
     Cause("layout", "layout copies", "NCHW to NHWC and back, reorders, copies of strided operands"),
     Cause("casts", "dtype casts", "tensors copied into another dtype"),
@@ -66,6 +67,7 @@ CONTRACTIONS = frozenset(
 _BY_ALGORITHM = {
     **dict.fromkeys(("direct_depthwise", "depthwise_dgrad", "depthwise_wgrad"), "depthwise"),
     "clear": "movement",
+    "factorization": "factorization",
     "cast": "casts",
     **dict.fromkeys(("pad_channels", "nchw_to_nhwc", "nhwc_to_nchw", "contiguous_copy", "strided_copy"), "layout"),
     **dict.fromkeys(("reorder_activations", "reorder_weights", "copy_weights"), "layout"),

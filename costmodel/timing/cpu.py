@@ -268,8 +268,8 @@ def _factorization(kernel: Kernel, context: _Context) -> KernelSeconds:
     rate = peak.flop_per_s * context.machine.clock_share if peak else context.machine.vector_flop_per_s
     compute = kernel.vector_flops / (c.factorization_share / c.peak_share * rate)
     steps = shape.steps * shape.matrices if isinstance(shape, Columns) else 0
-    waits = _fixed_s(kernel, c) + steps * c.factorization_column_s
-    return KernelSeconds(compute, context.activations_s(kernel.bytes), waits, 1.0)
+    compute += steps * c.factorization_column_s
+    return KernelSeconds(compute, context.activations_s(kernel.bytes), _fixed_s(kernel, c), 1.0)
 
 
 def _reorder(kernel: Kernel, context: _Context) -> KernelSeconds:

@@ -297,7 +297,7 @@ def _factorization(kernel: Kernel, model: GpuModel) -> KernelSeconds:
     constants, stream, shape = model.constants.kernels, _streaming(kernel, model), kernel.shape
     compute = kernel.vector_flops / (constants.factorization_share * model.lanes_flop_per_s(kernel))
     steps = shape.steps * (shape.matrices if shape.in_turn else 1) if isinstance(shape, Columns) else 0
-    return KernelSeconds(compute, stream.memory_s, stream.fixed_s + steps * constants.factorization_column_s)
+    return KernelSeconds(compute + steps * constants.factorization_column_s, stream.memory_s, stream.fixed_s)
 
 
 def _roofline(kernel: Kernel, model: GpuModel) -> KernelSeconds:
