@@ -57,7 +57,14 @@ def _touched(graph: OpGraph) -> tuple[list[tuple[Role, str, int]], ...]:
         role = graph.storages[storage].role
         if tensor.producer is None and role in _ORDER and storage not in there:
             found.setdefault(storage, (role, tensor.name, storage))
-    whole = sorted(found.values(), key=lambda one: _ORDER.index(one[0]))
+    place = {name: index for index, name in enumerate(graph.parameters)}
+
+    def comes(one: tuple[Role, str, int]) -> tuple[int, int]:
+        """As the module registers its parameters; the parts of a packed one after it."""
+        role, name, _ = one
+        return _ORDER.index(role), place.get(name, place.get(name.rpartition(".")[0], len(place)))
+
+    whole = sorted(found.values(), key=comes)
     own = (Role.PARAMETER, Role.BUFFER)
     return *([one for one in whole if one[0] is role] for role in own), [one for one in whole if one[0] not in own]
 

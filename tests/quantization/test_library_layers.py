@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from costmodel.host import costs_of, node_us
+from costmodel.memory.resident import resident
+from costmodel.tensor import Role
 from tests.quantization.test_packed_weights import LAYERS, SHAPES, analyzed
 
 pytest.importorskip("torch")
@@ -86,3 +88,15 @@ def test_exllama_asks_the_host_for_least(tmp_path):
     assert times[0] < times[1]
     assert times[0] < times[2]
     assert LAYERS * len(SHAPES) == sum("_linear" in n.op for n in analyzed(tmp_path, AWQ).bound.nodes)
+
+
+def test_parameters_come_as_the_module_registers_them(tmp_path):
+    """Parts of a packed weight after it, before the next layer's."""
+    names = [one.name for one in resident(analyzed(tmp_path, GPTQ4).memory) if one.role is Role.PARAMETER]
+    first = names.index("model.layers.0.self_attn.q_proj.weight")
+    key = "model.layers.0.self_attn.k_proj.weight"
+    parts = ["", ".scales", ".zeros"]
+    query = "model.layers.0.self_attn.q_proj.weight"
+    assert names[first : first + 6] == [query + part for part in parts] + [key + part for part in parts]
+    assert names[0] == "model.embed_tokens.weight"
+    assert names[-1] == "lm_head.weight"
