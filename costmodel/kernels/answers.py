@@ -19,7 +19,8 @@ from costmodel.kernels.plan import KernelPlan
 
 __all__ = ["Answers", "answers_of", "questioned", "shared_plan", "would_tell"]
 
-#: The way to a fact, from a profile: attributes, and calls as (method, arguments). And the fact; of a record, its type.
+#: The way to a fact, from a profile: attributes, and calls as (method, arguments, those by name); and the fact, of a
+#: record its type.
 Answers = dict[tuple[Any, ...], Any]
 
 #: Plans that are kept with a graph: more than there are kinds of machines that differ in them.
@@ -40,7 +41,10 @@ class _Questioned:
         return found
 
     def _method(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: self._noted((name, arguments), method(*arguments))
+        def ask(*arguments: Any, **named: Any) -> Any:
+            return self._noted((name, arguments, tuple(named.items())), method(*arguments, **named))
+
+        return ask
 
     def _noted(self, question: Any, value: Any) -> Any:
         way = (*self._way, question)
@@ -83,7 +87,11 @@ def _told(subject: Any, way: tuple[Any, ...]) -> Any:
     value = subject
     try:
         for step in way:
-            value = getattr(value, step) if isinstance(step, str) else getattr(value, step[0])(*step[1])
+            if isinstance(step, str):
+                value = getattr(value, step)
+            else:
+                name, arguments, named = step
+                value = getattr(value, name)(*arguments, **dict(named))
     except (AttributeError, CostmodelError):
         return NotImplemented
     return _fact(value)

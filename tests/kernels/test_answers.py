@@ -78,6 +78,7 @@ def test_answers_are_facts_and_of_records_what_is_read():
     machine = questioned(load("a100"), told)
     assert machine.has_tf32 and machine.gpu.convolutions.converts_layout
     assert machine.find_peak("matrix", "fp8") is None and machine.find_peak("matrix", "fp16").accumulate == "fp32"
+    assert machine.find_peak("matrix", dtype="fp16", accumulate="fp16") is not None
     assert answers_of(machine) is told
     assert would_tell(load("a30"), told)
     assert not would_tell(load("h100"), told)  # it has fp8
