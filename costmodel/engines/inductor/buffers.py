@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from costmodel.engines.inductor.kinds import kind_of, unrolled_terms, window_taps
+from costmodel.engines.inductor.stored import Buffer, Lowered, Value
 from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
 from costmodel.kernels.node_dtypes import NodeDtypes
 from costmodel.nodes import OpNode
 
-__all__ = ["Buffer", "Lowered", "Value", "lower_to_buffers"]
+__all__ = ["lower_to_buffers"]
 
 #: ``config.realize_reads_threshold``: a value with several consumers is stored if computing it reads more than this.
 REALIZE_READS = 4
@@ -45,43 +46,6 @@ _READ_TWICE = frozenset({"silu", "gelu", "hardswish", "mish", "layer_norm", "gro
 _INTERPOLATIONS = ("upsample_bilinear", "upsample_bicubic", "_upsample_bi")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """Something that may lie in memory: a spec of the graph (-1: statistics, too small to count) and its dtype."""
-
-    spec: int
-    dtype: str
-    root: int
-    """The value whose memory it is a view of; itself, where it has memory of its own."""
-
-
-@dataclass(slots=True)
-class Buffer:
-    """One stored result before fusion: what computing it reads, the nodes whose arithmetic that is, its loops.
-
-    ``nodes`` are those that nobody has computed before, ``again`` those that another buffer computes as well; both
-    hold ``~n`` where only the bias of convolution ``n`` is meant. ``space`` is the spec whose elements the
-    loops run over; ``rows`` the spec that a reduction leaves (-1: none, or a normalization, which keeps its loops).
-    ``kind``: pointwise, pool, reduction (over the fastest dimension), outer_reduction, norm, softmax, statistics
-    (of group norm), cast or extern.
-    """
-
-    kind: str
-    reads: frozenset[int]
-    writes: tuple[int, ...]
-    nodes: tuple[int, ...]
-    space: int = -1
-    rows: int = -1
-    after: tuple[int, ...] = ()
-    asked_by: int = 0
-    """The node that made it necessary: whom a kernel serves that does no node's arithmetic first (a cast, a copy)."""
-    again: tuple[int, ...] = ()
-    apart: frozenset[int] = frozenset()
-    """Roots of what it reads at other places than those at which its loops stand: under windows."""
-    lying: tuple[bool, ...] = ()
-    """Of a library's kernel: for each operand whether it lay in memory before; others are stored as it wants them."""
-
-
 @dataclass(slots=True)
 class _Expression:
     """A value that is not stored yet."""
@@ -93,29 +57,6 @@ class _Expression:
     """Loads beyond one of each of its operands: those of pooling windows."""
     apart: frozenset[int] = frozenset()
     """Roots of those that it reads under a window."""
-
-
-@dataclass
-class Lowered:
-    """All buffers in program order, the values that they read and write, and who wrote each stored value."""
-
-    buffers: list[Buffer] = field(default_factory=list)
-    values: list[Value] = field(default_factory=list)
-    makers: dict[int, list[int]] = field(default_factory=dict)
-    """Root value -> buffers that write it; several for a join."""
-    inputs: set[int] = field(default_factory=set)
-    """Inputs of the graph."""
-    kept: set[int] = field(default_factory=set)
-    """Roots that somebody reads outside every kernel: outputs of the graph, parts of a join."""
-
-    @cached_property
-    def readers(self) -> dict[int, set[int]]:
-        """Root value -> buffers that read it."""
-        found: dict[int, set[int]] = {value.root: set() for value in self.values}
-        for index, buffer in enumerate(self.buffers):
-            for value in buffer.reads:
-                found[self.values[value].root].add(index)
-        return found
 
 
 def lower_to_buffers(

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from costmodel.engines.inductor.buffers import Lowered, lower_to_buffers
+from costmodel.engines.inductor.buffers import lower_to_buffers
 from costmodel.engines.inductor.kinds import prefers_channels_last, unrolled_terms
 from costmodel.engines.inductor.schedule import Scheduler
+from costmodel.engines.inductor.stored import Lowered
 from costmodel.execution import Execution
 from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from costmodel.engines.inductor.buffers import Buffer, Lowered
+from costmodel.engines.inductor.stored import Buffer, Lowered
 
 __all__ = ["Scheduler"]
 
