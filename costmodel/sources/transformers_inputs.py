@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from costmodel.errors import InputError, librarian
@@ -61,7 +62,18 @@ def inputs_of(model: Any, config: Any, options: Options) -> Inputs:
         )
     inputs, sizes = _written(model, config, options) if options.phase.generates else _whole(model, config, options)
     _check_complete(model, inputs, options.phase)
-    return inputs, sizes
+    return _in_own_dtype(model, inputs), sizes
+
+
+def _in_own_dtype(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as wide as the model holds its weights, as callers hand them over: not every model converts them."""
+    own = str(model.dtype).removeprefix("torch.")
+
+    def typed(value: Any) -> Any:
+        floats = isinstance(value, TensorInput) and value.dtype.startswith("float")
+        return replace(value, dtype=own) if floats else value
+
+    return {name: typed(value) for name, value in inputs.items()}
 
 
 def _has_forward(model: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import costmodel
@@ -251,3 +253,16 @@ def test_regions_of_a_detector_and_spectrograms_stand_beside_the_text():
     clap = analyzed("hf:clap(text_config={'num_hidden_layers':1})")
     assert inputs_of(clap)["input_features"] == (1, 1, 1000, 64)
     assert clap.totals.macs == counted("hf:clap(text_config={'num_hidden_layers':1})", "inference")
+
+
+@pytest.mark.parametrize("phase", ["inference", "prefill", "decode"])
+def test_a_configuration_in_half_precision_is_given_sound_in_half_precision(tmp_path, phase):
+    values = {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "torch_dtype": "float16",
+              "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+              "decoder_attention_heads": 2, "num_mel_bins": 8, "max_source_positions": 30, "vocab_size": 101,
+              "pad_token_id": 1}  # fmt: skip
+    (tmp_path / "half.json").write_text(json.dumps(values), encoding="utf-8")
+    found = analyzed(f"hf:{tmp_path / 'half.json'}", phase)
+    assert found.execution.precision.weights == "fp16"
+    sound = [spec.dtype for spec in found.model.inputs if spec.name in ("input_features", "encoder_outputs")]
+    assert sound == ["float16"]
