@@ -114,7 +114,9 @@ def first_steps() -> str:
 
 def wide_help(prog: str) -> argparse.RawDescriptionHelpFormatter:
     """Texts as they are broken here, and room for the longest command beside what it does."""
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=16)
+    formatter = argparse.RawDescriptionHelpFormatter(prog)
+    formatter._action_max_length = 14  # argparse forgets that commands are indented
+    return formatter
 
 
 def add_examples(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

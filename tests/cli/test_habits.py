@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ def test_every_command_has_examples_in_its_help_and_they_parse():
             parser.parse_args(arguments)  # exits where it does not parse
     for verb in ("analyze", "sweep", "choose"):
         assert EXAMPLES[verb][0][0] in parser.format_help()
+    assert re.search(r"\n    completion +a script", parser.format_help())
     for verb in ("check", "choose"):  # what a script asks is said below the examples
         assert "exit status: 0" in verbs.choices[verb].format_help().partition("examples:")[2]
 
