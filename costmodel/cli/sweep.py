@@ -60,7 +60,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to run on (torch-costmodel[dask])"
     )
     parser.add_argument("--where", metavar="CONDITION", help="keep rows such as 'latency_ms < 5 and fits'")
-    parser.add_argument("--pareto", type=common.words, metavar="A,B", help="keep rows that none beats in A and B")
+    parser.add_argument(
+        "--pareto",
+        type=common.words,
+        metavar="A,B",
+        help="keep rows that none of their machine and batch beats in A and B",
+    )
     parser.add_argument("--show", default="latency", metavar="COLUMN", help="quantity of the table (default: latency)")
     parser.add_argument("--top", type=int, metavar="K", help=f"lines of the table (default: {_TOP} here; 0: all)")
     parser.add_argument(

@@ -220,6 +220,8 @@ def _energy(analysis: Any) -> Iterator[tuple[str, str]]:
     a_sample = f", {_joules(totals.energy_j / batch)} a sample" if batch > 1 else ""
     of = f" of {limit:.0f} W" if limit else ""
     drawn = f"{totals.power_w:.0f} W{of}{held_clock(analysis)}"
+    if limit and totals.power_w > 1.02 * limit:
+        drawn += f": no clock keeps this step within {limit:.0f} W"
     yield "energy", f"{format_quantity(totals.energy_j, 'J')} ({low} to {high}){a_sample}; {drawn}"
 
 

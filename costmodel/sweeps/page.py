@@ -144,7 +144,7 @@ def _pivot(rows: Sequence[Mapping[str, Any]], across: str, what: Named, top: int
     shown = [cell[0] for line in kept for key, cell in line.items() if key not in labels]
     unit, scale = _unit(what.column.unit, shown)
     names = model_labels(rows)
-    columns = [_label_column(key, names) for key in labels]
+    columns = [_label_column(key, names, labels) for key in labels]
     columns += [
         Column(key=str(value), heading=str(value), unit=unit, render=_cell(scale), importance=60 - i)
         for i, value in enumerate(values)
@@ -207,11 +207,14 @@ def _first_seen(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
 _HEADINGS = {"height": "image size", "hw": "machine", "seq_len": "tokens"}
 
 
-def _label_column(key: str, models: Mapping[str, str]) -> Column:
+def _label_column(key: str, models: Mapping[str, str], labels: Sequence[str]) -> Column:
     shortest = {"model": 18, "hw": 10}.get(key)
     importance = 99 if key == "model" else 90
     if key in _NUMBERS:
-        return Column(key=key, heading=_HEADINGS.get(key, key), render=_or_dash, importance=importance)
+        heading = (
+            key if key == "height" and "width" in labels else _HEADINGS.get(key, key)
+        )  # height and width: no square
+        return Column(key=key, heading=heading, render=_or_dash, importance=importance)
     render = (lambda model: models.get(model, model)) if key == "model" else str
     return text_column(key, _HEADINGS.get(key, key), importance=importance, shortest=shortest, render=render)
 
@@ -233,7 +236,7 @@ def _list(sweep: Any, rows: Sequence[Mapping[str, Any]], what: Named, top: int |
     by_key = {column.key: column for column in COLUMNS}
     quantities = dict.fromkeys([*asked, what.column, *(by_key[key] for key in _LISTED)])
     names = model_labels(rows)
-    columns = [_label_column(key, names) for key in labels]
+    columns = [_label_column(key, names, labels) for key in labels]
     columns += [_quantity(column, kept, 80 if column in asked else 60 - i) for i, column in enumerate(quantities)]
     columns.append(text_column("bound", "bound", importance=55))
     columns.append(text_column("fits", "fits", render=lambda fits: "yes" if fits else "no", importance=58))

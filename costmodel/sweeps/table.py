@@ -69,7 +69,9 @@ class Sweep(Sequence[Record]):
 
         See :func:`costmodel.sweeps.pareto.pareto`. Raises InputError for fewer than two, or for no quantity.
         """
-        found = self._chosen(pareto(self.rows, objectives), f"Pareto front of {', '.join(objectives)}")  # type: ignore[arg-type]
+        several = [f"each {word}" for key, word in (("hw", "machine"), ("batch", "batch")) if key in self.varying]
+        of = f", for {' and '.join(several)}" if several else ""
+        found = self._chosen(pareto(self.rows, objectives), f"Pareto front of {', '.join(objectives)}{of}")  # type: ignore[arg-type]
         found.objectives, found.among = objectives, self.rows
         return found
 

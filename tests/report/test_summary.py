@@ -232,3 +232,11 @@ def test_figures_of_one_sample_where_a_step_has_several(fake):
     assert f"at batch {batch}" in facts["a sample"]
     alone = fake.realistic(batch=1)
     assert "a sample" not in dict(analysis_document(alone).blocks[1].pairs)
+
+
+def test_a_power_limit_that_no_clock_keeps_is_said():
+    analysis = costmodel.analyze("torchvision:resnet18", hw="t4", power_limit=5)
+    assert analysis.totals.power_w > 5
+    assert "no clock keeps this step within 5 W" in dict(analysis_document(analysis).blocks[1].pairs)["energy"]
+    kept = costmodel.analyze("torchvision:resnet18", hw="t4", power_limit=60)
+    assert "no clock" not in dict(analysis_document(kept).blocks[1].pairs)["energy"]

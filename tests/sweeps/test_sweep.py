@@ -262,6 +262,14 @@ def test_the_title_of_a_table_names_the_quantity_and_not_its_unit(net, capsys):
         assert f"\n{title}\n" in capsys.readouterr().out
 
 
+def test_pages_say_of_what_a_front_is_and_tell_height_from_width(net, capsys):
+    words = ["--image-size", "16,24x32", "--batch", "1,2"]
+    assert main(["sweep", net, "--hw", "t4,a100", *words]) == 0
+    assert "height  width" in capsys.readouterr().out
+    assert main(["sweep", net, "--hw", "t4,a100", *words, "--pareto", "macs,latency"]) == 0
+    assert "Pareto front of macs, latency, for each machine and each batch" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_writes_the_format_of_the_files_name(net, tmp_path, capsys):
     target = tmp_path / "rows.csv"
     words = ["sweep", net, "--hw", "t4", "--batch", "1,2", "-o", str(target)]
