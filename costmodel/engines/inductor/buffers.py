@@ -330,14 +330,30 @@ class _Lowering:
         return (any(copied) and self._has_pointwise_uses(out)) or all(copied)
 
     def _is_read_beside(self, index: int, node: OpNode) -> bool:
-        """Whether a part of a join has another consumer that would compute or load it again."""
+        """Whether a part of a join has another consumer that would compute or load it again. Those of ``stack`` have
+        none: they are views that it makes itself."""
+        if node.op.rpartition(".")[2] == "stack":
+            return False
         for tensor in node.inputs:
-            others = [n for n in self._users.get(self.root(tensor), ()) if n != index]
-            if others and self.root(tensor) in self.expressions:
-                return True
-            if any(self.kinds[n] in ("pointwise", "norm", "group_norm", "softmax") for n in others):
+            others = [n for n in self._direct_users[tensor] if n != index]
+            if others and (self.root(tensor) in self.expressions or any(map(self._is_pointwise_use, others))):
                 return True
         return False
+
+    def _is_pointwise_use(self, index: int) -> bool:
+        """Whether an operator is pointwise, or shows a view to such alone (``is_pointwise_use``)."""
+        if self.kinds[index] != "free":
+            return self.kinds[index] in ("pointwise", "norm", "group_norm", "softmax")
+        return all(self._is_pointwise_use(n) for t in self.graph.nodes[index].outputs for n in self._direct_users[t])
+
+    @cached_property
+    def _direct_users(self) -> dict[int, list[int]]:
+        """Tensor -> nodes that read it, views among them."""
+        found: dict[int, list[int]] = {t: [] for t in range(len(self.graph.tensors))}
+        for n, node in enumerate(self.graph.nodes):
+            for t in dict.fromkeys(node.inputs):
+                found[t].append(n)
+        return found
 
     def _needs_copy(self, value: int) -> bool:
         """Whether putting a value into its place costs a kernel: all but stored results of fused kernels."""
