@@ -26,7 +26,7 @@ from costmodel.sources.torchaudio_library import make_torchaudio_importable
 from costmodel.sources.torchvision_ops import make_importable
 from costmodel.sources.transformers_attention import REPEATED, register_repeated
 from costmodel.sources.transformers_experts import BATCHED, GROUPED, NOTES, register_grouped_experts
-from costmodel.sources.transformers_inputs import inputs_of, longest, what_is_left_out
+from costmodel.sources.transformers_inputs import inputs_of, longest, text_part, what_is_left_out
 from costmodel.sources.transformers_kernels import references, say_references
 from costmodel.sources.transformers_masks import assume_plain_input, plain_answers
 
@@ -77,7 +77,7 @@ def load(request: str, options: Options) -> LoadedModel:
         config = _config(transformers, values, request)
     notes = _resize(config, options)
     chosen = _chosen_class(transformers, config, request, named, options.phase)
-    text = config.get_text_config()
+    text = text_part(config)
     if getattr(chosen, "config_class", None) is type(text) is not type(config):
         config = text  # of a type for pictures too: the class that writes is that of its text, as AutoModel has it
     asked = {
@@ -87,7 +87,7 @@ def load(request: str, options: Options) -> LoadedModel:
     defaults = origin is None and not options.arguments
     model, attention = _build(config, request, chosen, asked, options.phase, defaults)
     inputs, sizes = inputs_of(model, config, options)
-    positions = longest(config.get_text_config())
+    positions = longest(text_part(config))
     name = request if origin is None else origin.resolve().parent.name if origin.name == "config.json" else origin.stem
     return LoadedModel(
         name=f"{name}:{named}" if named else name,
@@ -113,7 +113,7 @@ def load(request: str, options: Options) -> LoadedModel:
 def _notes(model: Any, attention: str, phase: Phase) -> list[str]:
     notes = [f"{type(model).__name__}, attn_implementation={attention}, use_cache={phase.generates}"]
     if any(hasattr(part, "num_experts") or hasattr(part, "gate_up_proj") for part in model.modules()):
-        way = getattr(model.config.get_text_config(), "_experts_implementation", None)
+        way = getattr(text_part(model.config), "_experts_implementation", None)
         notes += [NOTES[way]] if way in NOTES else []
     return notes
 

@@ -20,7 +20,7 @@ from costmodel.sources.generation import DEFAULT_CONTEXT, accepted_by, generatin
 from costmodel.sources.loaded import TensorInput
 from costmodel.sources.registry import Options
 
-__all__ = ["inputs_of", "longest", "what_is_left_out"]
+__all__ = ["inputs_of", "longest", "text_part", "what_is_left_out"]
 
 #: Tokens, where neither the request nor the configuration's own limit says less.
 DEFAULT_SEQ_LEN = 128
@@ -83,7 +83,7 @@ def _has_forward(model: Any) -> bool:
 
 
 def _whole(model: Any, config: Any, options: Options) -> Inputs:
-    accepted, text = accepted_by(model), config.get_text_config()
+    accepted, text = accepted_by(model), text_part(config)
     main = _main_input(model, accepted)
     inputs, sizes = _main(main, config, options)
     if main == "input_ids" and _takes_pictures(accepted, config):
@@ -110,7 +110,7 @@ def _whole(model: Any, config: Any, options: Options) -> Inputs:
 
 def _written(model: Any, config: Any, options: Options) -> Inputs:
     """(keyword arguments, sizes) of a prompt or of one step of writing."""
-    text = config.get_text_config()
+    text = text_part(config)
     positions, decodes = longest(text), options.phase is Phase.DECODE
     context = options.context or 0
     if decodes and not context:
@@ -292,6 +292,14 @@ def _check_complete(model: Any, inputs: Mapping[str, Any], phase: Phase) -> None
         )
     if missing:
         raise _unknown(*missing)
+
+
+def text_part(config: Any) -> Any:
+    """The configuration of what reads and writes text; the whole where several parts do."""
+    try:
+        return config.get_text_config()
+    except ValueError:
+        return config
 
 
 def longest(config: Any) -> int | None:

@@ -121,6 +121,7 @@ def test_boxes_of_words_have_as_many_numbers_as_the_configuration_says():
     ("request_", "phase", "error", "says"),
     [
         ("hf:siglip2", "inference", InputError, "pixel_values.*not known.*\n.*costmodel.analyze"),
+        ("hf:musicgen", "inference", ModelError, "default configuration of musicgen"),  # two parts of it are texts
         ("hf:blip", "decode", InputError, "reads pixel_values with every token"),
         ("hf:aya_vision", "inference", ModelError, "default configuration of aya_vision.*\n.*config.json"),
     ],
