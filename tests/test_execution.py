@@ -44,11 +44,16 @@ def test_four_bit_weights_fit_and_say_what_they_are() -> None:
         torch_dtype(found.weights)
 
 
+def test_torchs_names_of_dtypes_are_ours() -> None:
+    for name, word in (("float16", "fp16"), ("torch.bfloat16", "bf16"), ("half", "fp16"), ("float32", "fp32")):
+        assert Execution.of(dtype=name) == Execution.of(dtype=word)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ({"dtype": "fp61"}, "there is no dtype 'fp61'"),
-        ({"dtype": "float16"}, "there is no dtype 'float16'"),
+        ({"dtype": "float8"}, "there is no dtype 'float8'"),
         ({"layout": "nhcw"}, "there is no layout 'nhcw'"),
         ({"phase": "decoding"}, "there is no phase 'decoding'"),
         ({"phase": "idle"}, "there is no phase 'idle'"),
