@@ -33,7 +33,10 @@ def choice_document(choice: Choice, top: int | None = None) -> Document:
     sure = format_percent(choice.limits.confidence)
     bound = f"limits, throughput and cost are at the bound that a measurement keeps to with {sure}, by the interval"
     usual = "of peak: share of the time that the FLOPs alone would take at the peak that most of them run at"
-    blocks.append(Notes((bound, usual, *choice.notes, PREDICTED), title="Conventions"))
+    unpriced = [option.hw for option in choice.options if option.cost_per_million is None]
+    prices = [f"no price is given for {', '.join(unpriced)}, ranked behind the others by throughput"]
+    priced = prices * bool(unpriced and choice.ranked_by.startswith("cost"))
+    blocks.append(Notes((bound, usual, *priced, *choice.notes, PREDICTED), title="Conventions"))
     return Document(_title(choice), tuple(blocks))
 
 

@@ -19,8 +19,8 @@ __all__ = ["Record", "evaluate", "evaluated", "failed"]
 #: Values by the key of the column, all keys there.
 Record: TypeAlias = "dict[str, Any]"
 
-#: Words that a machine may refuse, which must cost its own points alone their numbers.
-_OF_THE_POINT = ("power_limit",)
+#: Words that a machine, a mode or a dtype may refuse, which must cost its own points alone their numbers.
+_OF_THE_POINT = ("power_limit", "kv_dtype")
 
 #: Words that say nothing of the points of other phases.
 _OF_TRAINING = (*Optimizer.names(), *Trained.names())

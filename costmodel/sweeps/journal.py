@@ -24,8 +24,8 @@ class Journal:
     """Finished rows, a line of JSON each, behind a line that says of which sweep.
 
     ``done`` are the rows of an earlier run of the same sweep, by number; a file of another sweep, or of other versions
-    of costmodel, its libraries or its hardware files, is begun anew. A line that was cut off is left out.
-    Raises OutputError where the file cannot be written.
+    of costmodel, its libraries or its hardware files, is begun anew. A line that was cut off, or holds no row, is left
+    out. Raises OutputError where the file cannot be written.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -45,9 +45,10 @@ class Journal:
         for line in lines:
             try:
                 number, row = json.loads(line)
-            except ValueError:
+            except (ValueError, TypeError):
                 continue
-            found[number] = row
+            if type(number) is int and isinstance(row, dict):
+                found[number] = row
         return found
 
     def __enter__(self) -> Journal:

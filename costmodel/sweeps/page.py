@@ -44,12 +44,13 @@ def swept_document(sweep: Any, *, show: str = "latency", top: int | None = None)
     blocks: list[Block] = [KeyValues(tuple(_facts(sweep, rows))), table]
     cut = (len(rows) if across is None else _lines(rows, across)) - len(table.rows)
     notes = [f"{_counted(cut, 'more line')} (--top 0 shows all; -o sweep.csv holds every row)"] if cut > 0 else []
+    without = [Notes(tuple(_failures(sweep)), title="Without numbers")] if sweep.failed or sweep.unjudged else []
     if not sweep.rows:
-        return Document(_title(sweep), (Notes(("no point of the sweep passes",)),))
+        return Document(_title(sweep), (Notes(("no point of the sweep passes",)), *without))
     if any(row["fits"] is False for row in rows) and across is not None:
         notes.append("! does not fit into the memory of the machine")
     blocks += [Notes(tuple(notes))] * bool(notes)
-    blocks += [Notes(tuple(_failures(sweep)), title="Without numbers")] * bool(sweep.failed)
+    blocks += without
     blocks.append(
         Notes((PREDICTED, "intervals, counts and energy: --format csv, json or parquet"), title="Conventions")
     )
@@ -85,6 +86,8 @@ def _facts(sweep: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str,
         yield "training", ", ".join(_said(key, training[key]) for key in _OF_TRAINING if training[key])
     if sweep.failed:
         yield "failed", f"{_counted(len(sweep.failed), 'point')} of {len(sweep.rows):,}, listed below"
+    if sweep.unjudged:
+        yield "failed", f"{_counted(len(sweep.unjudged), 'point')} beside these, listed below"
 
 
 def _said(key: str, value: Any) -> str:
@@ -93,9 +96,10 @@ def _said(key: str, value: Any) -> str:
 
 def _failures(sweep: Any) -> Iterator[str]:
     """Reasons with how often and where, the most frequent first."""
-    counts = Counter(row["reason"] for row in sweep.failed)
+    failed = (*sweep.failed, *sweep.unjudged)
+    counts = Counter(row["reason"] for row in failed)
     for reason, count in counts.most_common(_MOST_REASONS):
-        models = list(dict.fromkeys(row["model"] for row in sweep.failed if row["reason"] == reason))
+        models = list(dict.fromkeys(row["model"] for row in failed if row["reason"] == reason))
         where = ", ".join(models[:2]) + (f" and {len(models) - 2} more" if len(models) > 2 else "")
         yield f"{count} x {reason} ({where})"
     if len(counts) > _MOST_REASONS:

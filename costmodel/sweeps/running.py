@@ -39,7 +39,11 @@ def run(
     are added to it as they come. Raises InputError where there is no such scheduler, or no point has numbers.
     """
     count = len(grid.points())
-    found: dict[int, Record] = {n: r for n, r in (journal.done if journal else {}).items() if not _died(r)}
+    whole = {column.key for column in COLUMNS}
+    earlier = journal.done if journal else {}
+    found: dict[int, Record] = {
+        n: r for n, r in earlier.items() if n in range(count) and r.keys() >= whole and not _died(r)
+    }
     if progress:
         progress(len(found), count)
     for number, record in _records(grid, jobs, dask, found):

@@ -26,9 +26,11 @@ class Sweep(Sequence[Record]):
 
     def __init__(
         self, rows: Sequence[Record], axes: Mapping[str, tuple[Any, ...]], said: tuple[str, ...] = (),
-        objectives: tuple[str, ...] = (),
+        objectives: tuple[str, ...] = (), unjudged: tuple[Record, ...] = (),
     ) -> None:  # fmt: skip
         self.rows, self.axes, self.said, self.objectives = tuple(rows), dict(axes), said, objectives
+        #: Points that failed before rows were chosen: no condition can judge them, and a page names them.
+        self.unjudged = unjudged
         #: What a Pareto front was chosen from; else the rows themselves.
         self.among = self.rows
 
@@ -76,7 +78,9 @@ class Sweep(Sequence[Record]):
         return found
 
     def _chosen(self, rows: Sequence[Record], said: str) -> Sweep:
-        return Sweep(rows, self.axes, (*self.said, said), self.objectives)
+        kept = {id(row) for row in rows}
+        unjudged = (*self.unjudged, *(row for row in self.failed if id(row) not in kept))
+        return Sweep(rows, self.axes, (*self.said, said), self.objectives, unjudged)
 
     # -- out -----------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ def condition(text: str) -> Callable[[_Row], bool]:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(librarian(f"{text!r} is no condition", do=_EXAMPLE)) from error
+    _must_be_condition(tree)
     read = _reader(tree)
 
     def holds(row: _Row) -> bool:
@@ -52,6 +53,25 @@ def condition(text: str) -> Callable[[_Row], bool]:
             raise InputError(librarian(f"{text!r} compares texts with numbers", do=_EXAMPLE)) from error
 
     return holds
+
+
+def _must_be_condition(node: ast.expr) -> None:
+    """Raises InputError where ``node`` is a number or a text, which is neither true nor false."""
+    if isinstance(node, ast.BoolOp):
+        for value in node.values:
+            _must_be_condition(value)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        _must_be_condition(node.operand)
+    elif isinstance(node, ast.Name):
+        if (column := named(node.id).column).kind != "truth":
+            said = {"text": "is a text", "count": "is a count"}.get(column.kind, "is a quantity")
+            raise InputError(librarian(f"{node.id} alone {said}, neither true nor false", do=_EXAMPLE))
+    elif isinstance(node, (ast.BinOp, ast.Constant, ast.Tuple, ast.List)) and not _is_truth(node):
+        raise InputError(librarian(f"{ast.unparse(node)} alone is neither true nor false", do=_EXAMPLE))
+
+
+def _is_truth(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, bool)
 
 
 def _reader(node: ast.expr) -> _Reader:
@@ -115,7 +135,10 @@ def _machine(read: _Reader) -> _Reader:
     known = aliases()
 
     def proper(value: Any) -> Any:
-        return tuple(map(proper, value)) if isinstance(value, tuple) else known.get(value, value)
+        if isinstance(value, tuple):
+            return tuple(map(proper, value))
+        name = value.lower() if isinstance(value, str) else value
+        return known.get(name, name)
 
     return lambda row: proper(read(row))
 
@@ -123,6 +146,8 @@ def _machine(read: _Reader) -> _Reader:
 def _worked(work: Callable[[Any, Any], Any], left: _Reader, right: _Reader) -> _Reader:
     def read(row: _Row) -> Any:
         a, b = left(row), right(row)
+        if isinstance(a, (str, tuple)) or isinstance(b, (str, tuple)):
+            raise TypeError  # Python repeats and joins them
         try:
             return None if a is None or b is None else work(a, b)
         except ZeroDivisionError:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from costmodel.errors import TraceError
+from costmodel.trace.device_kind import DeviceKind
 from costmodel.trace.recurrent import KINDS, recurrent
 from costmodel.trace.replaced import Replaced
 
@@ -31,15 +32,21 @@ _CURRENT: ContextVar[AsOnDevice | None] = ContextVar("the device whose operators
 
 
 class AsOnDevice(TorchFunctionMode):
-    """While :meth:`running`, attention, dropout, RMS norm and recurrent layers are those of a device ("cuda", "cpu").
+    """While :meth:`running`, attention, dropout, RMS norm and recurrent layers are those of the device of ``kind``.
 
     Calls from the model reach the mode; those that torch's own Python functions make (dropout, multi-head attention)
     do not, as a mode is off while it is asked: there, the operators themselves are replaced.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, kind: DeviceKind) -> None:
         super().__init__()
-        self.name = name
+        self._kind = kind
+
+    @property
+    def name(self) -> str:
+        """The kind of device, "cuda" or "cpu". A rule that asks for it makes the trace depend on it."""
+        self._kind.asked = True
+        return self._kind.name
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -107,7 +114,7 @@ def _dropout(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """CUDA draws the mask, scales and multiplies in one kernel."""
     given = {**dict(zip(("input", "p", "train"), args, strict=False)), **kwargs}
     tensor, share, trains = given["input"], given["p"], given["train"]
-    if not tensor.is_meta or mode.name != "cuda" or not trains or not 0 < share < 1 or not tensor.numel():
+    if not tensor.is_meta or not trains or not 0 < share < 1 or not tensor.numel() or mode.name != "cuda":
         return func(*args, **kwargs)
     return _ops.native_dropout(tensor, share, True)[0]
 
@@ -117,7 +124,7 @@ def _rms_norm(mode: AsOnDevice, func: Any, args: tuple[Any, ...], kwargs: dict[s
     given = {**dict(zip(("input", "normalized_shape", "weight", "eps"), args, strict=False)), **kwargs}
     tensor, weight = given["input"], given.get("weight")
     in_rows = tensor.dim() < 4 or torch._prims_common.suggest_memory_format(tensor) is torch.contiguous_format
-    if not tensor.is_meta or mode.name != "cuda" or tensor.is_complex() or not in_rows:
+    if not tensor.is_meta or tensor.is_complex() or not in_rows or mode.name != "cuda":
         return func(*args, **kwargs)
     return _FusedRMSNorm.apply(tensor, list(given["normalized_shape"]), weight, given.get("eps"))  # type: ignore[no-untyped-call]
 

@@ -169,7 +169,7 @@ class StepRecorder(Recorder):
     @contextmanager
     def as_on_device(self) -> Iterator[None]:
         """Operators that the device runs otherwise than meta does, for the while."""
-        with AsOnDevice(self.device.name).running():
+        with AsOnDevice(self.device).running():
             yield
 
 

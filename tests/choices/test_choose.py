@@ -112,6 +112,7 @@ def test_prices_rank_and_their_arithmetic(net, tmp_path):
     t4 = next(option for option in found.options if option.hw == "t4")
     assert t4.cost_per_million == pytest.approx(0.36 / 3600 * 1e6 / t4.throughput_bound_per_s)
     assert Prices("EUR", {"t4": 0.36}).per_million("t4", 100) == pytest.approx(1.0)
+    assert "no price is given for l4, ranked behind" in found.to_markdown()
 
 
 @pytest.mark.parametrize(

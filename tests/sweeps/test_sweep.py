@@ -197,6 +197,16 @@ def test_what_is_left_of_another_sweep_is_not_taken(net, tmp_path):
     assert not Journal(tmp_path / "x.partial", grid.fingerprint()).done
 
 
+def test_lines_that_hold_no_row_are_worked_out_again(net, tmp_path):
+    grid = Grid(models=(net,), machines=machines_of(["t4"]), batch=(1,))
+    with Journal(tmp_path / "x.partial", grid.fingerprint()) as journal:
+        journal.add(7, run(grid)[0])  # the sweep has one point
+    with (tmp_path / "x.partial").open("a") as file:
+        file.write('5\n[[1], {}]\n["0", {}]\n[0, "row"]\n[0, {"latency_s": 1.0, "reason": null}]\n')
+    with Journal(tmp_path / "x.partial", grid.fingerprint()) as journal:
+        assert run(grid, journal=journal) == run(grid)
+
+
 def test_a_process_that_dies_is_tried_again(net, tmp_path):
     grid = Grid(models=(net,), machines=machines_of(["t4"]), batch=(1,))
     with Journal(tmp_path / "x.partial", grid.fingerprint()) as journal:
@@ -290,6 +300,26 @@ def test_a_sweep_of_which_no_point_passes_says_so(net, capsys):
     assert "no point of the sweep passes" in said
     assert "latency_s > 1" in said
     assert "fits" not in said
+
+
+def test_a_choice_among_rows_names_the_points_that_failed(net, capsys):
+    missing = net.replace("net.py", "gone.py")
+    assert main(["sweep", net, missing, "--hw", "t4", "--where", "latency_ms < 1e6", "--no-cache"]) == 0
+    said = capsys.readouterr().out
+    assert "1 point beside these" in said
+    assert "1 x there is no file" in said
+    assert main(["sweep", net, missing, "--hw", "t4", "--where", "latency_ms > 1e6", "--no-cache"]) == 0
+    assert "1 x there is no file" in capsys.readouterr().out
+
+
+def test_the_dtype_of_a_cache_is_refused_where_it_does_not_go_and_nowhere_else():
+    pytest.importorskip("transformers")
+    model = "hf:gpt2(n_layer=2,n_embd=64,n_head=2,vocab_size=512)"
+    words = {"phase": "decode", "context": 64, "kv_dtype": "fp8"}
+    served, eager = sweep(model, hw="l4", dtype="bf16", mode="serving,eager", **words)
+    alone = costmodel.analyze(model, hw="l4", dtype="bf16", mode="serving", **words)
+    assert (served["latency_s"], served["bytes_read"]) == (alone.latency, alone.totals.bytes_read)
+    assert "fp8" in eager["reason"]
 
 
 def test_a_sweep_of_training_steps_takes_their_options(net, capsys):

@@ -30,6 +30,7 @@ ROW = {
         ("latency_s * 1000 / batch == 0.5", True),
         ("bound == 'memory' and hw in ('t4', 'a100')", True),  # by its alias
         ("hw != 'a100'", False),
+        ("hw == 'A100' and machine in ('T4', 'A100')", True),  # as --hw takes them
         ("memory_gb == 2 and memory < 2e9 + 1 and peak_memory_bytes > -1", True),
         ("gmacs == 4 and macs == 4e9", True),
         ("model == 'resnet18' or latency_ms > 5", True),
@@ -46,7 +47,9 @@ def test_conditions(text, holds):
     assert condition(text)(ROW) is holds
 
 
-@pytest.mark.parametrize("text", ["bound == memory", "bound != 3", "model < 3", "'a' == batch"])
+@pytest.mark.parametrize(
+    "text", ["bound == memory", "bound != 3", "model < 3", "'a' == batch", "'a' * 999999999999 == hw"]
+)
 def test_texts_and_numbers_are_never_compared(text):
     """Without its quotes a text is the name of a column: bound == memory would keep nothing, without a word."""
     with pytest.raises(InputError, match="compares texts with numbers"):
@@ -62,6 +65,19 @@ def test_texts_and_numbers_are_never_compared(text):
 )  # fmt: skip
 def test_nothing_else_is_understood(text):
     with pytest.raises(InputError):
+        condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("latency_ms", "latency_ms alone is a quantity"), ("fits and not reason", "reason alone is a text"),
+        ("batch or fits", "batch alone is a count"), ("1 + 1", "1 \\+ 1 alone"), ("fits and 5", "5 alone"),
+    ],
+)  # fmt: skip
+def test_what_is_neither_true_nor_false_is_no_condition(text, part):
+    """It would keep nothing, without a word."""
+    with pytest.raises(InputError, match=part):
         condition(text)
 
 

@@ -199,6 +199,23 @@ def test_attention_is_one_node_each_way(device, forward):
     assert ops.count(forward) == ops.count(f"{forward}_backward") == 1
 
 
+@pytest.mark.parametrize("machines", [("i9-10940x", "a100"), ("a100", "i9-10940x")])
+def test_a_trace_with_operators_of_one_device_is_not_taken_for_another(machines):
+    """Neither attention nor dropout asks where its tensors lie, yet each device differentiates its own operator."""
+    layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.1, batch_first=True)
+    first = costmodel.analyze(layer, torch.zeros(4, 7, 32), hw=machines[0], phase="training")
+    moved = {
+        run.hardware.name: {call.op for call in run.costs.graph.calls} for run in (first, first.at(hw=machines[1]))
+    }
+    (gpu,), (cpu,) = ([ops for name, ops in moved.items() if name.startswith(kind)] for kind in ("a100", "i9"))
+    assert "aten.native_dropout" in gpu
+    assert "aten.native_dropout" not in cpu
+
+
+def test_a_step_without_operators_of_a_device_is_traced_for_all():
+    assert step_of(Convolutions(), IMAGE).device == ""
+
+
 def test_dropout_draws_its_mask_in_one_kernel_on_cuda():
     module = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 5))
     ops = [n.op for n in step_of(module, torch.zeros(4, 8)).nodes]
