@@ -31,7 +31,7 @@ from costmodel.graph_json import from_json, to_json
 __all__ = ["CachedTrace", "cache_dir", "imported_files", "key", "read", "write"]
 
 #: Raised whenever traces or the layout of the file change, so that older entries are not read.
-FORMAT = 5
+FORMAT = 6
 
 #: Names in a key -> the distributions whose versions they stand for.
 _VERSIONED = {"costmodel": "torch-costmodel"} | {n: n for n in ("torch", "timm", "torchvision", "transformers")}
