@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -126,9 +127,25 @@ def read_baseline(path: str | os.PathLike[str]) -> Baseline:
 
 def _entry(record: Mapping[str, Any], keys: list[str]) -> Entry:
     layers = tuple(
-        Layer(name, op, outputs, {**dict.fromkeys(LAYER_KEYS, 0), **dict(zip(keys, amounts, strict=True))})
-        for name, op, outputs, *amounts in record["layers"]
+        Layer(name, op, outputs, {**dict.fromkeys(LAYER_KEYS, 0), **_numbers(dict(zip(keys, amounts, strict=True)))})
+        for name, op, outputs, *amounts in map(_row, record["layers"])
     )
-    totals = {name: value + 0 for name, value in record["totals"].items()}  # a TypeError for what is no number
+    totals = _numbers(record["totals"])
+    if missing := [name for name in REGRESSIONS if name not in totals]:
+        raise ValueError(f"{record['model']} has no {', '.join(missing)}")  # which would pass whatever it grows to
     return Entry(model=str(record["model"]), hw=str(record["hw"]), conditions=dict(record["conditions"]), totals=totals,
-                 memory=dict(record["memory"]), layers=layers)  # fmt: skip
+                 memory=_numbers(record["memory"]), layers=layers)  # fmt: skip
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """``values``, all of them finite: nothing is above a limit that is no number. Raises ValueError for others."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}, which is no number")
+    return dict(values)
+
+
+def _row(layer: list[Any]) -> list[Any]:
+    if not isinstance(layer, list) or len(layer) < 3:
+        raise ValueError(f"{layer!r} is no layer")
+    return layer

@@ -126,7 +126,9 @@ def _entries(arguments: argparse.Namespace, baseline: Baseline | None) -> Iterat
         said = _said(arguments)
         machines = [name if name.endswith(".toml") else load(name).name for name in arguments.hw]
         asked = [(model, machine, said) for model in arguments.models for machine in machines]
-    elif baseline is None or not baseline.entries:
+    elif baseline is not None and not baseline.entries:
+        raise InputError(f"{baseline.path} has no entries\n  costmodel check MODEL --hw NAME --write-baseline adds one")
+    elif baseline is None:
         raise InputError("no model is named\n  costmodel check MODEL --hw NAME --budget latency=10ms")
     else:
         chosen = {name if name.endswith(".toml") else load(name).name for name in arguments.hw}
@@ -151,8 +153,14 @@ def _said(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _analysis(model: str, hw: str, conditions: dict[str, Any], arguments: argparse.Namespace) -> Analysis:
-    from costmodel.api import analyze
+    from inspect import signature
 
+    from costmodel.api import analyze
+    from costmodel.errors import InputError
+
+    if unknown := [name for name in conditions if name not in signature(analyze).parameters]:  # of a baseline
+        where = f"the entry of {arguments.baseline} for {model} on {hw}"
+        raise InputError(f"{where} was made under {', '.join(unknown)}, which is no condition of a run")
     return analyze(model, hw=hw, **conditions, use_cache=not arguments.no_cache, progress=common.progress(model))
 
 

@@ -171,6 +171,29 @@ def test_bad_input_is_one_message_and_status_2(written, capsys, words, said):
     assert re.search(said, err)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda entry: entry["totals"].update(latency=float("nan")), "latency is nan, which is no number"),
+        (lambda entry: entry["totals"].update(flops="x"), "flops is 'x', which is no number"),
+        (lambda entry: entry["totals"].clear(), "net.py:make has no latency, flops"),
+        (lambda entry: entry["layers"].append([1]), r"\[1\] is no layer"),
+        (lambda entry: entry["layers"][0].__setitem__(3, None), "flops is None, which is no number"),
+        (lambda entry: entry["conditions"].update(speed=3), "made under speed, which is no condition"),
+    ],
+)
+def test_a_baseline_that_holds_nothing_to_keep_to_does_not_pass(written, capsys, spoil, said):
+    import re
+    from pathlib import Path
+
+    costs = json.loads(Path("costs.json").read_text())
+    spoil(costs["entries"][0])
+    Path("costs.json").write_text(json.dumps(costs))
+    status, out, err = check(capsys, "--baseline", "costs.json")
+    assert (status, out) == (2, "")
+    assert re.search(said, err)
+
+
 def test_a_broken_baseline_is_said_and_not_overwritten(net, capsys, tmp_path):
     (tmp_path / "costs.json").write_text('{"schema_version": 1}')
     before = (tmp_path / "costs.json").read_text()
