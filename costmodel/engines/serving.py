@@ -100,8 +100,9 @@ def _paged(graph: OpGraph) -> OpGraph:
     calls, nodes, tensors, storages = list(graph.calls), [], list(graph.tensors), list(graph.storages)
     moved: dict[int, int] = {}  # storage of a grown cache -> that of the cache
     for node in graph.nodes:
-        is_grown = node.op == "aten.cat" and len(node.inputs) == 2 and node.inputs[0] in caches
-        if not is_grown:
+        if not (
+            node.op == "aten.cat" and len(node.inputs) == 2 and node.inputs[0] in caches and _by_tokens(graph, node)
+        ):
             nodes.append(node)
             continue
         cache, new = node.inputs
@@ -118,6 +119,13 @@ def _paged(graph: OpGraph) -> OpGraph:
         moved[grown] = place
     tensors = [replace(t, storage=moved.get(t.storage, t.storage)) for t in tensors]
     return replace(graph, calls=calls, nodes=nodes, tensors=tensors, storages=storages, general=None, memo={})
+
+
+def _by_tokens(graph: OpGraph, node: OpNode) -> bool:
+    """Whether a join is of keys or values [N, H, L, E] along L. The window of a recurrent layer's convolution
+    [N, C, K], joined along K, is a state of one size and has no pages."""
+    spec, arguments = graph.specs[graph.tensors[node.outputs[0]].spec], dict(graph.calls[node.call].arguments)
+    return len(spec.shape) == 4 and arguments.get("dim", 0) in (-2, 2)
 
 
 def _merged(graph: OpGraph) -> OpGraph:

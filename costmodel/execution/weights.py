@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from costmodel.errors import InputError, librarian
@@ -28,7 +29,7 @@ class WeightScheme:
     ``scale_bits``  of a scale: 16 where it has the dtype of the activations
     ``zero_bits``   of a zero point, one for each group of an output channel; 0: there are none
     ``index_bytes`` for each input channel, which group it belongs to [B]: GPTQ keeps it whether or not it is used
-    ``skipped``     parts of module paths that are left as they are
+    ``skipped``     parts of module paths that are left as they are; ``*`` stands for any text
     """
 
     method: str
@@ -77,6 +78,14 @@ class WeightScheme:
             zeros + columns * self.index_bytes,
         )
 
+    def skips(self, module: str) -> bool:
+        """Whether the weights of the module at this path are left as they are.
+
+        >>> WeightScheme(method="mxfp4", bits=4, skipped=("layers.*.self_attn",)).skips("layers.7.self_attn.q_proj")
+        True
+        """
+        return any(fnmatchcase(module, f"*{part}*") for part in self.skipped)
+
     @property
     def narrow_activations(self) -> bool:
         """Whether activations are narrowed too, where the machine multiplies the format."""
@@ -102,6 +111,8 @@ def of_configuration(values: Mapping[str, Any]) -> WeightScheme:
     >>> of_configuration({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}).zero_bits
     4
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"quantization_config is an object such as {{'quant_method': 'gptq', ...}}, not {values!r}")
     method = str(values.get("quant_method") or ("bitsandbytes" if _is_bitsandbytes(values) else ""))
     reader = _READERS.get(method)
     if reader is None:

@@ -31,7 +31,7 @@ def own_dtype_notes(graph: OpGraph, execution: Execution, hardware: HardwareProf
         return (_double_note(hardware),)
     if own == "fp32":
         return ()
-    if asked.keeps(graph.own_dtype):
+    if asked.autocast is None and own == asked.weights == asked.activations:  # whatever its cache is kept in
         return (f"in {own}, the dtype that the model holds its weights in",)
     return (f"the model holds its weights in {own}: converted to {asked.weights}, since {asked} is asked for",)
 

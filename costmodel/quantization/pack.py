@@ -125,7 +125,7 @@ class _Packing:
             return False
         if node.module.rpartition(".")[2] in ("gate", "router", "shared_expert_gate"):
             return False
-        return not any(name in node.module for name in self.scheme.skipped)
+        return not self.scheme.skips(node.module)
 
     def _stored(self, storage: int, spec: TensorSpec, op: str) -> list[int]:
         """Tensors of the packed weight: the weight itself, its scales, and its zero points where it has them."""

@@ -17,7 +17,7 @@ from costmodel.graph import OpGraph
 from costmodel.hardware import HardwareProfile
 from costmodel.kernels.plan import KernelPlan
 from costmodel.timing.constants import CONSTANTS, Constants
-from costmodel.timing.flow import Flow, flow_of
+from costmodel.timing.flow import Flow, WrittenRead, flow_of
 from costmodel.timing.gpu import GpuModel, gpu_model
 from costmodel.timing.power import Load, windows
 from costmodel.timing.timeline import KernelSeconds, Kind, Timeline
@@ -199,12 +199,18 @@ class Step:
         began = list(accumulate((moved[launch.kernel] for launch in launches), initial=0))  # B touched before each
         for position in self.flow.examples:
             now, flow = began[position], self.flow.launches[position]
-            reads = [(now - began[read.writer], self._bytes(read.storage, read.spec)) for read in flow.reads]
+            reads = [(now - began[read.writer], self._written(read)) for read in flow.reads]
             before = [(began[p], kernels[launches[p].kernel]) for p in range(flow.first, position)]
             earlier = [(now - started, kernel.bytes_written) for started, kernel in before]
             which = alike[launches[position].kernel]
             taken = sum(k.bytes_read for _, k in before)
             yield _Found(which, reads, taken, earlier, kernels[which].bytes_read, moved[which])
+
+    def _written(self, read: WrittenRead) -> float:
+        """B of what is read that its writer wrote: of a cache that grows in place the new rows, and none of the others,
+        which the weights of a step have pushed out since they were read last."""
+        nbytes, writer = self._bytes(read.storage, read.spec), self.plan.kernels[self.plan.launches[read.writer].kernel]
+        return min(nbytes, writer.bytes_written) if writer.access == "cache_write" else nbytes
 
     def _bytes(self, storage: int, spec: int) -> float:
         """B of a tensor in a storage, in the dtype of the run."""

@@ -93,6 +93,36 @@ def test_keys_and_values_may_be_kept_in_fewer_bits(steps):
         eager.at(kv_dtype="fp8")
 
 
+def test_a_cache_of_fewer_bits_is_converted_by_those_who_write_and_read_it(steps):
+    """No kernel goes over the cache to narrow it: attention reads one byte for each of its elements."""
+    served = steps[1].at(kv_dtype="fp8", batch=16)
+    assert not [row for row in served.kernels if row.algorithm == "cast" and row.op == "costmodel.cache_write"]
+    counts = [sum(k.bytes for k in a.kernels) for a in (steps[1].at(batch=16), served)]
+    assert counts[0] - counts[1] == pytest.approx(cache_elements("gqa", 16, 401, 0), rel=0.02)
+
+
+def test_a_cache_is_read_from_memory_however_small_it_is(steps):
+    """A step writes one row of it; what the step before read has been pushed out by all the weights since."""
+    eager, served = steps
+    attention = [row for row in served.kernels if row.algorithm == "flash_attention_paged"]
+    one = 2 * cache_elements("gqa", 1, 400, 0) / 3  # B of keys and values of a layer
+    assert [row.dram_bytes >= one for row in attention] == [True] * 3
+    # transformers copies the cache while it grows, and so finds it in the cache of the device.
+    assert min(row.dram_bytes for row in eager.kernels if "attention" in row.algorithm) < one
+
+
+def test_states_of_recurrent_layers_are_no_pages(tmp_path):
+    """The window of Mamba's convolution [N, C, K - 1] has one size, and no tokens to write behind others."""
+    config = {
+        "model_type": "mamba", "num_hidden_layers": 2, "hidden_size": 96, "state_size": 8, "vocab_size": 101,
+        "intermediate_size": 192, "time_step_rank": 6,
+    }  # fmt: skip
+    file = tmp_path / "mamba.json"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    step = costmodel.analyze(f"hf:{file}", hw="a100", phase="decode", context=40, mode="serving", use_cache=False)
+    assert "costmodel.cache_write" not in {row.op for row in step.rows()}
+
+
 def test_what_writes_no_text_is_refused():
     with pytest.raises(InputError, match="prompts and steps of writing text"):
         costmodel.analyze("resnet18", hw="a100", mode="serving")

@@ -122,6 +122,7 @@ def test_narrow_weights_quicken_a_step_that_reads_them():
         ({"bits": 4}, {}, "an unnamed method"),
         ({"quant_method": "gptq", "bits": 5}, {}, "weights of 5 bits"),
         (None, {"weights": "int4", "dtype": "fp32"}, "fp16 or bf16"),
+        ("gptq", {}, "quantization_config is an object"),
         (None, {"weights": "int3"}, "no format of weights 'int3'"),
         (None, {"weights": "int4", "hw": "i9-10940x"}, "modelled on GPUs"),
     ],
@@ -134,6 +135,15 @@ def test_what_is_not_modelled_is_refused(tmp_path, quantization, more, says):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InputError, match="no linear layer in a block"):
         costmodel.analyze("hf:resnet", hw="a100", weights="int4", dtype="bf16", use_cache=False)
+
+
+def test_a_star_in_what_is_not_converted_stands_for_any_layer(tmp_path):
+    """gpt-oss names its attention so. Three linear layers of each block are packed: 4 bits each, 8 of scale for 32."""
+    packed = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    found = analyzed(tmp_path, packed)
+    narrow = LAYERS * sum(n * k for n, k in SHAPES[4:])
+    scales = LAYERS * (112 * 3 + 112 * 3 + 96 * 4)  # 96 / 32 of each row, and ceil(112 / 32)
+    assert found.memory.parameter_bytes == narrow / 2 + scales + 2 * (ELEMENTS - narrow + REST)
 
 
 def test_schemes_survive_the_cache():

@@ -21,6 +21,7 @@ from costmodel.execution import Execution
 from costmodel.execution.precision import torch_dtype
 from costmodel.graph import OpGraph
 from costmodel.kernels.node_dtypes import NodeDtypes
+from costmodel.kernels.precision import converted
 from costmodel.nodes import OpNode
 
 __all__ = ["lower_to_buffers"]
@@ -102,8 +103,9 @@ class _Lowering:
         """A value for each tensor; views point to the value whose memory they show."""
         whole = None if execution.precision.autocast else torch_dtype(execution.precision.activations)
         values = self.done.values
+        narrow = converted(self.graph, execution.precision) if execution.precision.narrow_cache else None
         for index, tensor in enumerate(self.graph.tensors):
-            dtype = self.graph.specs[tensor.spec].dtype
+            dtype = self.graph.specs[tensor.spec].dtype if narrow is None else narrow[index]
             dtype = whole if whole and dtype == "float32" else dtype
             values.append(Value(tensor.spec, dtype, index))
         for node, kind, types in zip(self.graph.nodes, self.kinds, self.dtypes, strict=True):
