@@ -87,7 +87,7 @@ def load_trace(
         raise TraceError(f"the cache has no trace of {request} in {variant.layout}")
     loaded = _loaded(request, sizes, input_shape, batch, variant.phase)
     loaded.assume = dict(assume or {})
-    at = {**({} if batch is None else {"batch": batch}), **loaded.sizes}
+    at = {**loaded.sizes, **({} if batch is None else {"batch": batch})}  # a file's sizes name its own batch
     for key, entry in untried.items():
         tried = _tried(entry, loaded, at, variant)
         if tried is not None:

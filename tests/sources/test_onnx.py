@@ -56,6 +56,24 @@ def test_an_exported_model_has_the_macs_of_its_original(request_name, tmp_path):
     assert list(read.record.symbols) == ["batch"]
 
 
+class Attention(nn.Module):
+    """As torch's own, its shapes are computed in the file, which looks at the batch on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_a_file_that_looks_at_its_batch_is_run_at_the_batch_asked_for(tmp_path):
+    file = str(export(Attention(), torch.zeros(2, 10, 16), tmp_path / "attention.onnx"))
+    one, three = (costmodel.analyze(file, hw="t4", batch=batch).totals.macs for batch in (1, 3))
+    # queries, keys, values, their output; scores and what they weigh: 10 tokens of 16
+    assert (one, three) == (4 * 10 * 16 * 16 + 2 * 10 * 10 * 16, 3 * one)
+
+
 def test_a_value_is_let_go_after_its_last_reader(tmp_path):
     """A chain holds two maps at once, in the file as in the module."""
     layers = [layer for i in range(6) for layer in (nn.Conv2d(3 + 5 * (i > 0), 8, 3, padding=1), nn.ReLU())]
