@@ -177,13 +177,16 @@ def channels(case: Case) -> Iterator[Finding]:
     work = sum(k.matrix_flops for k in wider) / max(sum(s.kernel.matrix_flops for s in starts), 1) - 1
     fewer_s = now - sum(min(case.kernel_s(s.kernel), case.kernel_s(_rounded(s.kernel, up=False))) for s in starts)
     counts = sorted({_columns(start.kernel) for start in starts})
+    longer = (
+        f"{format_seconds(more_s)} more" if abs(more_s) > 1e-6 * now else "as long"
+    )  # not what sums of floats leave
     yield Finding(
         rule="channels_fill_no_tile",
         nodes=case.names(nodes),
         seconds_at_stake=stake,
         message=f"{listed(case.names(nodes))}: {format_percent(stake / whole)} of {format_seconds(whole)} is tiles "
         f"that {listed(list(map(str, counts)), 4)} channels do not fill, {format_seconds(stake)}; rounded up to "
-        f"multiples of 64 the same kernels take {format_seconds(more_s)} more for {format_percent(work)} more FLOPs",
+        f"multiples of 64 the same kernels take {longer} for {format_percent(work)} more FLOPs",
         evidence={"rounded_up_more_s": more_s, "rounded_up_more_flops": work, "rounded_down_less_s": fewer_s},
         **case.on_device("widths rounded down to multiples of 32", fewer_s),
     )
