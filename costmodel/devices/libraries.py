@@ -325,7 +325,7 @@ INT4_WEIGHTS = QuantizedProducts(
 )
 #: The same by Marlin (vLLM), whose blocks of threads take strips of a weight and add their parts up behind locks: a
 #: start of 12 µs, from the public speed of Qwen2.5 with GPTQ and AWQ on an A100 beside that with bf16 weights.
-_MARLIN = replace(_WIDENING, start=3.2, vector_start=3.2)
+_MARLIN = replace(_WIDENING, start=3.1, vector_start=3.1)
 MARLIN_INT4 = replace(INT4_WEIGHTS, name="marlin_int4_gemm", kernels=_MARLIN)
 MARLIN_INT8 = replace(INT8_WEIGHTS, name="marlin_int8_gemm", kernels=_MARLIN)
 #: int8 products of SmoothQuant (CUTLASS in TensorRT-LLM on an A100, 4,000 rows): scales of rows and columns ride in

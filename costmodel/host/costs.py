@@ -184,7 +184,7 @@ class HostCosts:
     cudagraph: CapturedCosts = CapturedCosts(call=53.0, statistics=25.3, gap_us=0.5)
     #: Between two steps of a serving library: scheduler, inputs, sampler, detokenizer, in Python. Fitted with the start
     #: of Marlin's products to vLLM's public speeds of Qwen2.5 (``benchmarks/decode_accuracy.py --engine vllm``).
-    serving: CapturedCosts = CapturedCosts(call=560.0, statistics=0.0, gap_us=0.5)
+    serving: CapturedCosts = CapturedCosts(call=636.0, statistics=0.0, gap_us=0.5)
     training: TrainingCosts = TrainingCosts()
     loop: LoopCosts = LoopCosts()
 
