@@ -64,7 +64,7 @@ class Serving(Inductor):
     def program(self, graph: OpGraph) -> OpGraph:
         """The traced program with its cache in pages and its projections merged; kept with the graph."""
         if "served" not in graph.memo:
-            graph.memo["served"] = _merged(_paged(absorbed(graph)))
+            graph.memo["served"] = _told(_merged(_paged(absorbed(graph))))
         found: OpGraph = graph.memo["served"]
         return found
 
@@ -79,6 +79,23 @@ class Serving(Inductor):
     def issued(self, plan: KernelPlan, graph: OpGraph, execution: Execution, host: HostProfile) -> list[float]:
         """The host's work for a step, then one call."""
         return captured(plan, graph, host, costs_of(execution.software).serving)
+
+
+def _told(graph: OpGraph) -> OpGraph:
+    """The program with a word on attention that is written out: scores [N, H, L, S] that a softmax of its own takes."""
+
+    def takes_scores(node: OpNode) -> bool:
+        name = node.op.rpartition(".")[2]
+        return name in ("softmax", "_softmax") and len(graph.specs[graph.tensors[node.inputs[0]].spec].shape) == 4
+
+    layers = sum(map(takes_scores, graph.nodes))
+    if not layers:
+        return graph
+    note = (
+        f"attention of {layers} layers is written out, as transformers runs it where the configuration asks for eager "
+        "attention (a cap of scores, sinks): a serving library has a fused kernel for it, which moves fewer bytes"
+    )
+    return replace(graph, notes=(*graph.notes, note), general=None, memo={})
 
 
 def _of_the_library(plan: KernelPlan, attention: AttentionKernels | None) -> KernelPlan:

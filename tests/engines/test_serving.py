@@ -123,6 +123,21 @@ def test_states_of_recurrent_layers_are_no_pages(tmp_path):
     assert "costmodel.cache_write" not in {row.op for row in step.rows()}
 
 
+def test_attention_that_is_written_out_is_told(tmp_path, steps):
+    """Gemma-2 caps its scores: transformers multiplies, caps and takes the softmax itself, in each layer."""
+    assert "written out" not in steps[1].to_markdown()
+    config = {
+        "model_type": "gemma2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 256,
+        "attn_implementation": "eager",
+    }  # fmt: skip
+    file = tmp_path / "capped.json"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    conditions = {"hw": "a100", "dtype": "bf16", "phase": "decode", "context": 64, "use_cache": False}
+    served = costmodel.analyze(f"hf:{file}", mode="serving", **conditions)
+    assert "attention of 2 layers is written out" in served.to_markdown()
+
+
 def test_what_writes_no_text_is_refused():
     with pytest.raises(InputError, match="prompts and steps of writing text"):
         costmodel.analyze("resnet18", hw="a100", mode="serving")
